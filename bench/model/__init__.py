@@ -1,0 +1,1 @@
+"""The model: networks, posteriors and likelihoods, composed by `vae.VAE`."""

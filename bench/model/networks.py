@@ -1,0 +1,114 @@
+"""Encoders x -> (mean, second head) and decoders z -> output, before any output non-linearity.
+
+Shapes: B images, D pixels (784, flat), Z latents. What the second head means (log σ², raw σ) is the posterior's business,
+what the output means (logits, a mean) is the likelihood's: networks are only functions.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from bench.options import Activations, PositiveInt, Widths
+
+ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "tanh": nn.Tanh, "identity": nn.Identity}
+
+
+class MLPEncoder(nn.Module):
+    """Fully connected layers, each with its activation, then two linear heads."""
+
+    def __init__(self, pixels: int, latent: int, *, hidden: Widths, activation: Activations = "relu") -> None:
+        super().__init__()
+        self.trunk = _layers([pixels, *hidden], activation)
+        self.mean = nn.Linear(hidden[-1], latent)
+        self.second = nn.Linear(hidden[-1], latent)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Map x [B, D] to the two heads, each [B, Z]."""
+        h = self.trunk(x)
+        return self.mean(h), self.second(h)
+
+
+class LinearEncoder(MLPEncoder):
+    """One linear layer without activation, then two linear heads (document 003)."""
+
+    def __init__(self, pixels: int, latent: int, *, hidden: PositiveInt) -> None:
+        super().__init__(pixels, latent, hidden=[hidden], activation="identity")
+
+
+class ConvEncoder(nn.Module):
+    """Three convolutions with BatchNorm down to 128 features, then two heads of two layers (document 002)."""
+
+    def __init__(self, pixels: int, latent: int) -> None:
+        super().__init__()
+        if pixels != 784:
+            raise ValueError(f"conv-bn takes 28 x 28 = 784 pixels, not {pixels}")
+        self.trunk = nn.Sequential(
+            nn.Conv2d(1, 16, kernel_size=4, stride=2, padding=1),
+            nn.BatchNorm2d(16),
+            nn.ReLU(),
+            nn.Conv2d(16, 32, kernel_size=4, stride=2, padding=1),
+            nn.BatchNorm2d(32),
+            nn.ReLU(),
+            nn.Conv2d(32, 32, kernel_size=5, stride=2),
+            nn.BatchNorm2d(32),  # no ReLU: as documented
+            nn.Flatten(),
+        )
+        self.mean = nn.Sequential(nn.Linear(128, 64), nn.ReLU(), nn.Linear(64, latent))
+        self.second = nn.Sequential(nn.Linear(128, 64), nn.ReLU(), nn.Linear(64, latent))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Map x [B, 784] to the two heads, each [B, Z]."""
+        h = self.trunk(x.view(-1, 1, 28, 28))
+        return self.mean(h), self.second(h)
+
+
+class MLPDecoder(nn.Module):
+    """Fully connected layers, each with its activation, then one linear layer to the pixels."""
+
+    def __init__(self, pixels: int, latent: int, *, hidden: Widths, activation: Activations = "relu") -> None:
+        super().__init__()
+        self.trunk = _layers([latent, *hidden], activation)
+        self.output = nn.Linear(hidden[-1], pixels)
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Map z [..., Z] to the output [..., D]."""
+        return self.output(self.trunk(z))  # type: ignore[no-any-return]
+
+
+class ConvDecoder(nn.Module):
+    """Two linear layers and three transposed convolutions with BatchNorm (document 002)."""
+
+    def __init__(self, pixels: int, latent: int) -> None:
+        super().__init__()
+        if pixels != 784:
+            raise ValueError(f"conv-bn gives 28 x 28 = 784 pixels, not {pixels}")
+        self.trunk = nn.Sequential(
+            nn.Linear(latent, 64),
+            nn.ReLU(),
+            nn.Linear(64, 128),  # no ReLU: as documented
+            nn.Unflatten(1, (32, 2, 2)),
+            nn.ConvTranspose2d(32, 32, kernel_size=5, stride=2),
+            nn.BatchNorm2d(32),
+            nn.ReLU(),
+            nn.ConvTranspose2d(32, 16, kernel_size=4, stride=2, padding=1),
+            nn.BatchNorm2d(16),
+            nn.ReLU(),
+            nn.ConvTranspose2d(16, 1, kernel_size=4, stride=2, padding=1),
+        )
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Map z [..., Z] to the output [..., 784]."""
+        return self.trunk(z.flatten(0, -2)).reshape(*z.shape[:-1], 784)  # type: ignore[no-any-return]
+
+
+def _layers(widths: list[int], activation: str | list[str]) -> nn.Sequential:
+    names = [activation] * (len(widths) - 1) if isinstance(activation, str) else activation
+    if len(names) != len(widths) - 1:
+        raise ValueError(f"{len(names)} activations for {len(widths) - 1} hidden layers: give one, or one per layer")
+    pairs = zip(widths, widths[1:], names, strict=False)
+    return nn.Sequential(*(m for a, b, name in pairs for m in (nn.Linear(a, b), ACTIVATIONS[name]())))
+
+
+ENCODERS = {"mlp": MLPEncoder, "linear": LinearEncoder, "conv-bn": ConvEncoder}
+
+DECODERS = {"mlp": MLPDecoder, "conv-bn": ConvDecoder}
