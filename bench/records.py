@@ -1,0 +1,138 @@
+"""The run's folder: record.json, weights and pictures; a record is written whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from bench.errors import BenchError
+
+FORMAT = 1  # raised whenever an older record could no longer be read correctly
+STATUSES = ("finished", "diverged", "failed", "interrupted")
+RECORD = "record.json"
+WEIGHTS = "weights.safetensors"
+
+Record = dict[str, Any]
+
+
+class RunFolder:
+    """`reports/<experiment>/records/<run id>/`: what one run leaves behind."""
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+        self.record = self.path / RECORD
+        self.weights = self.path / WEIGHTS
+        self.pictures = self.path / "pictures"
+
+    def write_record(self, record: Mapping[str, Any]) -> None:
+        """Write record.json atomically; it comes last, so a folder that has one is complete.
+
+        Raises ValueError, naming the key, for a non-finite number or a type JSON lacks (a bug of ours);
+        BenchError when the folder cannot be written.
+        """
+        write_json_atomic(self.record, {"format": FORMAT, **record})
+
+    def read(self) -> Record | None:
+        """The record, or None where the run left none; raises BenchError when it cannot be trusted."""
+        return read(self.path)
+
+    def artifacts(self) -> dict[str, str]:
+        """sha256 by relative path of everything in the folder except the record itself."""
+        files = sorted(f for f in self.path.rglob("*") if f.is_file() and not f.name.startswith("."))
+        return {f.relative_to(self.path).as_posix(): digest(f) for f in files if f != self.record}
+
+
+def read(path: Path | str) -> Record | None:
+    """The record of a run folder (or of a record.json), or None where there is none.
+
+    Raises BenchError, naming the file and the way out, for a truncated or foreign record.
+    """
+    path = Path(path)
+    file = path if path.name == RECORD else path / RECORD
+    try:
+        record = json.loads(file.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise BenchError(f"cannot read {file}: {error.strerror}; check its permissions") from error
+    except ValueError:  # broken JSON and broken UTF-8 alike
+        raise _untrusted(file, "is truncated or not JSON") from None
+    if not isinstance(record, dict) or record.get("format") != FORMAT:
+        raise _untrusted(file, f"is not a bench record of format {FORMAT}")
+    if not isinstance(record.get("id"), str) or record.get("status") not in STATUSES:
+        raise _untrusted(file, f"lacks an id or a status out of {', '.join(STATUSES)}")
+    return record
+
+
+def find(reports_folder: Path | str) -> dict[str, Record]:
+    """Every record of one experiment by run id, sorted; {} where nothing was run yet.
+
+    Raises BenchError for a damaged record, or for two folders that hold the same id.
+    """
+    found: dict[str, Record] = {}
+    where: dict[str, Path] = {}
+    for file in sorted((Path(reports_folder) / "records").glob(f"*/{RECORD}")):
+        record = read(file)
+        if record is None:
+            continue
+        if record["id"] in found:
+            raise BenchError(f"{where[record['id']]} and {file.parent} hold the same run; remove the copy")
+        found[record["id"]], where[record["id"]] = record, file.parent
+    return found
+
+
+def digest(file: Path | str) -> str:
+    """The sha256 of a file's bytes, in hexadecimal."""
+    with Path(file).open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def write_json_atomic(path: Path | str, data: object) -> None:
+    """Write JSON beside `path`, flush it to the disk, rename: readers see the old file or the new one.
+
+    Raises ValueError, naming the key, for what JSON cannot hold; BenchError when it cannot be written.
+    """
+    path = Path(path)
+    _check(data, path.name)
+    text = json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("w", encoding="utf-8") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        why = error.strerror or str(error)
+        raise BenchError(
+            f"cannot write {path}: {why}; free space, allow writing there, or give another --reports"
+        ) from error
+
+
+def _check(value: object, where: str) -> None:
+    """Refuse what JSON would hold wrongly or not at all, saying where it lies."""
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{where} is {value}: a record holds finite numbers only")
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            if not isinstance(key, str):
+                raise ValueError(f"{where} has the key {key!r}: JSON keys are text")
+            _check(item, f"{where}.{key}")
+    elif isinstance(value, (list, tuple)):
+        for index, item in enumerate(value):
+            _check(item, f"{where}[{index}]")
+    elif not (value is None or isinstance(value, (str, int, float))):
+        raise ValueError(f"{where} is a {type(value).__name__}: JSON has no such type")
+
+
+def _untrusted(file: Path, why: str) -> BenchError:
+    return BenchError(f"{file} {why}; remove its folder ({file.parent}) and run again to make it anew")
