@@ -1,0 +1,298 @@
+"""YAML read to data that knows where it was written: file, line and column of every key and leaf.
+
+What `yaml.safe_load` would read is read, less what turns a slip into a wrong experiment or a small file into
+a large one: duplicate keys, anchors and aliases, merge keys, tags, several documents. Nothing is constructed but
+text, numbers, true, false and null. A leaf keeps its text as written, so that `000` can still be a name and
+`32/784` a label.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import yaml
+from yaml.constructor import SafeConstructor
+
+from bench.errors import BenchError
+
+MAX_BYTES = 1_000_000
+MAX_DEPTH = 32
+MAX_DIGITS = 40
+
+_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+# What YAML 1.1 allows in a stream, one line's control characters excepted
+_UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+_DECIMAL = re.compile(r"[-+]?(0|[1-9][0-9_]*)")
+_EXPONENT = re.compile(r"([-+]?[0-9][0-9_]*)(\.[0-9_]*)?[eE]([-+]?)([0-9]+)")
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where something was written; lines and columns count from 1."""
+
+    file: str
+    line: int
+    column: int
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}:{self.column}"
+
+    def error(self, message: str) -> BenchError:
+        """The error to raise about what stands here."""
+        return BenchError(f"{self}: {message}")
+
+
+@dataclass(frozen=True, slots=True)
+class Leaf:
+    """A scalar: its text as written, and the value YAML gives it."""
+
+    text: str
+    value: bool | int | float | str | None
+    place: Place
+    plain: bool = True  # written without quotes
+
+    def error(self, message: str) -> BenchError:
+        """The error to raise about this leaf."""
+        return self.place.error(message)
+
+
+class Mapping(dict[str, "Node"]):
+    """A mapping from keys as written, with the place of each key."""
+
+    def __init__(self, place: Place) -> None:
+        super().__init__()
+        self.place = place
+        self.places: dict[str, Place] = {}
+
+    def put(self, key: str, node: Node, place: Place) -> None:
+        """Set `key`, remembering where it was written."""
+        self[key] = node
+        self.places[key] = place
+
+    def merged(self, over: Mapping) -> Mapping:
+        """This mapping with `over` on top: mappings merge, everything else is replaced."""
+        result = Mapping(over.place)
+        for source in (self, over):
+            for key, node in source.items():
+                below = result.get(key)
+                if isinstance(below, Mapping) and isinstance(node, Mapping):
+                    node = below.merged(node)
+                result.put(key, node, source.places[key])
+        return result
+
+    def error(self, message: str) -> BenchError:
+        """The error to raise about this mapping."""
+        return self.place.error(message)
+
+
+class Sequence(list["Node"]):
+    """A list, with its place."""
+
+    def __init__(self, place: Place) -> None:
+        super().__init__()
+        self.place = place
+
+    def error(self, message: str) -> BenchError:
+        """The error to raise about this list."""
+        return self.place.error(message)
+
+
+Node: TypeAlias = Leaf | Mapping | Sequence
+
+
+def read(path: Path) -> Mapping:
+    """Read a YAML file whose top level is a mapping.
+
+    Raises BenchError, with the place where there is one, for a file that is missing, a directory, empty, larger
+    than 1 MB, not UTF-8, not YAML, or YAML that is refused (see the module).
+    """
+    file = printable(str(path))
+    try:
+        if path.is_dir():
+            raise BenchError(f"{file}: is a directory; allowed: one YAML file; name a file in it")
+        if not path.exists():
+            raise BenchError(f"{file}: no such file; allowed: a YAML experiment; see experiments/*.yaml")
+        if not path.is_file():
+            raise BenchError(f"{file}: is not a regular file; allowed: a YAML file; save the text to one")
+        with path.open("rb") as stream:
+            data = stream.read(MAX_BYTES + 1)
+    except (OSError, ValueError) as error:
+        raise BenchError(f"{file}: cannot be read ({error}); check the path and its permissions") from None
+    if len(data) > MAX_BYTES:
+        raise BenchError(f"{file}: is larger than 1 MB; an experiment is a page; is this the right file?")
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        before = data[: error.start].decode("utf-8")
+        what = f"byte 0x{data[error.start]:02x} is not UTF-8 text; allowed: YAML in UTF-8"
+        raise _place(file, before).error(f"{what}; is this the right file?") from None
+    return read_text(text, file)
+
+
+def read_text(text: str, file: str) -> Mapping:
+    """Read YAML text whose top level is a mapping; `file` is what errors call it. Raises BenchError."""
+    if bad := _UNPRINTABLE.search(text):
+        what = f"control character {bad.group()!a}; allowed: text"
+        raise _place(file, text[: bad.start()]).error(f"{what}; is this the right file?")
+    try:
+        return _Reader(text, file).document()
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        place = Place(file, mark.line + 1, mark.column + 1) if mark else Place(file, 1, 1)
+        problem = printable(error.problem or error.context or "cannot be parsed")
+        raise place.error(f"is not YAML: {problem}; check indentation, colons and brackets here") from None
+    except (yaml.YAMLError, RecursionError, UnicodeError):
+        raise Place(file, 1, 1).error("is not YAML; is this the right file?") from None
+
+
+class _Reader:
+    """Builds nodes from the parser's events, so that an alias is refused before anything expands."""
+
+    def __init__(self, text: str, file: str) -> None:
+        self.events: Iterator[Any] = iter(yaml.parse(text, Loader=_LOADER))
+        self.file = file
+
+    def document(self) -> Mapping:
+        next(self.events)  # the stream's start
+        first = next(self.events)
+        if isinstance(first, yaml.StreamEndEvent):
+            raise Place(self.file, 1, 1).error(
+                "the file is empty; allowed: a mapping; start with `question:`"
+            )
+        root = self.node(next(self.events), depth=1)
+        next(self.events)  # the document's end
+        after = next(self.events)
+        if not isinstance(after, yaml.StreamEndEvent):
+            what = "a second document starts here; allowed: one a file"
+            raise self.place(after).error(f"{what}; remove `---` or split the file")
+        if not isinstance(root, Mapping):
+            what = (
+                "the file is empty" if isinstance(root, Leaf) and root.value is None else f"got {given(root)}"
+            )
+            raise root.error(f"{what}; allowed: a mapping; start with `question: ...`")
+        return root
+
+    def place(self, event: Any) -> Place:
+        return Place(self.file, event.start_mark.line + 1, event.start_mark.column + 1)
+
+    def node(self, event: Any, depth: int) -> Node:
+        place = self.place(event)
+        if isinstance(event, yaml.AliasEvent) or event.anchor is not None:
+            sigil = "alias *" if isinstance(event, yaml.AliasEvent) else "anchor &"
+            what = f"{sigil}{printable(event.anchor)}; anchors and aliases are not allowed"
+            raise place.error(f"{what}; use `extends` or write the value out")
+        if event.tag is not None:
+            raise place.error(f"tag {given_text(event.tag)}; tags are not allowed; write the plain value")
+        if depth > MAX_DEPTH:
+            raise place.error(f"nested too deep; allowed: {MAX_DEPTH} levels; no key needs that, flatten it")
+        if isinstance(event, yaml.ScalarEvent):
+            return leaf(event.value, place, plain=event.implicit[0])
+        if isinstance(event, yaml.MappingStartEvent):
+            return self.mapping(place, depth)
+        sequence = Sequence(place)
+        while not isinstance(event := next(self.events), yaml.SequenceEndEvent):
+            sequence.append(self.node(event, depth + 1))
+        return sequence
+
+    def mapping(self, place: Place, depth: int) -> Mapping:
+        mapping = Mapping(place)
+        while not isinstance(event := next(self.events), yaml.MappingEndEvent):
+            key = self.node(event, depth + 1)
+            if not isinstance(key, Leaf):
+                raise key.error(f"a key is {given(key)}; allowed: a word; write `key: value`")
+            if key.text == "<<" and key.plain:
+                raise key.error("merge key <<; merge keys are not allowed; use `extends`")
+            if not key.text:
+                raise key.error("a key is empty; allowed: a word; write `key: value`")
+            if key.text in mapping:
+                first = mapping.places[key.text]
+                what = f"key {given(key)} again, first on line {first.line}; allowed: each key once"
+                raise key.error(f"{what}; remove one of the two")
+            mapping.put(key.text, self.node(next(self.events), depth + 1), key.place)
+        return mapping
+
+
+def leaf(text: str, place: Place, *, plain: bool = True) -> Leaf:
+    """A leaf with the value that YAML 1.1 gives its text. Raises BenchError for unprintable text."""
+    if unprintable := next((c for c in text if not c.isprintable() and c not in "\n\t"), None):
+        raise place.error(f"character {unprintable!a} in text; allowed: printable text; remove it")
+    if not plain:
+        return Leaf(text, text, place, plain=False)
+    resolvers: Any = yaml.SafeLoader.yaml_implicit_resolvers
+    tags = (tag for tag, pattern in resolvers.get(text[:1], ()) if pattern.match(text))
+    tag = next(tags, "tag:yaml.org,2002:str")
+    kind = tag.rpartition(":")[2]
+    if kind in ("int", "float", "bool"):
+        if kind != "bool" and len(text) > MAX_DIGITS:
+            raise place.error(f"a number of {len(text)} characters; allowed: at most {MAX_DIGITS}; round it")
+        construct: Any = getattr(SafeConstructor, f"construct_yaml_{kind}")
+        try:
+            return Leaf(text, construct(SafeConstructor(), yaml.ScalarNode(tag, text)), place)
+        except (ValueError, OverflowError):  # such as 0b_, a number to YAML's grammar only
+            return Leaf(text, text, place)
+    return Leaf(text, None if kind == "null" else text, place)
+
+
+def trap(node: Node) -> str:
+    """What YAML made of a leaf that its writer likely did not mean, and what to write instead, or ""."""
+    if not isinstance(node, Leaf) or not node.plain:
+        return ""
+    text, value = node.text, node.value
+    if value is None:
+        return "the value is empty; write one"
+    if isinstance(value, bool):
+        word = text.lower() not in ("true", "false")
+        return (
+            f'YAML reads {text} as {str(value).lower()}; if it is a word, quote it: "{text}"' if word else ""
+        )
+    return _text_trap(text) if isinstance(value, str) else _number_trap(text, value)
+
+
+def _text_trap(text: str) -> str:
+    if not (match := _EXPONENT.fullmatch(text)):
+        return ""
+    whole, point, sign, power = match.groups()
+    return f"YAML reads {text} as text; write {whole}{point or '.0'}e{sign or '+'}{power}"
+
+
+def _number_trap(text: str, value: float) -> str:
+    if ":" in text:
+        return f"YAML reads {text} as {value:g}, in base 60; quote it, or write a decimal number"
+    if isinstance(value, int) and not _DECIMAL.fullmatch(text):
+        decimal = f"write {int(text)}" if text.lstrip("+-").isdecimal() else "write a decimal number"
+        return f"YAML reads {text} as {value}, not in base 10; {decimal}, or quote it if it is a name"
+    return "" if math.isfinite(value) else "write a finite number"
+
+
+def misread(node: Leaf) -> bool:
+    """Whether the leaf is a number to YAML that no reader would take for that number."""
+    return isinstance(node.value, int | float) and not isinstance(node.value, bool) and bool(trap(node))
+
+
+def given(node: Node) -> str:
+    """How an error quotes what was given: on one line, shortened."""
+    if isinstance(node, Mapping):
+        return "a mapping"
+    if isinstance(node, Sequence):
+        return "a list"
+    return "nothing" if node.value is None else given_text(node.text)
+
+
+def given_text(text: str) -> str:
+    """Quote text for an error: on one line, shortened."""
+    return repr(text if len(text) <= 60 else text[:59] + "…")
+
+
+def printable(text: str) -> str:
+    """Text with everything that could break a line of output escaped."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def _place(file: str, before: str) -> Place:
+    line = before.count("\n")
+    return Place(file, line + 1, len(before) - before.rfind("\n"))
