@@ -1,0 +1,151 @@
+"""Devices, the random streams that pair the seeds of all variants, synchronised timing and peak memory."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import resource
+import sys
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from bench import __version__
+from bench.errors import BenchError
+
+
+def pick(name: str) -> torch.device:
+    """The device called `name`: auto, cpu, cuda, cuda:N or mps; auto is the best one present.
+
+    Raises BenchError for an unknown name and for a device that this machine does not have.
+    """
+    present = _present()
+    if name == "auto":
+        return torch.device(present[-1])
+    if not re.fullmatch(r"cpu|mps|cuda(:\d+)?", name):
+        raise BenchError(f"--device {name!r} is no device; give auto, cpu, cuda, cuda:N or mps")
+    full = "cuda:0" if name == "cuda" else name
+    if full not in present:
+        raise BenchError(
+            f"--device {name}: this machine (torch {torch.__version__}) has {', '.join(present)}; "
+            "give one of these or auto"
+        )
+    return torch.device(full)
+
+
+def _present() -> list[str]:
+    """The devices of this machine; the one that `auto` takes is last."""
+    mps = ["mps"] if torch.backends.mps.is_available() else []
+    cuda = (
+        [f"cuda:{index}" for index in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
+    )
+    return ["cpu", *mps, *reversed(cuda)]
+
+
+def stream(seed: int, purpose: str, epoch: int = 0, device: str | torch.device = "cpu") -> torch.Generator:
+    """The random stream of one seed, purpose and epoch.
+
+    Its state is NumPy's `SeedSequence([seed, crc32(purpose), epoch])`, so streams are independent of each
+    other and of everything else that a variant draws: seed s means the same data order and noise in every
+    variant, and seeds pair.
+    """
+    return torch.Generator(device).manual_seed(_state(seed, purpose, epoch))
+
+
+@contextmanager
+def initialised(seed: int) -> Iterator[None]:
+    """Inside, torch's global CPU stream is the initialisation stream of `seed`; outside, what it was.
+
+    Build modules on the CPU inside and move them afterwards: a seed is then the same weights on every device.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(_state(seed, "initialisation", 0))
+        yield
+
+
+def _state(seed: int, purpose: str, epoch: int) -> int:
+    entropy = np.random.SeedSequence([seed, zlib.crc32(purpose.encode()), epoch])
+    return int(entropy.generate_state(1, np.uint64)[0])
+
+
+def deterministic() -> None:
+    """Set this process so that one seed gives the same bits again on one device, in full single precision.
+
+    An operation that has no deterministic form on the device warns and goes on. Convolutions of a GPU would
+    otherwise run in TF32, which is not fp32. Call it before the first use of a GPU: cuBLAS reads its
+    setting only once.
+    """
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # costs time
+    torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cuda.matmul.allow_tf32 = False
+
+
+def synchronise(device: torch.device) -> None:
+    """Wait until the device has done what it was asked for, so that a clock read now is honest."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
+
+
+def reset_peak_memory(device: torch.device) -> None:
+    """Start counting `peak_memory_mb` anew, so that a run is not charged for the one before it."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    elif device.type == "cpu" and sys.platform == "linux":
+        with suppress(OSError):  # a sandbox may forbid it; the peak is then that of the whole process
+            Path("/proc/self/clear_refs").write_text("5")  # "5" resets the high-water mark, see proc(5)
+
+
+def peak_memory_mb(device: torch.device) -> float:
+    """Peak memory in MB (10^6 bytes): torch's allocations on a GPU, the resident set on a CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 1e6
+    if device.type == "mps":
+        return torch.mps.driver_allocated_memory() / 1e6
+    unit = 1 if sys.platform == "darwin" else 1024  # macOS counts in bytes, Linux in KiB
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
+
+
+def describe(device: torch.device) -> dict[str, str | int]:
+    """The environment of a record: the device and its name, threads, versions, platform.
+
+    Versions of packages come from their metadata, so that nothing is imported for them.
+    """
+    return {
+        "device": str(device),
+        "device_name": _device_name(device),
+        "threads": torch.get_num_threads(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "torchvision": _version("torchvision"),
+        "mlflow": _version("mlflow"),
+        "bench": __version__,
+        "platform": platform.platform(),
+    }
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "absent"
+
+
+def _device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    with suppress(OSError):  # Linux's name for the model; platform.processor() is empty or "x86_64" there
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
