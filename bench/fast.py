@@ -1,0 +1,191 @@
+"""The fast step: the gradients of a fully connected VAE written out, in buffers that are allocated once.
+
+With c_r and c_k the objective's weights on the two per-image sums, divided by the B images of the batch:
+
+    forward    h_l = f(h_{l−1} W_lᵀ + b_l),  (μ, s) = h Wᵀ + b,  z = μ + scale(s)·ε,  o = decoder(z)
+    output     ∂L/∂o = c_r·(σ(o) − t)                          Bernoulli, t the target
+                     = c_r·(m − t)/σ² · ∂m/∂o                  Gaussian, ∂m/∂o = m(1 − m) or 1
+    layer      ∂L/∂W = δᵀh,  ∂L/∂b = Σ_B δ,  ∂L/∂h = δW,  δ_{l−1} = ∂L/∂h · f′
+    heads      ∂L/∂μ = ∂L/∂z + c_k·μ
+               ∂L/∂s = ∂L/∂z·ε·σ/2 + c_k·(σ² − 1)/2            s = ln σ²
+                     = ∂L/∂z·ε·2s + c_k·(s − s/(s² + 1e-20))   raw σ = s, scale s² (document 000)
+
+All parameters are views of one flat tensor, which a single call of the run's own optimizer adjusts; no gradient of the
+first layer's input is computed. Shapes: B images, D pixels, Z latents, H hidden.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import softplus
+
+from bench.model.likelihoods import Bernoulli, Gaussian
+from bench.model.networks import MLPDecoder, MLPEncoder
+from bench.model.posteriors import gaussian, gaussian_raw_sigma
+from bench.model.vae import VAE
+from bench.objectives import Elbo
+
+Optimizer = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
+
+
+def accepts(model: VAE, precision: str) -> bool:
+    """Whether the fast step covers these parts; anything else takes the reference step."""
+    networks = isinstance(model.encoder, MLPEncoder) and isinstance(model.decoder, MLPDecoder)
+    likelihood = model.likelihood
+    covered = isinstance(likelihood, Gaussian) or (
+        isinstance(likelihood, Bernoulli) and likelihood.form == "logits"
+    )
+    posterior = model.posterior in (gaussian, gaussian_raw_sigma)
+    device = next(model.parameters()).device.type
+    return networks and covered and posterior and precision == "fp32" and device == "cpu"
+
+
+class FastStep:
+    """One step of a model that `accepts` says yes to; equal to `ReferenceStep` up to rounding."""
+
+    engine = "fast"
+
+    def __init__(self, model: VAE, objective: Elbo, make_optimizer: Optimizer) -> None:
+        self.model = model
+        self.objective = objective
+        encoder, decoder = model.encoder, model.decoder
+        assert isinstance(encoder, MLPEncoder)  # noqa: S101  `accepts` has said so; mypy has not heard
+        assert isinstance(decoder, MLPDecoder)  # noqa: S101
+        encoder_layers, decoder_layers = list(encoder.trunk), [*decoder.trunk, decoder.output]
+        # The two heads lie side by side, so that they are one matrix product
+        heads = [encoder.mean.weight, encoder.second.weight, encoder.mean.bias, encoder.second.bias]
+        linears = [m for m in (*encoder_layers, *decoder_layers) if isinstance(m, nn.Linear)]
+        order = [*heads, *(p for m in linears for p in (m.weight, m.bias))]
+        self.flat = nn.Parameter(torch.cat([p.detach().reshape(-1) for p in order]))
+        self.flat.grad = torch.zeros_like(self.flat)
+        grads: dict[nn.Parameter, Tensor] = {}
+        start = 0
+        for p in order:
+            stop = start + p.numel()
+            p.data = self.flat.data[start:stop].view_as(p)
+            grads[p] = self.flat.grad[start:stop].view_as(p)
+            start = stop
+        width, latent = encoder.mean.in_features, model.latent
+        size = 2 * latent * width
+        self.heads = _Linear(
+            self.flat.data[:size].view(2 * latent, width),
+            self.flat.data[size : size + 2 * latent],
+            self.flat.grad[:size].view(2 * latent, width),
+            self.flat.grad[size : size + 2 * latent],
+        )
+        self.encoder = _stack(encoder_layers, grads)
+        self.decoder = _stack(decoder_layers, grads)
+        self.raw_sigma = model.posterior is gaussian_raw_sigma
+        self.optimizer = make_optimizer([self.flat])
+
+    @torch.no_grad()
+    def __call__(self, grey: Tensor, noise: Tensor) -> Tensor:
+        """One step; see `bench.step.Step`."""
+        sums = self.gradients(grey, noise)
+        self.optimizer.step()
+        return sums
+
+    @torch.no_grad()
+    def gradients(self, grey: Tensor, noise: Tensor) -> Tensor:
+        """Fill the flat gradient for grey images [B, D] and noise [B, Z]; returns the two loss terms' sums [2]."""
+        images, pixels = grey.shape
+        latent = self.model.latent
+        c_r, c_k = (w / images for w in self.objective.weights(images, pixels, latent))
+        # Forward
+        target = self.model.target(grey)
+        hidden = _forward(self.encoder, self.model.input(grey))
+        heads = self.heads.forward(hidden)  # [B, 2Z]
+        mean, second = heads[:, :latent], heads[:, latent:]
+        scale = second**2 if self.raw_sigma else torch.exp(0.5 * second)
+        output = _forward(self.decoder, torch.addcmul(mean, scale, noise))
+        reconstruction, delta = self._output(output, target, c_r)
+        # Backward
+        d_z = _backward(self.decoder, delta, to_input=True)
+        d_heads = torch.empty_like(heads)
+        torch.add(d_z, mean, alpha=c_k, out=d_heads[:, :latent])
+        if self.raw_sigma:
+            variance = scale + 1e-20
+            kl = 0.5 * (mean.square().sum() + (scale - variance.log() - 1).sum())
+            d_heads[:, latent:] = 2 * d_z * noise * second + c_k * (second - second / variance)
+        else:
+            variance = scale.square()
+            kl = 0.5 * (mean.square().sum() + (variance - second - 1).sum())
+            d_heads[:, latent:] = 0.5 * (d_z * noise * scale + c_k * (variance - 1))
+        _backward(self.encoder, self.heads.backward(d_heads, to_input=True))
+        return torch.stack([reconstruction, kl])
+
+    def _output(self, output: Tensor, target: Tensor, c_r: float) -> tuple[Tensor, Tensor]:
+        """The reconstruction term's sum and ∂L/∂o [B, D]."""
+        likelihood = self.model.likelihood
+        if isinstance(likelihood, Gaussian):
+            mean = likelihood.mean(output)
+            residual = mean - target
+            factor = c_r / likelihood.variance
+            loss = residual.square().sum() / (2 * likelihood.variance)
+            if likelihood.link == "sigmoid":
+                residual *= mean * (1 - mean)
+            return loss, residual.mul_(factor)
+        loss = softplus(output).sum() - torch.dot(target.reshape(-1), output.reshape(-1))
+        return loss, torch.sigmoid(output).sub_(target).mul_(c_r)
+
+
+class _Linear:
+    """A linear layer whose parameters and gradients are views of the flat tensors, and its activation."""
+
+    def __init__(
+        self, weight: Tensor, bias: Tensor, d_weight: Tensor, d_bias: Tensor, f: str = "identity"
+    ) -> None:
+        self.weight, self.bias, self.d_weight, self.d_bias = weight, bias, d_weight, d_bias
+        self.activation = f
+        self.buffers: dict[int, tuple[Tensor, Tensor]] = {}  # by batch size: the last batch is smaller
+
+    def forward(self, x: Tensor) -> Tensor:
+        """h [B, H] = f(x Wᵀ + b), into this layer's buffer."""
+        self.x = x
+        if len(x) not in self.buffers:
+            self.buffers[len(x)] = (x.new_empty(len(x), len(self.weight)), torch.empty_like(x))
+        self.h, self.d_x = self.buffers[len(x)]
+        torch.addmm(self.bias, x, self.weight.T, out=self.h)
+        if self.activation == "relu":
+            self.h.clamp_(min=0)
+        elif self.activation == "tanh":
+            self.h.tanh_()
+        return self.h
+
+    def backward(self, d_h: Tensor, *, to_input: bool) -> Tensor:
+        """Fill the gradients, of ∂L/∂h [B, H] (overwritten); returns ∂L/∂x where asked for."""
+        if self.activation == "relu":
+            d_h.mul_(self.h > 0)
+        elif self.activation == "tanh":
+            d_h.addcmul_(d_h * self.h, self.h, value=-1)
+        torch.mm(d_h.T, self.x, out=self.d_weight)
+        torch.sum(d_h, 0, out=self.d_bias)
+        return torch.mm(d_h, self.weight, out=self.d_x) if to_input else d_h
+
+
+def _stack(layers: Iterable[nn.Module], grads: dict[nn.Parameter, Tensor]) -> list[_Linear]:
+    """Linear modules and the activations that follow them, as flat layers."""
+    names = {nn.ReLU: "relu", nn.Tanh: "tanh", nn.Identity: "identity"}
+    stack: list[_Linear] = []
+    for module in layers:
+        if isinstance(module, nn.Linear):
+            w, b = module.weight, module.bias
+            stack.append(_Linear(w.data, b.data, grads[w], grads[b]))
+        else:
+            stack[-1].activation = names[type(module)]
+    return stack
+
+
+def _forward(stack: list[_Linear], x: Tensor) -> Tensor:
+    for layer in stack:
+        x = layer.forward(x)
+    return x
+
+
+def _backward(stack: list[_Linear], delta: Tensor, *, to_input: bool = False) -> Tensor:
+    for layer in reversed(stack):
+        delta = layer.backward(delta, to_input=to_input or layer is not stack[0])
+    return delta

@@ -1,0 +1,180 @@
+"""The common footing: every decoder's mean m(z) scored under the same two observation models.
+
+Under cross-entropy and under squared error alike the best decoder output is the conditional mean E[x|z], so m(z) of any
+variant can be scored under any observation model. One scalar for each model and run is fitted on training images.
+
+Shapes: K samples, N images, D pixels, Z latents; x grey in [0, 1].
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from scipy.optimize import minimize_scalar
+from torch import Tensor
+
+from bench.model.posteriors import Q, log_prior
+from bench.model.vae import VAE
+
+ROWS = 2000  # decoded images at a time: 6 MB of floats, whatever K and N are
+CELL = 1 / 255  # the width of a grey level
+DEQUANTISATION = CELL**2 / 12  # variance of a uniform distribution over a grey level's cell
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """One scalar for each observation model, fitted on training images: m' = ε + (1 − 2ε)·m, and σ²."""
+
+    epsilon: float
+    variance: float
+
+
+@dataclass(frozen=True)
+class Footing:
+    """Test averages, and the standard errors that sampling z leaves in them."""
+
+    elbo_bernoulli: float  # nats/image
+    elbo_gaussian: float  # bits/dim
+    mse: float
+    error_bernoulli: float
+    error_gaussian: float
+
+
+@dataclass(frozen=True)
+class LogPx:
+    """Importance-weighted bounds, and the standard errors that sampling z leaves in them."""
+
+    bernoulli: float  # nats/image
+    gaussian: float  # bits/dim
+    error_bernoulli: float
+    error_gaussian: float
+
+
+@torch.no_grad()
+def calibrate(model: VAE, images: Tensor, noise: Tensor) -> Calibration:
+    """Fit ε and σ² to uint8 training images [N, D] with one z an image, made of noise [N, Z].
+
+    σ² = E‖x − m‖²/D + 1/(12·255²), the variance that maximises the Gaussian likelihood of uniformly dequantised pixels;
+    ε maximises Σ x ln m' + (1 − x) ln(1 − m') (one bounded minimisation in ln ε).
+    """
+    grey = images.float() / 255
+    mean = torch.cat(
+        [
+            model.grey_mean(model.decode(model.encode(x).sample(n)))
+            for x, n in zip(grey.split(ROWS), noise.split(ROWS), strict=True)
+        ]
+    )
+    variance = float(((grey - mean) ** 2).mean()) + DEQUANTISATION
+
+    def cross_entropy(log_epsilon: float) -> float:
+        on, off = _bernoulli_logs(mean, math.exp(log_epsilon))
+        return -float((off + grey * (on - off)).mean())
+
+    bounds = (math.log(1e-5), math.log(0.5 - 1e-6))  # below 1e-5 single precision loses 1 − m'
+    fit = minimize_scalar(cross_entropy, bounds=bounds, method="bounded", options={"xatol": 1e-2})
+    return Calibration(math.exp(float(fit.x)), variance)
+
+
+@torch.no_grad()
+def footing(model: VAE, q: Q, images: Tensor, noise: Tensor, calibration: Calibration) -> Footing:
+    """Both ELBOs and the MSE of uint8 images [N, D] whose posteriors are q, with noise [K, N, Z].
+
+    The Bernoulli score is linear in b, so the grey-level cross-entropy is the expectation over binarisations
+    b ~ Bernoulli(x). The Gaussian score is that of x plus uniform noise over a grey level's cell, in closed form.
+    """
+    samples, count, _ = noise.shape
+    pixels = images.shape[1]
+    kl = q.kl().sum(-1).double()
+    bernoulli = torch.empty(samples, count, dtype=torch.float64, device=images.device)
+    sse = torch.empty_like(bernoulli)
+    for part in _chunks(count, samples):
+        grey = images[part].float() / 255
+        mean = model.grey_mean(model.decode(_part(q, part).sample(noise[:, part])))
+        bernoulli[:, part], sse[:, part] = _scores(mean, grey, grey, calibration.epsilon)
+    nats = -_gaussian(sse, pixels, calibration.variance)  # [K, N]
+    return Footing(
+        elbo_bernoulli=float((bernoulli.mean(0) - kl).mean()),
+        elbo_gaussian=_bits(float((nats.mean(0) + kl).mean()), pixels),
+        mse=float(sse.mean()) / pixels,
+        error_bernoulli=_error(bernoulli),
+        error_gaussian=_error(nats) / (pixels * math.log(2)),
+    )
+
+
+@torch.no_grad()
+def log_px(
+    model: VAE, q: Q, images: Tensor, k: int, calibration: Calibration, generator: torch.Generator, binary: Tensor
+) -> LogPx:
+    """Importance-weighted bounds ln (1/K) Σ p(x|z_k) p(z_k) / q(z_k|x) (Burda et al. 2016, eq. 8).
+
+    For uint8 images [N, D] with posteriors q, K = `k` samples from `generator`, `binary` [N, D] the fixed binarisation
+    that the Bernoulli bound scores. The Gaussian bound averages ln p over a grey level's cell before the sum over k,
+    which by the convexity of log-sum-exp can only lower it.
+    """
+    count, pixels = images.shape
+    log_weights: list[tuple[Tensor, Tensor]] = []
+    for part in _chunks(count, k):
+        grey, here = images[part].float() / 255, _part(q, part)
+        shape = (k, *here.mean.shape)
+        noise = torch.randn(shape, generator=generator, device=generator.device).to(images.device)
+        z = here.sample(noise)
+        ratio = (log_prior(z) - here.log_prob(z)).double()
+        bernoulli, sse = _scores(model.grey_mean(model.decode(z)), grey, binary[part].float(), calibration.epsilon)
+        log_weights.append((ratio + bernoulli, ratio + _gaussian(sse, pixels, calibration.variance)))
+    (bernoulli, e_bernoulli), (gaussian, e_gaussian) = (
+        _importance(torch.cat(columns, 1)) for columns in zip(*log_weights, strict=True)
+    )
+    return LogPx(bernoulli, _bits(-gaussian, pixels), e_bernoulli, e_gaussian / (pixels * math.log(2)))
+
+
+def _bernoulli_logs(mean: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
+    """ln m' and ln(1 − m') of m' = ε + (1 − 2ε)·m."""
+    on = mean * (1 - 2 * epsilon) + epsilon
+    return on.log(), (1 - on).log_()
+
+
+def _scores(mean: Tensor, grey: Tensor, binary: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
+    """Bernoulli score of `binary` and squared error against `grey` (both [B, D]) of means [K, B, D]: two of [K, B]."""
+    on, off = _bernoulli_logs(mean, epsilon)
+    bernoulli = off.sum(-1) + torch.einsum("kbd,bd->kb", on.sub_(off), binary)
+    return bernoulli.double(), ((mean - grey) ** 2).sum(-1).double()
+
+
+def _gaussian(sse: Tensor, pixels: int, variance: float) -> Tensor:
+    """E ln N(x + u; m, σ²I) over u uniform on a grey level's cell, of squared errors [...]."""
+    spread = (sse + pixels * DEQUANTISATION) / (2 * variance)
+    return -spread - 0.5 * pixels * math.log(2 * math.pi * variance)
+
+
+def _importance(log_w: Tensor) -> tuple[float, float]:
+    """Mean over images of ln (1/K) Σ w of log-weights [K, N], and its standard error by the delta method."""
+    k, count = log_w.shape
+    bound = torch.logsumexp(log_w, 0) - math.log(k)
+    if k == 1:
+        return float(bound.mean()), float("nan")
+    relative = (log_w - bound).exp().var(0) / k  # var(w) / (K·mean(w)²) of each image
+    return float(bound.mean()), math.sqrt(float(relative.sum())) / count
+
+
+def _error(values: Tensor) -> float:
+    """Standard error that K samples a image leave in the mean over images, of values [K, N]."""
+    samples, count = values.shape
+    return math.sqrt(float(values.var(0).sum()) / samples) / count if samples > 1 else float("nan")
+
+
+def _bits(nats: float, pixels: int) -> float:
+    """Bits per dimension of the 8-bit image, of nats per image of the density on [0, 1]."""
+    return nats / (pixels * math.log(2)) + math.log2(1 / CELL)
+
+
+def _part(q: Q, part: slice) -> Q:
+    return Q(q.mean[part], q.scale[part], q.log_scale[part], q.charged_kl[part])
+
+
+def _chunks(count: int, samples: int) -> Iterator[slice]:
+    """Slices of images such that samples times images stays near ROWS."""
+    width = max(1, ROWS // samples)
+    return (slice(start, min(start + width, count)) for start in range(0, count, width))

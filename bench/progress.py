@@ -1,0 +1,107 @@
+"""What a person sees while the matrix runs, on stderr: bars on a terminal, plain lines elsewhere, nothing when quiet."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+Record = Mapping[str, Any]
+
+
+class Display:
+    """Progress of a matrix of `total` runs; a context manager."""
+
+    def __init__(self, total: int, predicted: float, *, quiet: bool = False) -> None:
+        self.total = total
+        self.predicted = predicted  # seconds, of all runs on all workers
+        self.quiet = quiet
+        self.console = Console(stderr=True, quiet=quiet, highlight=False, soft_wrap=True)
+        self.live = self.console.is_terminal and not quiet
+        self.counts = dict.fromkeys(("finished", "diverged", "failed", "interrupted"), 0)
+        self.started = time.monotonic()
+        self._bars = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[note]}"),
+            console=self.console,
+            disable=not self.live,
+        )
+        self._tasks: dict[str, TaskID] = {}
+        self._matrix = self._bars.add_task("matrix", total=total, note=f"about {duration(predicted)}")
+
+    def __enter__(self) -> Display:
+        self._bars.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bars.stop()
+
+    def start(self, key: str, title: str, epochs: int) -> None:
+        """A run began."""
+        if self.live:
+            self._tasks[key] = self._bars.add_task(title, total=epochs, note="starting")
+
+    def epoch(self, key: str, row: Mapping[str, Any]) -> None:
+        """A run ended an epoch."""
+        if key in self._tasks:
+            note = (
+                f"loss {row['test_loss']:.4g}  ELBO {row['elbo']:.2f}  {row['images_per_second']:,.0f} images/s"
+            )
+            self._bars.update(self._tasks[key], completed=int(row["epoch"]), note=note)
+
+    def note(self, key: str, text: str) -> None:
+        """A run is at something other than an epoch."""
+        if key in self._tasks:
+            self._bars.update(self._tasks[key], note=text)
+
+    def end(self, key: str, title: str, record: Record) -> None:
+        """A run has its record."""
+        self.counts[record["status"]] += 1
+        done = sum(self.counts.values())
+        if key in self._tasks:
+            self._bars.remove_task(self._tasks.pop(key))
+        self._bars.update(self._matrix, completed=done, note=self._eta(done))
+        if not self.live or record["status"] != "finished":
+            self.say(f"[{done}/{self.total}] {title}: {outcome(record)}; {self._eta(done)}")
+
+    def say(self, text: str) -> None:
+        """One plain line, above the bars where there are any."""
+        self.console.print(text, markup=False)
+
+    def _eta(self, done: int) -> str:
+        """The rest, by the prediction corrected by how it has fared so far."""
+        if done >= self.total:
+            return "done"
+        spent = time.monotonic() - self.started
+        share = done / self.total
+        rest = (1 - share) * self.predicted if not done else spent * (1 - share) / share
+        return f"about {duration(rest)} to go"
+
+
+def outcome(record: Record) -> str:
+    """How a run went, in a few words."""
+    if record["status"] != "finished":
+        return f"{record['status']}, {record['reason']}"
+    metrics = record["metrics"]
+    shown = [
+        f"{title} {metrics[name]:.2f}"
+        for name, title in (("elbo", "ELBO"), ("elbo_bernoulli", "binarised ELBO"))
+        if math.isfinite(metrics.get(name, math.nan))
+    ]
+    return ", ".join(["finished", *shown, duration(metrics.get("train_seconds", 0.0))])
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people say them."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"

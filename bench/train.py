@@ -1,0 +1,152 @@
+"""The training loop: batches are indices into images that live on the device; one host sync an epoch.
+
+Shapes: N images, B images a batch, D pixels, Z latents.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bench.device import stream, synchronise
+from bench.model.vae import VAE
+from bench.objectives import OBJECTIVES, Elbo
+from bench.optimizers import OPTIMIZERS, SCHEDULES
+from bench.own import own_terms
+from bench.spec import Run
+from bench.step import ReferenceStep, Step
+
+Row = dict[str, float | int | None]
+
+
+@dataclass(frozen=True)
+class Images:
+    """What one run trains and is judged on: uint8 images [N, D] on the device."""
+
+    train: Tensor
+    test: Tensor
+    validation: Tensor | None = None
+
+
+@dataclass
+class Training:
+    """What training leaves behind: one row of the curves an epoch, the engine, and the last finite weights."""
+
+    engine: str
+    curves: list[Row] = field(default_factory=list)
+    weights: dict[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def seconds(self) -> float:
+        """Seconds inside training epochs."""
+        return sum(float(row["train_seconds"] or 0) for row in self.curves)
+
+
+class DivergedError(Exception):
+    """A loss term stopped being finite. `training` holds the curves and weights of the last finite epoch."""
+
+    def __init__(self, epoch: int, term: str, training: Training) -> None:
+        super().__init__(f"{term} became non-finite in epoch {epoch}")
+        self.epoch = epoch
+        self.term = term
+        self.training = training
+
+
+def objective_of(run: Run) -> Elbo:
+    """The run's objective."""
+    return OBJECTIVES[run.objective.name](**run.objective.options)
+
+
+def train(run: Run, model: VAE, images: Images, on_epoch: Callable[[Row, VAE], Any]) -> Training:
+    """Train a model that is on the images' device; call `on_epoch` with each new row of the curves.
+
+    Raises DivergedError at the end of the epoch in which a term of the loss stopped being finite.
+    """
+    device = images.train.device
+    objective = objective_of(run)
+    optimizer = OPTIMIZERS[run.optimizer.name](model.parameters(), **run.optimizer.options)
+    schedule = SCHEDULES[run.schedule.name](optimizer, **run.schedule.options)
+    step: Step = ReferenceStep(model, objective, optimizer, run.precision)
+    training = Training(step.engine)
+    test_noise = evaluation_noise(run.seed, len(images.test), run.latent, device)
+    for epoch in range(1, run.epochs + 1):
+        learning_rate = schedule.get_last_lr()[0]
+        model.train()
+        synchronise(device)
+        started = time.perf_counter()
+        sums, seen = _one_epoch(run, step, images.train, epoch)
+        reconstruction, kl = (sums / seen).tolist()  # the epoch's one host sync
+        seconds = time.perf_counter() - started
+        schedule.step()
+        _check_finite(epoch, "training", reconstruction, kl, training)
+        # Judge the epoch: test set with the same noise every epoch, validation set where one is held out
+        beta_eff = objective.beta_eff(run.batch_size, images.train.shape[1], run.latent)
+        test = own_terms(model, objective, images.test, test_noise, run.batch_size)
+        _check_finite(epoch, "test", test.loss_reconstruction, test.loss_kl, training)
+        row: Row = {
+            "epoch": epoch,
+            "train_loss": objective.as_written(
+                reconstruction, kl, run.batch_size, images.train.shape[1], run.latent
+            ),
+            "train_loss_nats": reconstruction + beta_eff * kl,
+            "test_loss": test.test_loss,
+            "test_loss_nats": test.test_loss_nats,
+            "validation_loss": None,
+            "validation_loss_nats": None,
+            "elbo": test.elbo,
+            "reconstruction": test.reconstruction,
+            "kl": test.kl,
+            "learning_rate": learning_rate,
+            "train_seconds": seconds,
+            "images_per_second": seen / seconds,
+        }
+        if images.validation is not None:
+            noise = evaluation_noise(run.seed, len(images.validation), run.latent, device)
+            held_out = own_terms(model, objective, images.validation, noise, run.batch_size)
+            row |= {"validation_loss": held_out.test_loss, "validation_loss_nats": held_out.test_loss_nats}
+        training.curves.append(row)
+        training.weights = {name: value.detach().clone() for name, value in model.state_dict().items()}
+        on_epoch(row, model)
+    return training
+
+
+def evaluation_noise(seed: int, count: int, latent: int, device: torch.device) -> Tensor:
+    """The standard normal noise [N, Z] with which a set is judged: the same each epoch, and in every variant."""
+    return torch.randn(count, latent, generator=stream(seed, "evaluation")).to(device)
+
+
+def batches(run: Run, count: int, epoch: int) -> Iterator[Tensor]:
+    """The epoch's batches, as indices [B]: a permutation of its own for each (seed, epoch), the same in every variant."""
+    if run.shuffle:
+        order = torch.randperm(count, generator=stream(run.seed, "order", epoch))
+    else:
+        order = torch.arange(count)
+    stop = count - count % run.batch_size if run.drop_last else count
+    for start in range(0, stop, run.batch_size):
+        yield order[start : min(start + run.batch_size, stop)]
+
+
+def _one_epoch(run: Run, step: Step, images: Tensor, epoch: int) -> tuple[Tensor, int]:
+    """One pass over uint8 images [N, D]: the sums of the two loss terms [2] (on the device), and how many images."""
+    device = images.device
+    noise_stream = stream(run.seed, "noise", epoch, device)
+    sums = torch.zeros(2, dtype=torch.float64, device=device)
+    seen = 0
+    for index in batches(run, len(images), epoch):
+        grey = images[index.to(device)].float() / 255
+        noise = torch.randn(len(index), run.latent, generator=noise_stream, device=device)
+        sums += step(grey, noise)
+        seen += len(index)
+    return sums, seen
+
+
+def _check_finite(epoch: int, where: str, reconstruction: float, kl: float, training: Training) -> None:
+    for term, value in (("reconstruction", reconstruction), ("kl", kl)):
+        if not math.isfinite(value):
+            raise DivergedError(epoch, f"{where} {term}", training)
