@@ -1,0 +1,49 @@
+"""The curves of a run on their way to MLflow: each epoch once, several epochs to a request."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from bench.tracking.entries import TOTAL_SECONDS, curve_point
+
+SEND_EVERY = 1.0  # seconds; a request costs 5 ms and more, so short epochs share one
+
+
+class Point(NamedTuple):
+    """One number of a curve, as MLflow's Metric takes it; the timestamp in milliseconds since 1970."""
+
+    key: str
+    value: float
+    timestamp: int
+    step: int
+
+
+@dataclass
+class Curves:
+    """What of a run was taken and not yet sent."""
+
+    epoch: int = 0  # the last one taken
+    seconds: float = 0.0  # of training so far
+    pending: list[Point] = field(default_factory=list)
+    sent: float = field(default_factory=time.monotonic)
+
+    def take(self, epoch: int, row: Mapping[str, Any], timestamp: int) -> None:
+        """Queue the finite numbers of one row of the record's `curves`, unless its epoch was taken before."""
+        if epoch <= self.epoch:
+            return
+        point = curve_point(row)
+        self.epoch, self.seconds = epoch, self.seconds + point.get("time/seconds", 0.0)
+        point[TOTAL_SECONDS] = self.seconds
+        self.pending += [Point(key, value, timestamp, epoch) for key, value in point.items()]
+
+    @property
+    def due(self) -> bool:
+        """Whether it is time to send."""
+        return time.monotonic() - self.sent >= SEND_EVERY
+
+    def delivered(self) -> None:
+        """Forget what was sent. After a failure it stays queued: MLflow stores a point sent twice once."""
+        self.pending, self.sent = [], time.monotonic()

@@ -1,0 +1,135 @@
+"""What of a run goes into MLflow, under which name: parameters, curves, final metrics, tags, pictures."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bench.tracking.store import redacted
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from PIL.Image import Image
+
+# The part before the slash is the section of the UI that a curve is drawn in.
+CURVES = {
+    "train_loss": "train/loss",
+    "train_loss_nats": "train/loss_nats",
+    "learning_rate": "train/learning_rate",
+    "test_loss": "test/loss",
+    "test_loss_nats": "test/loss_nats",
+    "validation_loss": "validation/loss",
+    "validation_loss_nats": "validation/loss_nats",
+    "elbo": "test/elbo",
+    "reconstruction": "test/reconstruction",
+    "kl": "test/kl",
+    "active_units": "latent/active_units",
+    "train_seconds": "time/seconds",
+    "images_per_second": "time/images_per_second",
+}
+TOTAL_SECONDS = "time/total_seconds"  # training seconds so far: the x axis of "Time against ELBO"
+
+STATUS = {"finished": "FINISHED", "diverged": "FAILED", "failed": "FAILED", "interrupted": "KILLED"}
+WIDTH = 256  # pixels; the UI enlarges narrower pictures by blurring them
+EPOCH_PICTURE = re.compile(r"(?P<key>.+)-epoch-(?P<step>\d+)")  # samples-epoch-020.png
+
+
+def run_name(variant: str, seed: int) -> str:
+    """How a run is called in the UI's table."""
+    return f"{variant} · seed {seed}"
+
+
+def flatten(value: object, prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Resolved options as `encoder.hidden` -> `[512, 256]`; text as it is, everything else as JSON."""
+    if isinstance(value, Mapping) and value:
+        for key, item in value.items():
+            yield from flatten(item, f"{prefix}.{key}" if prefix else str(key))
+    else:
+        yield prefix, value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+
+
+def finite(values: Mapping[str, Any] | None) -> dict[str, float]:
+    """The numbers that may be logged: MLflow would store NaN as 0 and infinity as 1.8e308."""
+    numbers = {k: v for k, v in (values or {}).items() if isinstance(v, (int, float))}
+    return {key: float(value) for key, value in numbers.items() if math.isfinite(value)}
+
+
+def curve_point(row: Mapping[str, Any]) -> dict[str, float]:
+    """One epoch of `curves` under the names it has in MLflow."""
+    return {CURVES.get(key, f"test/{key}"): value for key, value in finite(row).items() if key != "epoch"}
+
+
+def final_metrics(record: Mapping[str, Any]) -> dict[str, float]:
+    """The numbers a run ends with, logged without a step: drawn as bars, sortable in the table."""
+    errors = finite(record.get("monte_carlo_error"))
+    return {
+        **finite(record.get("metrics")),
+        **{f"monte_carlo_error/{name}": value for name, value in errors.items()},
+        **finite({"beta_eff": record.get("beta_eff"), "diverged": float(record["status"] == "diverged")}),
+        "time/evaluation_seconds": sum(finite(record.get("evaluation_seconds")).values()),
+    }
+
+
+def run_tags(record: Mapping[str, Any]) -> dict[str, str]:
+    """Tags from a record, or from as much of one as is known when the run starts.
+
+    Reads `experiment`, `run.document`, `likelihood_class`, `git`, `environment`, `command`, where present.
+    """
+    git, run = record.get("git") or {}, record.get("run") or {}
+    tags = {
+        "sweep": record.get("experiment"),
+        "document": run.get("document"),
+        "likelihood_class": record.get("likelihood_class"),
+        "mlflow.source.git.commit": git.get("commit"),
+        "git.dirty": json.dumps(bool(git["dirty"])) if "dirty" in git else None,
+        "command": record.get("command"),
+        **(record.get("environment") or {}),
+    }
+    return {key: redacted(str(value)) for key, value in tags.items() if value is not None}
+
+
+def outcome_tags(record: Mapping[str, Any]) -> dict[str, str]:
+    """How the run ended, and, if it went wrong, where and why."""
+    where = record.get("diverged") or {}
+    tags = {
+        "outcome": record["status"],
+        "reason": record.get("reason"),
+        "diverged.epoch": where.get("epoch"),
+        "diverged.term": where.get("term"),
+        "likelihood_class": record.get("likelihood_class"),
+    }
+    return {key: redacted(str(value)) for key, value in tags.items() if value is not None}
+
+
+def description(command: str | None, folder: Path) -> str:
+    """The run's description (Markdown): how to repeat it and where its record lies."""
+    repeat = f"Repeat this run:\n\n```\n{redacted(command)}\n```\n\n" if command else ""
+    return f"{repeat}Its record: `{folder.as_posix()}/record.json`"
+
+
+def milliseconds(time: str | None) -> int | None:
+    """An ISO time of a record in MLflow's unit, milliseconds since 1970."""
+    return int(datetime.fromisoformat(time).timestamp() * 1000) if time else None
+
+
+def as_image(picture: Path | str | NDArray[np.generic]) -> Image:
+    """A file or pixels as a picture at least 256 pixels wide, enlarged by whole factors without smoothing."""
+    import numpy as np
+    import PIL.Image
+
+    if isinstance(picture, (str, Path)):
+        with PIL.Image.open(picture) as file:
+            image = file.convert(file.mode if file.mode in ("L", "RGB") else "RGB")
+    else:
+        pixels = np.asarray(picture)
+        if pixels.dtype != np.uint8:
+            pixels = np.round(np.clip(pixels, 0.0, 1.0) * 255).astype(np.uint8)
+        image = PIL.Image.fromarray(pixels)
+    factor = -(-WIDTH // image.width)
+    return image.resize((image.width * factor, image.height * factor), PIL.Image.Resampling.NEAREST)

@@ -1,0 +1,174 @@
+"""Where runs are tracked: the store's URI, how it is opened once and checked, and the UI that shows it.
+
+MLflow is imported inside functions only, after the environment below is set: importing this costs nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import socket
+import sqlite3
+import sys
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from bench.errors import BenchError
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+DEFAULT_URI = "sqlite:///mlflow.db"
+PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
+PATIENCE = 4  # seconds that a store may take to answer at the start
+
+# No usage telemetry, from this process or from any it starts; the only choice a user may not overlook.
+os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+# MLflow's own lines would tear the live display; its errors reach the user as BenchError or TrackingError.
+os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "CRITICAL")
+os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+# A server that goes away mid-run is given up on after seconds: finished work is delivered later.
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+
+
+def resolve_uri(uri: str | None) -> str:
+    """The store's URI: as given, else MLFLOW_TRACKING_URI, else `mlflow.db` in the working directory.
+
+    A relative sqlite path becomes absolute, so that the UI finds the same file from anywhere. Raises
+    BenchError for a plain path or a folder (MLflow's file store is retired) and for a database in memory.
+    """
+    uri = (uri or os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_URI).strip()
+    if not re.match(r"[A-Za-z][\w+.-]+:", uri) or uri.startswith("file:"):
+        raise BenchError(
+            f"tracking URI {redacted(uri)!r} is a path; write sqlite:///FILE.db or http://HOST:PORT"
+        )
+    if not uri.startswith("sqlite:"):
+        return uri.rstrip("/") if is_server(uri) else uri
+    path = uri.removeprefix("sqlite:///")
+    if path in ("", ":memory:") or path == uri:
+        raise BenchError(f"tracking URI {uri!r} names no file; write sqlite:///FILE.db")
+    return f"sqlite:///{Path(path).expanduser().absolute()}"
+
+
+def redacted(text: str) -> str:
+    """`text` with the user, password and tokens of every URI in it replaced by ***."""
+    text = re.sub(r"(?<=://)[^/\s]*@", "***@", text)
+    return re.sub(r"(?i)([?&][^=&\s]*(?:password|pwd|token|secret|key)[^=&\s]*=)[^&\s'\"]+", r"\1***", text)
+
+
+def is_server(uri: str) -> bool:
+    """Whether the store is an MLflow server, which has a UI and an artifact store of its own."""
+    return uri.startswith(("http://", "https://"))
+
+
+def database_file(uri: str) -> Path | None:
+    """The file of an sqlite store, None for any other."""
+    return Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else None
+
+
+def artifact_location(uri: str, experiment: str) -> str | None:
+    """Where an experiment's artifacts go: `mlartifacts/` beside the database; None lets a server decide."""
+    if is_server(uri) or uri.startswith("databricks"):
+        return None
+    beside = (database_file(uri) or Path.cwd() / "mlflow.db").parent
+    return (
+        beside / "mlartifacts" / (re.sub(r"[^\w.-]+", "-", experiment).strip("-.") or "experiment")
+    ).as_uri()
+
+
+def connect(uri: str) -> MlflowClient:
+    """A client of a store that answered; the database is created here, once, before anything trains.
+
+    Raises BenchError within seconds when the store is unreachable, unwritable, or of another MLflow's schema.
+    """
+    file = database_file(uri)
+    try:
+        if file is not None:
+            _prepare_sqlite(file)
+        elif not is_server(uri):
+            _knock(uri)
+        from mlflow import MlflowClient
+
+        logging.getLogger("urllib3").setLevel(logging.ERROR)  # its retry warnings print the address in full
+        client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+        with _impatient():
+            client.search_experiments(max_results=1)
+    except Exception as error:  # MLflow, SQLAlchemy, requests and the system each raise their own
+        why = redacted(str(error)).strip().splitlines() or [type(error).__name__]
+        hint = f"; run `mlflow db upgrade {redacted(uri)}`" if "out-of-date" in why[0] else ""
+        raise BenchError(
+            f"cannot track runs in {redacted(uri)}: {why[0][:300]}{hint}; "
+            "start that server, or give --tracking-uri sqlite:///FILE.db in a folder you may write to"
+        ) from None  # the chain would print the password
+    return client
+
+
+def ui_command(uri: str, port: int) -> list[str]:
+    """The command that shows a database store in MLflow's UI on 127.0.0.1; run it with `ui_environment(uri)`.
+
+    Raises BenchError for a server: it has a UI already.
+    """
+    if is_server(uri):
+        raise BenchError(f"{redacted(uri)} is a server with a UI of its own; open it in a browser")
+    command = [
+        sys.executable,
+        "-m",
+        "mlflow",
+        "ui",
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+        "--workers",
+        "1",
+    ]
+    # A password on a command line is there for every user of the machine to read.
+    return command if redacted(uri) != uri else [*command, "--backend-store-uri", uri]
+
+
+def ui_environment(uri: str) -> dict[str, str]:
+    """The environment for `ui_command`: the store's address, no telemetry, no job runner."""
+    return {
+        **os.environ,
+        "MLFLOW_BACKEND_STORE_URI": uri,
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        "MLFLOW_LOGGING_LEVEL": "WARNING",
+    }
+
+
+def _prepare_sqlite(file: Path) -> None:
+    """Check that the file is a database we may write, and let readers (the UI) not wait for the writer."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with closing(sqlite3.connect(file, timeout=PATIENCE)) as database:
+        database.execute("PRAGMA journal_mode = WAL")
+        database.execute("BEGIN IMMEDIATE")
+        database.rollback()
+
+
+def _knock(uri: str) -> None:
+    """MLflow retries a dead database server for minutes; ask for an open port first."""
+    parts = urlsplit(uri)
+    port = parts.port or PORTS.get(parts.scheme.split("+")[0])
+    if parts.hostname and port:
+        socket.create_connection((parts.hostname, port), timeout=PATIENCE).close()
+
+
+@contextmanager
+def _impatient() -> Iterator[None]:
+    """One retry and few seconds for the first question to a store."""
+    limits = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": str(PATIENCE)}
+    before = {name: os.environ.get(name) for name in limits}
+    os.environ.update(limits)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value

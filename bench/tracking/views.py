@@ -1,0 +1,179 @@
+"""Saved views of MLflow's experiment page, written by the tool, and links into its UI.
+
+A view is an experiment tag whose value the UI reads back. The format is undocumented and was read from the
+front end of MLflow 3.17; so it is guarded by version, and failing to write it costs a warning, never a run.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote
+from uuid import NAMESPACE_URL, uuid5
+
+TAG = "mlflow.sharedViewState."
+VERSIONS = ((3, 17), (4, 0))  # from, below: where this format is known to be read
+LONGEST = 20_000  # characters of an experiment tag
+EXPERIMENT_TAGS = {
+    "mlflow.experimentKind": "custom_model_development",  # else the UI asks whether this is about prompts
+    "mlflow.experiment.primaryMetric.name": "elbo_bernoulli",
+    "mlflow.experiment.primaryMetric.greaterIsBetter": "True",
+}
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class View:
+    """One saved view: charts, what the runs are grouped by, and which runs it shows."""
+
+    name: str
+    charts: tuple[Json, ...]
+    columns: tuple[str, ...]
+    order_by: str = "elbo_bernoulli"
+    ascending: bool = False
+    grouped: bool = True
+    first_seed_only: bool = False
+    all_runs: bool = True  # else the first 10: the image grid draws no more
+
+    @property
+    def key(self) -> str:
+        """The id in the view's tag and link; stable, so that a link stays good."""
+        return "bench-" + self.name.lower().replace(",", "").replace(" ", "-")
+
+    def tag(self, seed: int, now: int) -> tuple[str, str]:
+        """The experiment tag that makes the view; `now` in milliseconds since 1970.
+
+        Raises ValueError when it exceeds what a tag holds.
+        """
+        state = json.dumps(self._state(seed), separators=(",", ":"))
+        value = json.dumps({"name": self.name, "createdAt": now, "updatedAt": now, "state": state})
+        if len(value) > LONGEST:
+            raise ValueError(f"the view {self.name!r} takes {len(value)} characters, a tag holds {LONGEST}")
+        return TAG + self.key, value
+
+    def _state(self, seed: int) -> Json:
+        section = _uuid(self.name)
+        chosen = "tags.`bench.attempt` = 'latest'" + (
+            f" AND params.`seed` = '{seed}'" if self.first_seed_only else ""
+        )
+        by_variant = {
+            "aggregateFunction": "average",
+            "groupByKeys": [{"mode": "param", "groupByData": "variant"}],
+        }
+        return {
+            "searchFilter": chosen,
+            "orderByKey": f"metrics.`{self.order_by}`",
+            "orderByAsc": self.ascending,
+            "startTime": "ALL",
+            "lifecycleFilter": "Active",
+            "datasetsFilter": [],
+            "modelVersionFilter": "All Runs",
+            "selectedColumns": list(self.columns),
+            "runsHiddenMode": "SHOW_ALL" if self.all_runs else "FIRST_10_RUNS",
+            "groupBy": by_variant if self.grouped else None,
+            "groupsExpanded": {},
+            "useGroupedValuesInCharts": self.grouped,
+            "hideEmptyCharts": True,
+            "isAccordionReordered": True,
+            "compareRunSections": [
+                {"uuid": section, "name": self.name, "display": True, "isReordered": True, "deleted": False,
+                 "isGenerated": False}
+            ],
+            "compareRunCharts": [
+                {"uuid": _uuid(f"{self.name} {i}"), "metricSectionId": section, "isGenerated": False,
+                 "deleted": False, "runsCountToCompare": 100, **chart}
+                for i, chart in enumerate(self.charts)
+            ],
+        }  # fmt: skip
+
+
+def line(metric: str, *, against: str | None = None) -> Json:
+    """A curve per run or group, by epoch or against another metric."""
+    x = {"xAxisKey": "metric", "selectedXAxisMetricKey": against} if against else {"xAxisKey": "step"}
+    return {
+        "type": "LINE", "metricKey": metric, "selectedMetricKeys": [metric], "useGlobalXaxisKey": False,
+        "xAxisScaleType": "linear", "scaleType": "linear", "lineSmoothness": 0, "ignoreOutliers": False, **x,
+    }  # fmt: skip
+
+
+def bar(metric: str) -> Json:
+    """A bar per run or group."""
+    return {"type": "BAR", "metricKey": metric}
+
+
+def scatter(x: str, y: str) -> Json:
+    """A point per run or group."""
+    return {"type": "SCATTER", "xaxis": {"key": x, "type": "METRIC"}, "yaxis": {"key": y, "type": "METRIC"}}
+
+
+def images(key: str, step: int) -> Json:
+    """A picture per run, with a slider for the epoch."""
+    return {"type": "IMAGE", "imageKeys": [key], "step": step, "showRunParams": True}
+
+
+def columns(*metrics: str) -> tuple[str, ...]:
+    """The columns of the runs table: variant, seed, then metrics."""
+    return ("params.`variant`", "params.`seed`", *(f"metrics.`{name}`" for name in metrics))
+
+
+def saved_views(epochs: int) -> tuple[View, ...]:
+    """The views of every experiment; pictures open at the last of `epochs`."""
+    footing = ("elbo_bernoulli", "log_px_bernoulli", "elbo_gaussian", "log_px_gaussian", "mse")
+    latent = ("active_units", "aggregate_kl", "linear_probe_accuracy", "frechet_distance")
+    return (
+        View(
+            "ELBO by variant, mean over seeds",
+            (line("test/elbo"), bar("elbo_bernoulli"), line("test/reconstruction"), line("test/kl")),
+            columns("elbo_bernoulli", "elbo", "kl", "reconstruction"),
+        ),
+        View(
+            "One footing",
+            tuple(bar(name) for name in (*footing, *latent)),
+            columns(*footing, *latent),
+        ),
+        View(
+            "Samples by step",
+            (images("samples", epochs), images("reconstructions", epochs)),
+            columns("elbo_bernoulli", "frechet_distance"),
+            grouped=False, first_seed_only=True, all_runs=False,
+        ),
+        View(
+            "Time against ELBO",
+            (line("test/elbo", against="time/total_seconds"), scatter("train_seconds", "elbo_bernoulli")),
+            columns("train_seconds", "images_per_second", "elbo_bernoulli"),
+            grouped=False,
+        ),
+    )  # fmt: skip
+
+
+def known(version: str) -> bool:
+    """Whether this MLflow's front end reads views as written here."""
+    first, below = VERSIONS
+    return first <= tuple(int(part) for part in version.split(".")[:2]) < below
+
+
+def edited(value: str | None) -> bool:
+    """Whether a view's tag was changed in the UI since the tool wrote it."""
+    if value is None:
+        return False
+    view = json.loads(value)
+    return bool(view.get("updatedAt") != view.get("createdAt"))
+
+
+def links(base: str, experiment: str, runs: Sequence[str] = ()) -> dict[str, str]:
+    """Links into the UI at `base`: the experiment, each saved view, the comparison of `runs` (MLflow ids)."""
+    page = f"{base.rstrip('/')}/#/experiments/{experiment}/runs"
+    found = {"experiment": page}
+    for view in saved_views(0):
+        found[view.name] = f"{page}?viewStateShareKey={view.key}&compareRunsMode=CHART"
+    if runs:
+        ids, ids_of = quote(json.dumps(list(runs))), quote(json.dumps([experiment]))
+        found["compare"] = f"{base.rstrip('/')}/#/compare-runs?runs={ids}&experiments={ids_of}"
+    return found
+
+
+def _uuid(name: str) -> str:
+    return str(uuid5(NAMESPACE_URL, f"bench/{name}"))
