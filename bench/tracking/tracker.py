@@ -33,7 +33,7 @@ class Tracker:
 
     `uri` None means MLFLOW_TRACKING_URI, else `sqlite:///mlflow.db` in the working directory; `reports` is
     the experiment's reports folder. Raises BenchError, before anything trains, when the store cannot be used
-    or the experiment was deleted in it. `warnings` collects what went wrong without mattering enough to raise.
+    or the experiment was deleted in it. `warnings` collects what went wrong but not enough to raise.
     """
 
     def __init__(self, uri: str | None, experiment: str, *, reports: Path) -> None:
