@@ -1,0 +1,74 @@
+"""The report of an experiment, made from its records alone: `write_report(folder)`."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+from bench.errors import BenchError
+from bench.report import export, gallery, markdown
+from bench.report.results import Results, load
+
+__all__ = ["write_report"]
+
+
+def write_report(folder: Path, figures: bool = True) -> Path:
+    """Write `report.md`, `results.csv`, `summary.csv` and `figures/` of an experiment's folder.
+
+    Valid from no finished run on; every file is replaced whole, the report last, and equal records give equal
+    bytes. With `figures=False` none is drawn and those already there are linked.
+
+    Raises:
+        BenchError: the folder holds no `experiment.json`, or cannot be written.
+    """
+    results = load(folder)
+    try:
+        captions = _write_figures(folder, results, draw=figures)
+        pictures = gallery.collect(results)
+        copies = {p.copy: p.source for found in pictures.values() for p in found.values()}
+        for copy, source in copies.items():
+            _replace(folder / copy, source.read_bytes())
+        _replace(folder / "results.csv", export.results_csv(results))
+        _replace(folder / "summary.csv", export.summary_csv(results))
+        report = folder / "report.md"
+        _replace(report, markdown.render(results, captions, pictures).encode())
+        for path in (folder / gallery.COPIES).glob("*.png"):  # pictures no longer shown
+            if path.relative_to(folder).as_posix() not in copies:
+                path.unlink(missing_ok=True)
+    except OSError as error:
+        raise BenchError(
+            f"cannot write the report in {folder}: {error.strerror}; choose another --reports DIR"
+        ) from error
+    return report
+
+
+def _write_figures(folder: Path, results: Results, *, draw: bool) -> dict[str, str]:
+    """Draw what there is data for, drop what there is none for; relative path -> caption of what is there."""
+    from bench.report import figures  # matplotlib, only where it is used
+
+    if draw:
+        drawn = figures.draw(results)
+        for file in figures.FIGURES:
+            if file in drawn:
+                _replace(folder / "figures" / file, drawn[file][1])
+            else:
+                (folder / "figures" / file).unlink(missing_ok=True)
+    there = ((f"figures/{file}", caption) for file, (caption, _) in figures.FIGURES.items())
+    return {path: caption for path, caption in there if (folder / path).exists()}
+
+
+def _replace(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all; one that holds the same bytes is left alone."""
+    if path.is_file() and path.read_bytes() == content:
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, partial = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+        Path(partial).chmod(0o644)
+        os.replace(partial, path)
+    except BaseException:
+        Path(partial).unlink(missing_ok=True)
+        raise

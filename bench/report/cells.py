@@ -1,0 +1,98 @@
+"""Numbers and foreign text as Markdown: rounded to what the spread supports, escaped so as to stay text."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Sequence
+from urllib.parse import quote
+
+from bench.report.statistics import Estimate
+
+NOTHING = "–"
+
+
+def text(value: object) -> str:
+    """Foreign text as one line of literal Markdown: no markup, no HTML, nothing breaks out of its cell."""
+    line = " ".join("".join(c if c.isprintable() else " " for c in str(value)).split())
+    line = line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return re.sub(r"([\\`*_\[\]|~$])", r"\\\1", line)
+
+
+def paragraph(value: object) -> str:
+    """Foreign text that starts a line: what would open a heading, a list or a rule there is escaped too."""
+    return re.sub(r"^([#+=-]|\d+(?=[.)]))", lambda m: f"&#{ord(m[0][0])};{m[0][1:]}", text(value))
+
+
+def code(value: object) -> str:
+    """Foreign text in a code span, legal in a table cell too."""
+    line = " ".join("".join(c if c.isprintable() else " " for c in str(value)).split())
+    if "`" in line or "|" in line or "\\" in line:  # a span cannot carry these through every table parser
+        return text(line)
+    return f"`{line}`" if line else ""
+
+
+def block(value: object) -> str:
+    """Foreign text as a fenced block, its fence longer than any inside."""
+    lines = str(value).replace("\r", "")
+    fence = "`" * max(3, 1 + max((len(run) for run in re.findall("`+", lines)), default=0))
+    return f"{fence}\n{lines}\n{fence}"
+
+
+def image(alt: str, path: str) -> str:
+    """A picture by relative path."""
+    return f"![{text(alt)}]({quote(path)})"
+
+
+def plain(value: float, digits: int = 4) -> str:
+    """A number without a spread, to so many significant digits (all of an integer's)."""
+    if value == int(value) and abs(value) < 1e15:
+        return _signed(f"{int(value):,}")
+    return fixed(value, max(0, digits - 1 - _exponent(value)))
+
+
+def fixed(value: float, decimals: int) -> str:
+    """A number to so many decimals; one too small for them as a power of ten."""
+    if decimals > 6:
+        return _signed(f"{value:.2e}")
+    rounded = f"{value:,.{decimals}f}"
+    return _signed(rounded if float(rounded.replace(",", "")) else rounded.lstrip("-"))
+
+
+def spread(value: Estimate) -> str:
+    """Mean ± half-width, both to the half-width's two leading digits."""
+    decimals = decimals_of(value)
+    if value.half_width is None:
+        return plain(value.mean)
+    if value.half_width == 0:
+        return f"{plain(value.mean)} ± 0"
+    return f"{fixed(value.mean, decimals)} ± {fixed(value.half_width, decimals)}"
+
+
+def decimals_of(value: Estimate) -> int:
+    """How many decimals the half-width supports: two significant digits of it, or four of a lone value."""
+    if value.half_width:
+        return max(0, 1 - _exponent(value.half_width))
+    return max(0, 3 - _exponent(value.mean))
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]], *, left: int = 1) -> str:
+    """A Markdown table, the first `left` columns aligned left and the others right; empty without rows."""
+    body = [f"| {' | '.join(row)} |" for row in rows]
+    if not body:
+        return ""
+    rule = [":--"] * left + ["--:"] * (len(head) - left)
+    return "\n".join([f"| {' | '.join(head)} |", f"| {' | '.join(rule)} |", *body])
+
+
+def words(items: Sequence[str], joint: str = "and") -> str:
+    """a, b and c."""
+    return f" {joint} ".join([", ".join(items[:-1]), items[-1]] if len(items) > 1 else items)
+
+
+def _exponent(value: float) -> int:
+    return math.floor(math.log10(abs(value))) if value else 0
+
+
+def _signed(digits: str) -> str:
+    return digits.replace("-", "−", 1) if digits.startswith("-") else digits

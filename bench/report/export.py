@@ -1,0 +1,84 @@
+"""The report as data: results.csv with a row per run, summary.csv with a row per variant; full precision."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Sequence
+
+from bench.report.results import Results, Run
+
+ENVIRONMENT = ("device", "device_name", "threads", "precision", "engine", "torch")
+
+
+def results_csv(results: Results) -> bytes:
+    """One row per planned run, missing ones too: identity, outcome, every scalar metric."""
+    names = _names(results)
+    head = [
+        "id",
+        "variant",
+        "seed",
+        "status",
+        "outcome",
+        "likelihood_class",
+        "beta",
+        "beta_eff",
+        *names,
+        *ENVIRONMENT,
+    ]
+    betas = {v.name: v.beta for v in results.variants}
+    return _csv(head, (_run(run, betas[run.variant], names) for run in results.runs))
+
+
+def summary_csv(results: Results) -> bytes:
+    """One row per variant: mean, 95 % half-width and n of every metric, over finished seeds."""
+    names = _names(results)
+    head = ["variant", "latent", "likelihood_class", "beta", "beta_eff", "finished", "planned"]
+    head += [f"{name}_{what}" for name in names for what in ("mean", "half_width", "n")]
+    rows = []
+    for v in results.variants:
+        row: list[object] = [
+            v.name,
+            v.latent,
+            v.likelihood_class,
+            v.beta,
+            v.beta_eff,
+            len(v.finished),
+            len(v.runs),
+        ]
+        for name in names:
+            value = v.estimate(name)
+            row += [value.mean, value.half_width, value.n] if value else [None, None, 0]
+        rows.append(row)
+    return _csv(head, rows)
+
+
+def _names(results: Results) -> list[str]:
+    """Metrics in the table's order, then whatever else the records hold."""
+    known = [m.name for m in results.metrics]
+    present = {name for run in results.runs for name in run.metrics}
+    return [n for n in known if n in present] + sorted(present - set(known))
+
+
+def _run(run: Run, beta: float | None, names: Sequence[str]) -> list[object]:
+    environment = run.record.get("environment") or {}
+    return [
+        run.id,
+        run.variant,
+        run.seed,
+        run.status,
+        run.outcome,
+        run.record.get("likelihood_class"),
+        beta,
+        run.record.get("beta_eff"),
+        *(run.metrics.get(name) for name in names),
+        *(environment.get(key) for key in ENVIRONMENT),
+    ]
+
+
+def _csv(head: Sequence[str], rows: Iterable[Sequence[object]]) -> bytes:
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(head)
+    writer.writerows([["" if value is None else value for value in row] for row in rows])
+    return out.getvalue().encode()

@@ -1,0 +1,60 @@
+"""The references of exactly the metrics and parts that a report uses."""
+
+from __future__ import annotations
+
+from bench.report.results import Results
+
+KINDS = ("encoder", "decoder", "posterior", "likelihood", "objective", "optimizer", "schedule", "dataset")
+
+STATISTICS = (
+    "Student: The probable error of a mean. Biometrika, 1908",
+    "Holm: A simple sequentially rejective multiple test procedure. Scandinavian Journal of Statistics, 1979",
+)
+
+# Parts that someone defined in a paper; bench's own and the plain ones (mlp, linear) need none
+PARTS = {
+    ("encoder", "conv-bn"): "Ioffe, Szegedy: Batch normalization. ICML 2015",
+    ("decoder", "conv-bn"): "Ioffe, Szegedy: Batch normalization. ICML 2015",
+    ("posterior", "gaussian"): "Kingma, Welling: Auto-Encoding Variational Bayes. arXiv 1312.6114, 2013",
+    ("objective", "elbo"): "Kingma, Welling: Auto-Encoding Variational Bayes. arXiv 1312.6114, 2013",
+    (
+        "likelihood",
+        "gaussian-learned",
+    ): "Rybkin, Daniilidis, Levine: Simple and effective VAE training with calibrated decoders. ICML 2021",
+    (
+        "likelihood",
+        "continuous-bernoulli",
+    ): "Loaiza-Ganem, Cunningham: The continuous Bernoulli: fixing a pervasive"
+    " error in variational autoencoders. NeurIPS 2019",
+    ("optimizer", "adam"): "Kingma, Ba: Adam: a method for stochastic optimization. ICLR 2015",
+    ("optimizer", "adamw"): "Loshchilov, Hutter: Decoupled weight decay regularization. ICLR 2019",
+    (
+        "dataset",
+        "mnist",
+    ): "LeCun, Bottou, Bengio, Haffner: Gradient-based learning applied to document recognition."
+    " Proceedings of the IEEE, 1998",
+    ("dataset", "fashion-mnist"): "Xiao, Rasul, Vollgraf: Fashion-MNIST. arXiv 1708.07747, 2017",
+    (
+        "dataset",
+        "kmnist",
+    ): "Clanuwat et al.: Deep learning for classical Japanese literature. arXiv 1812.01718, 2018",
+    (
+        "dataset",
+        "digits",
+    ): "Alpaydin, Kaynak: Optical recognition of handwritten digits. UCI repository, 1998",
+}
+BETA = "Higgins et al.: beta-VAE. ICLR 2017"
+PPCA = "Tipping, Bishop: Probabilistic principal component analysis. JRSS B, 1999"
+
+
+def references(results: Results) -> list[str]:
+    """References by author, each once."""
+    found = {m.reference for m in results.measured(*{m.footing for m in results.metrics}) if m.reference}
+    used = {(kind, variant.part(kind)[0]) for variant in results.variants for kind in KINDS}
+    found |= {PARTS[part] for part in used | {("dataset", results.dataset)} if part in PARTS}
+    if any(v.beta is not None and v.beta != 1 for v in results.variants):
+        found.add(BETA)
+    rows = results.baselines.get("rows")
+    if any("prob" in str(row.get("name", "")).lower() for row in (rows if isinstance(rows, list) else [])):
+        found.add(PPCA)
+    return sorted(found | set(STATISTICS if results.finished else ()))

@@ -1,0 +1,247 @@
+"""What the report reads: the resolved experiment and the records of exactly its planned runs.
+
+Nothing here or above it imports torch: a report can be rebuilt anywhere from the folder alone.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from bench.errors import BenchError
+from bench.metrics import METRICS, Metric
+from bench.report.statistics import Estimate, estimate
+
+# What differs between machines in a way that changes times; the rest is told in the protocol.
+TIMING = ("device", "device_name", "threads", "precision", "engine", "torch")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One planned run and what became of it; `missing` until its record is written."""
+
+    id: str
+    variant: str
+    seed: int
+    status: str  # finished, diverged, failed, interrupted, unreadable or missing
+    record: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def finished(self) -> bool:
+        """Whether its numbers count."""
+        return self.status == "finished"
+
+    @cached_property
+    def metrics(self) -> dict[str, float]:
+        """Finite metrics by name, beta_eff not among them."""
+        return numbers(self.record.get("metrics"))
+
+    @property
+    def curves(self) -> Sequence[Mapping[str, Any]]:
+        """One row per epoch."""
+        return self.record.get("curves") or ()
+
+    @property
+    def machine(self) -> tuple[str, ...]:
+        """What has to be equal for times to be pooled."""
+        environment = self.record.get("environment") or {}
+        return tuple(str(environment[key]) for key in TIMING if environment.get(key) is not None)
+
+    @property
+    def outcome(self) -> str:
+        """What went wrong and where, in words; empty for a finished or missing run."""
+        where = self.record.get("diverged")
+        told = f"epoch {where.get('epoch')}, {where.get('term')}" if isinstance(where, Mapping) else ""
+        return str(self.record.get("reason") or told)
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One variant as resolved, with its planned runs in order of seed."""
+
+    name: str
+    settings: Mapping[str, Any]
+    runs: tuple[Run, ...]
+
+    @cached_property
+    def finished(self) -> tuple[Run, ...]:
+        """The runs whose numbers count."""
+        return tuple(run for run in self.runs if run.finished)
+
+    @cached_property
+    def first(self) -> Run | None:
+        """The finished run of the smallest seed: whose pictures are shown."""
+        return self.finished[0] if self.finished else None
+
+    @property
+    def latent(self) -> int | None:
+        """Latent size."""
+        return self.settings.get("latent")
+
+    @property
+    def axes(self) -> dict[str, str]:
+        """The matrix axes this variant sits on, values as text; empty for a variant written out by name."""
+        return {key: label(value) for key, value in (self.settings.get("axes") or {}).items()}
+
+    @property
+    def beta(self) -> float | None:
+        """β as its script writes it."""
+        return number(self.part("objective")[1].get("beta"))
+
+    @property
+    def beta_eff(self) -> float | None:
+        """The weight on the KL once reconstruction is one image's sum, as the run derived it."""
+        return next((b for run in self.runs if (b := number(run.record.get("beta_eff"))) is not None), None)
+
+    @property
+    def likelihood_class(self) -> str:
+        """Observation model and target: only inside one class do own-terms ELBOs compare."""
+        return next((str(c) for run in self.runs if (c := run.record.get("likelihood_class"))), "")
+
+    @property
+    def lost(self) -> int:
+        """Planned seeds that ended without numbers, for which the mean of the others would be a selection."""
+        return sum(run.status in ("diverged", "failed") for run in self.runs)
+
+    @property
+    def collapsed(self) -> int:
+        """Finished seeds whose latents carry nothing: no active unit, or a KL under 0.1 nats."""
+        return sum(r.metrics.get("active_units") == 0 or r.metrics.get("kl", 1) < 0.1 for r in self.finished)
+
+    def part(self, kind: str) -> tuple[str, dict[str, Any]]:
+        """Name and options of one part, whichever way the experiment writes it."""
+        given = self.settings.get(kind)
+        if not isinstance(given, Mapping):
+            return (str(given) if given is not None else "", {})
+        options = given.get("options")
+        rest = {k: v for k, v in given.items() if k not in ("name", "options")}
+        return str(given.get("name", "")), dict(options) if isinstance(options, Mapping) else rest
+
+    def values(self, metric: str) -> dict[int, float]:
+        """One metric by seed, of finished runs only."""
+        return {run.seed: run.metrics[metric] for run in self.finished if metric in run.metrics}
+
+    def estimate(self, metric: str) -> Estimate | None:
+        """Mean and half-width of one metric over seeds; None without a value."""
+        values = list(self.values(metric).values())
+        return estimate(values) if values else None
+
+    def monte_carlo_error(self, metric: str) -> float | None:
+        """The estimator's own standard error of the mean over seeds, apart from their spread."""
+        errors = [numbers(run.record.get("monte_carlo_error")).get(metric) for run in self.finished]
+        known = [e for e in errors if e is not None]
+        return math.sqrt(math.fsum(e**2 for e in known)) / len(known) if known else None
+
+
+@dataclass(frozen=True)
+class Results:
+    """Everything a report says, before it is put into words."""
+
+    folder: Path
+    experiment: Mapping[str, Any]
+    variants: tuple[Variant, ...]
+    baselines: Mapping[str, Any]
+    strays: int  # records in the folder that the experiment does not plan
+    metrics: tuple[Metric, ...] = METRICS
+
+    @property
+    def runs(self) -> tuple[Run, ...]:
+        """All planned runs."""
+        return tuple(run for variant in self.variants for run in variant.runs)
+
+    @property
+    def finished(self) -> tuple[Run, ...]:
+        """All runs whose numbers count."""
+        return tuple(run for run in self.runs if run.finished)
+
+    @property
+    def dataset(self) -> str:
+        """The dataset in use."""
+        return label(self.experiment.get("dataset") or "unknown data")
+
+    @property
+    def declared(self) -> str:
+        """The dataset that was asked for."""
+        return label(self.experiment.get("declared_dataset") or self.dataset)
+
+    @property
+    def fallback(self) -> bool:
+        """Whether the dataset in use is a stand-in."""
+        return bool(self.experiment.get("fallback"))
+
+    def measured(self, *footings: str) -> tuple[Metric, ...]:
+        """Rows of the metric table, of these footings, that have at least one value."""
+        present = {name for run in self.finished for name in run.metrics}
+        return tuple(m for m in self.metrics if m.footing in footings and m.name in present)
+
+    def metric(self, name: str) -> Metric | None:
+        """One row of the metric table, if it has a value."""
+        return next((m for m in self.measured(*{m.footing for m in self.metrics}) if m.name == name), None)
+
+
+def load(folder: Path) -> Results:
+    """Read an experiment's folder.
+
+    Raises:
+        BenchError: `experiment.json` is absent or is not an experiment.
+    """
+    path = folder / "experiment.json"
+    experiment = _json(path)
+    if experiment is None or not isinstance(experiment.get("variants"), Mapping):
+        state = "is not a resolved experiment" if path.exists() else "does not exist"
+        raise BenchError(f"{path} {state}: give the folder of an experiment that `bench run` has started")
+    planned = experiment.get("planned") or {}
+    runs = [_run(folder, run_id, plan) for run_id, plan in planned.items()]
+    variants = tuple(
+        Variant(name, settings, tuple(sorted((r for r in runs if r.variant == name), key=lambda r: r.seed)))
+        for name, settings in experiment["variants"].items()
+        if any(r.variant == name for r in runs) or not planned
+    )
+    here = {path.parent.name for path in (folder / "records").glob("*/record.json")}
+    return Results(
+        folder, experiment, variants, _json(folder / "baselines.json") or {}, len(here - set(planned))
+    )
+
+
+def _run(folder: Path, run_id: str, plan: Mapping[str, Any]) -> Run:
+    path = folder / "records" / run_id / "record.json"
+    variant, seed = str(plan["variant"]), int(plan["seed"])
+    record = _json(path)
+    if record is None:
+        return Run(run_id, variant, seed, "unreadable" if path.exists() else "missing")
+    return Run(run_id, variant, seed, str(record.get("status") or "unreadable"), record)
+
+
+def _json(path: Path) -> dict[str, Any] | None:
+    """A JSON object, or None where there is none to read."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def number(value: object) -> float | None:
+    """A finite number, or None."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return float(value) if math.isfinite(value) else None
+
+
+def numbers(value: object) -> dict[str, float]:
+    """The finite numbers of a mapping."""
+    if not isinstance(value, Mapping):
+        return {}
+    return {str(k): n for k, v in value.items() if (n := number(v)) is not None}
+
+
+def label(value: object) -> str:
+    """A setting as text: a part by its name, a number without a tail of zeros."""
+    if isinstance(value, Mapping):
+        return str(value.get("name", dict(value)))
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,251 @@
+"""The tables of measured values: columns, arrows and rankings follow from the rows of `METRICS`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from bench.metrics import Metric
+from bench.report.cells import NOTHING, plain, spread, table, text, words
+from bench.report.results import Results, Run, Variant, number, numbers
+from bench.report.statistics import Estimate, Ranking, estimate, rank
+
+ARROWS = {"higher": " ↑", "lower": " ↓", None: ""}
+FIXED = ("parameters",)  # cost that no machine changes
+LEGEND = (
+    "**Bold**: best mean. †: not significantly different from it"
+    " (paired t-test over seeds, Holm over the column, 5 %)."
+)
+
+
+def header(metric: Metric) -> str:
+    """How a table heads a metric: title, arrow towards better, unit."""
+    unit = f" ({text(metric.unit)})" if metric.unit else ""
+    return f"{text(metric.title)}{ARROWS[metric.direction]}{unit}"
+
+
+def finished(variant: Variant) -> str:
+    """n/N seeds finished, and what became of those that ended without numbers."""
+    counts = {status: sum(r.status == status for r in variant.runs) for status in ("diverged", "failed")}
+    told = ", ".join(f"{n} {status}" for status, n in counts.items() if n)
+    return f"{len(variant.finished)}/{len(variant.runs)}" + (f" ({told})" if told else "")
+
+
+def name(variant: Variant) -> str:
+    """A variant in the first column, flagged where its latents collapsed."""
+    shown = text(variant.settings.get("label") or variant.name)
+    return f"{shown} (collapsed {variant.collapsed}/{len(variant.finished)})" if variant.collapsed else shown
+
+
+def ranking(variants: Iterable[Variant], metric: Metric) -> Ranking:
+    """Rank a column; what lost seeds is a selection and, for latents, a collapsed variant is no contest."""
+    entries = [v for v in variants if not v.lost and not (metric.footing == "latent" and v.collapsed)]
+    column = {v.name: v.values(metric.name) for v in entries if v.values(metric.name)}
+    return rank(column, metric.direction)
+
+
+def cell(variant: Variant, metric: Metric, order: Ranking | None = None) -> str:
+    """Mean ± half-width, the estimator's own error where it matters, bold or † by rank."""
+    value = variant.estimate(metric.name)
+    if value is None:
+        return NOTHING
+    shown = plain(value.mean) if metric.name in FIXED else spread(value)
+    error = variant.monte_carlo_error(metric.name)
+    if error and error > 0.1 * (value.half_width or 0):
+        shown += f" (MC {plain(error, 2)})"
+    if value.n != len(variant.finished):
+        shown += f" (n = {value.n})"
+    if order and variant.name == order.best:
+        return f"**{shown}**"
+    return f"{shown}†" if order and variant.name in order.ties else shown
+
+
+def ranked(variants: Sequence[Variant], metrics: Sequence[Metric], extra: Iterable[list[str]] = ()) -> str:
+    """One row per variant with n/N, a ranked column per metric, `extra` rows, then what the ranking lacks."""
+    orders = {m.name: ranking(variants, m) for m in metrics}
+    rows = [[name(v), *(cell(v, m, orders[m.name]) for m in metrics), finished(v)] for v in variants]
+    shown = table(["variant", *(header(m) for m in metrics), "finished"], [*rows, *extra])
+    return "\n\n".join(part for part in (shown, _notes(variants, metrics, orders)) if part)
+
+
+def _notes(variants: Sequence[Variant], metrics: Sequence[Metric], orders: Mapping[str, Ranking]) -> str:
+    lines = [LEGEND] if any(order.best for order in orders.values()) else []
+    advice: dict[str, list[str]] = {}
+    labels = {v.name: text(v.settings.get("label") or v.name) for v in variants}
+    for metric in metrics:
+        order = orders[metric.name]
+        nearest = f", {labels[order.ties[0]]} from {labels[order.leader or '']}" if order.ties else ""
+        if order.advice:
+            advice.setdefault(f"{order.advice}{nearest}", []).append(text(metric.title))
+    lines += [f"{words(titles)}: {told}." for told, titles in advice.items()]
+    if any(order.leader for order in orders.values()):
+        lost = [f"{labels[v.name]} ({finished(v)})" for v in variants if v.lost]
+        lines += (
+            [f"Not ranked, since the seeds that are left are a selection: {words(lost)}."] if lost else []
+        )
+    return "  \n".join(lines)
+
+
+def headline(results: Results) -> str:
+    """One row per variant: what it is, its own-terms numbers and its cost; nothing in it is ranked."""
+    head = [
+        "variant",
+        "latent",
+        "parameters",
+        "likelihood",
+        "β",
+        "β_eff",
+        "test loss (as written)",
+        "ELBO ↑ (nats/image)",
+    ]
+    head += ["reconstruction (nats/image)", "KL (nats/image)", "training (s)", "images/s", "finished"]
+    several = len(machines(results)) > 1
+    rows = [
+        [
+            name(v),
+            _lone(number(v.latent)),
+            _mean(v, "parameters"),
+            text(v.likelihood_class or v.part("likelihood")[0]) or NOTHING,
+            _lone(v.beta),
+            _lone(v.beta_eff),
+            *(_interval(v.estimate(m)) for m in ("test_loss", "elbo", "reconstruction", "kl")),
+            *(_timed(results, v, m, several) for m in ("train_seconds", "images_per_second")),
+            finished(v),
+        ]
+        for v in results.variants
+    ]
+    return table(head, rows)
+
+
+def one_footing(results: Results) -> str:
+    """Every variant under the same two observation models, baselines below."""
+    metrics = results.measured("common")
+    return ranked(results.variants, metrics, baselines(results, metrics)) if metrics else ""
+
+
+def baselines(results: Results, metrics: Sequence[Metric]) -> list[list[str]]:
+    """Baseline rows in italics, never ranked: they have no seeds."""
+    rows = results.baselines.get("rows")
+    return [
+        _italic(_baseline(row), row, metrics)
+        for row in (rows if isinstance(rows, list) else [])
+        if isinstance(row, Mapping) and any(m.name in numbers(row) for m in metrics)
+    ]
+
+
+def own_terms(results: Results) -> list[tuple[str, str]]:
+    """(likelihood class, table) for each class: the ranking stays inside it."""
+    metrics = results.measured("own")
+    classes = dict.fromkeys(v.likelihood_class for v in results.variants if v.finished)
+    return [
+        (kind, ranked([v for v in results.variants if v.likelihood_class == kind], metrics))
+        for kind in classes
+        if metrics
+    ]
+
+
+def latent(results: Results) -> str:
+    """What the latents carry; the own-terms KL beside it, since collapse is told from both."""
+    metrics = results.measured("latent")
+    kl = tuple(m for m in results.measured("own") if m.name == "kl")
+    return ranked(results.variants, (*metrics, *kl)) if metrics else ""
+
+
+def samples(results: Results) -> str:
+    """Samples from the prior, between the floor and the ceiling that the feature network gives."""
+    metrics = results.measured("samples")
+    bounds = results.baselines.get("samples")
+    titles = {"floor": "floor: training images", "ceiling": "ceiling: pixel-mean noise"}
+    rows = [
+        _italic(row.get("name") or titles.get(key, key), row, metrics)
+        for key, row in (bounds.items() if isinstance(bounds, Mapping) else ())
+        if isinstance(row, Mapping)
+    ]
+    return ranked(results.variants, metrics, rows) if metrics else ""
+
+
+def machines(results: Results) -> list[tuple[str, ...]]:
+    """Every machine that timed a finished run, in order of appearance."""
+    return list(dict.fromkeys(run.machine for run in results.finished))
+
+
+def by_machine(variant: Variant) -> dict[tuple[str, ...], list[Run]]:
+    """A variant's finished runs apart by machine: times are never pooled across machines."""
+    groups: dict[tuple[str, ...], list[Run]] = {}
+    for run in variant.finished:
+        groups.setdefault(run.machine, []).append(run)
+    return groups
+
+
+def cost(results: Results) -> str:
+    """One row per variant and machine."""
+    metrics, known = results.measured("cost"), machines(results)
+    where = ["machine"] if len(known) > 1 else []
+    rows = [
+        [
+            name(v),
+            *([f"M{known.index(machine) + 1}"] if where else []),
+            *(_of_runs(runs, m) for m in metrics),
+            str(len(runs)),
+        ]
+        for v in results.variants
+        for machine, runs in by_machine(v).items()
+    ]
+    return table(["variant", *where, *(header(m) for m in metrics), "n"], rows) if metrics else ""
+
+
+def evaluation(results: Results) -> str:
+    """Seconds each part of the evaluation took, a run's mean, and its share of the training time."""
+    runs = [run for run in results.finished if numbers(run.record.get("evaluation_seconds"))]
+    training = sum(run.metrics.get("train_seconds", 0.0) for run in runs)
+    parts = dict.fromkeys(key for run in runs for key in numbers(run.record["evaluation_seconds"]))
+    totals = {p: sum(numbers(r.record["evaluation_seconds"]).get(p, 0.0) for r in runs) for p in parts}
+    totals["all of it"] = sum(totals.values())
+    rows = [
+        [text(part), plain(total / len(runs), 3), f"{100 * total / training:.1f} %" if training else NOTHING]
+        for part, total in totals.items()
+        if runs
+    ]
+    return table(["evaluation", "seconds a run", "share of training"], rows)
+
+
+def _baseline(row: Mapping[str, Any]) -> str:
+    """A baseline's name with its size, where the name does not say it."""
+    title, latent = str(row.get("name", "baseline")), number(row.get("latent"))
+    return title if not latent or any(c.isdigit() for c in title) else f"{title}, {plain(latent)} components"
+
+
+def _of_runs(runs: Sequence[Run], metric: Metric) -> str:
+    values = [run.metrics[metric.name] for run in runs if metric.name in run.metrics]
+    if not values:
+        return NOTHING
+    return plain(values[0]) if metric.name in FIXED else spread(estimate(values))
+
+
+def _timed(results: Results, variant: Variant, metric: str, several: bool) -> str:
+    groups = by_machine(variant)
+    if not groups:
+        return NOTHING
+    machine, runs = max(groups.items(), key=lambda group: len(group[1]))
+    values = [run.metrics[metric] for run in runs if metric in run.metrics]
+    where = f" (M{machines(results).index(machine) + 1})" if several else ""
+    return f"{_interval(estimate(values))}{where}" if values else NOTHING
+
+
+def _italic(title: object, row: Mapping[str, Any], metrics: Sequence[Metric]) -> list[str]:
+    values = numbers(row)
+    shown = [f"*{plain(values[m.name])}*" if m.name in values else NOTHING for m in metrics]
+    return [f"*{text(title)}*", *shown, NOTHING]
+
+
+def _mean(variant: Variant, metric: str) -> str:
+    value = variant.estimate(metric)
+    return plain(value.mean) if value else NOTHING
+
+
+def _lone(value: float | None) -> str:
+    return NOTHING if value is None else plain(value, 3)
+
+
+def _interval(value: Estimate | None) -> str:
+    return spread(value) if value else NOTHING
