@@ -141,7 +141,7 @@ class _Idx:
         return bytes([0, 0, 8, len(self.shape)]) + axes
 
     def read(self, folder: Path) -> Bytes:
-        """The array of the file or its .gz; reads no more than the right file has, whatever its header says."""
+        """The array of the file or its .gz; reads no more than the right file has, whatever it says."""
         path = folder / self.name
         packed = not path.exists()
         path = folder / f"{self.name}.gz" if packed else path
@@ -193,13 +193,14 @@ def _load_idx(
             return _read_idx(name, files, raw)
         if len(missing) < len(files):
             raise BenchError(f"{raw} lacks {', '.join(missing)}; put the files there, or delete the folder")
-    why = _fetch(layout, cache_dir()) if download else "not fetched"
-    if why:
+    why = _fetch(layout, cache_dir()) if download else ""
+    if why or not download:
         looked = ", ".join(str(place / layout / "raw") for place in places)
+        failed = f" and could not be fetched ({why})" if why else ""
         raise DataUnavailable(
-            f"{name} was not found in {looked} and could not be fetched ({why}); put {files[0].name} and its "
-            f"three companions (or their .gz) in FOLDER/{layout}/raw, then give --data-dir FOLDER or set "
-            "BENCH_DATA_DIR"
+            f"{name} was not found in {looked}{failed}; "
+            f"put {files[0].name} and its three companions (or their .gz) in FOLDER/{layout}/raw, "
+            "then give --data-dir FOLDER or set BENCH_DATA_DIR"
         )
     return _read_idx(name, files, cache_dir() / layout / "raw")
 
@@ -245,8 +246,10 @@ def _fetch(layout: str, cache: Path) -> str:
 
 def _watch(command: list[str], folder: Path) -> str:
     """Run a command for as long as it goes on writing to `folder`; returns why it failed, or ""."""
-    with tempfile.TemporaryFile("w+") as log, subprocess.Popen(command, stdout=log, stderr=log) as process:
-        # noqa: S603  our own command
+    with (
+        tempfile.TemporaryFile("w+") as log,
+        subprocess.Popen(command, stdout=log, stderr=log) as process,  # noqa: S603  our own command
+    ):
         size, start = 0, time.monotonic()
         changed = start
         while process.poll() is None:

@@ -25,27 +25,24 @@ def pick(name: str) -> torch.device:
 
     Raises BenchError for an unknown name and for a device that this machine does not have.
     """
-    present = _present()
+    names = present()
     if name == "auto":
-        return torch.device(present[-1])
+        return torch.device(names[-1])
     if not re.fullmatch(r"cpu|mps|cuda(:\d+)?", name):
         raise BenchError(f"--device {name!r} is no device; give auto, cpu, cuda, cuda:N or mps")
     full = "cuda:0" if name == "cuda" else name
-    if full not in present:
+    if full not in names:
         raise BenchError(
-            f"--device {name}: this machine (torch {torch.__version__}) has {', '.join(present)}; "
+            f"--device {name}: this machine (torch {torch.__version__}) has {', '.join(names)}; "
             "give one of these or auto"
         )
     return torch.device(full)
 
 
-def _present() -> list[str]:
-    """The devices of this machine; the one that `auto` takes is last."""
+def present() -> list[str]:
+    """The names of this machine's devices; the one that `auto` takes is last."""
     mps = ["mps"] if torch.backends.mps.is_available() else []
-    cuda = (
-        [f"cuda:{index}" for index in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
-    )
-    return ["cpu", *mps, *reversed(cuda)]
+    return ["cpu", *mps, *(f"cuda:{index}" for index in reversed(range(torch.cuda.device_count())))]
 
 
 def stream(seed: int, purpose: str, epoch: int = 0, device: str | torch.device = "cpu") -> torch.Generator:
