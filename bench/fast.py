@@ -16,7 +16,7 @@ first layer's input is computed. Shapes: B images, D pixels, Z latents, H hidden
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
@@ -27,8 +27,7 @@ from bench.model.networks import MLPDecoder, MLPEncoder
 from bench.model.posteriors import gaussian, gaussian_raw_sigma
 from bench.model.vae import VAE
 from bench.objectives import Elbo
-
-Optimizer = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
+from bench.step import MakeOptimizer
 
 
 def accepts(model: VAE, precision: str) -> bool:
@@ -48,7 +47,7 @@ class FastStep:
 
     engine = "fast"
 
-    def __init__(self, model: VAE, objective: Elbo, make_optimizer: Optimizer) -> None:
+    def __init__(self, model: VAE, objective: Elbo, make_optimizer: MakeOptimizer) -> None:
         self.model = model
         self.objective = objective
         encoder, decoder = model.encoder, model.decoder

@@ -10,11 +10,9 @@ import torch
 
 from bench.device import synchronise
 from bench.evaluate import EXPECTATION_SAMPLES
-from bench.optimizers import OPTIMIZERS
 from bench.runner import untrained
 from bench.spec import Run
-from bench.step import ReferenceStep
-from bench.train import objective_of
+from bench.train import make_step
 
 ROWS = 1000  # decoded at once when the evaluation's speed is measured
 FIXED = 1.0  # seconds a run spends on what does not grow with it: pictures, probes of a small set, files
@@ -44,8 +42,7 @@ def _measure(run: Run, device: torch.device) -> tuple[float, float]:
     if device.type == "cpu":
         torch.set_num_threads(1)  # as the workers do
     model = untrained(run).to(device)
-    optimizer = OPTIMIZERS[run.optimizer.name](model.parameters(), **run.optimizer.options)
-    step = ReferenceStep(model, objective_of(run), optimizer, run.precision)
+    step = make_step(run, model)
     grey = torch.rand(run.batch_size, 784, device=device)
     noise = torch.randn(run.batch_size, run.latent, device=device)
     z = torch.randn(ROWS, run.latent, device=device)

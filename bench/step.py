@@ -5,19 +5,23 @@ Shapes: B images, D pixels, Z latents.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from bench.model.vae import VAE
 from bench.objectives import Elbo
+
+MakeOptimizer = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
 
 
 class Step(Protocol):
     """Adjusts the model to one batch and says what the batch cost."""
 
     engine: str
+    optimizer: torch.optim.Optimizer
 
     def __call__(self, grey: Tensor, noise: Tensor) -> Tensor:
         """Of grey images [B, D] and noise [B, Z]: the batch's sums of the two loss terms, [2], still on the device."""
@@ -29,10 +33,10 @@ class ReferenceStep:
 
     engine = "reference"
 
-    def __init__(self, model: VAE, objective: Elbo, optimizer: torch.optim.Optimizer, precision: str) -> None:
+    def __init__(self, model: VAE, objective: Elbo, make_optimizer: MakeOptimizer, precision: str) -> None:
         self.model = model
         self.objective = objective
-        self.optimizer = optimizer
+        self.optimizer = make_optimizer(model.parameters())
         self.autocast = precision == "bf16"
 
     def __call__(self, grey: Tensor, noise: Tensor) -> Tensor:

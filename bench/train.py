@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from bench.device import stream, synchronise
+from bench.fast import FastStep, accepts
 from bench.model.vae import VAE
 from bench.objectives import OBJECTIVES, Elbo
 from bench.optimizers import OPTIMIZERS, SCHEDULES
@@ -70,9 +71,8 @@ def train(run: Run, model: VAE, images: Images, on_epoch: Callable[[Row, VAE], A
     """
     device = images.train.device
     objective = objective_of(run)
-    optimizer = OPTIMIZERS[run.optimizer.name](model.parameters(), **run.optimizer.options)
-    schedule = SCHEDULES[run.schedule.name](optimizer, **run.schedule.options)
-    step: Step = ReferenceStep(model, objective, optimizer, run.precision)
+    step = make_step(run, model)
+    schedule = SCHEDULES[run.schedule.name](step.optimizer, **run.schedule.options)
     training = Training(step.engine)
     test_noise = evaluation_noise(run.seed, len(images.test), run.latent, device)
     for epoch in range(1, run.epochs + 1):
@@ -114,6 +114,18 @@ def train(run: Run, model: VAE, images: Images, on_epoch: Callable[[Row, VAE], A
         training.weights = {name: value.detach().clone() for name, value in model.state_dict().items()}
         on_epoch(row, model)
     return training
+
+
+def make_step(run: Run, model: VAE) -> Step:
+    """The fast step where it covers the run's parts, else the reference step."""
+
+    def optimizer(parameters: Iterable[torch.nn.Parameter]) -> torch.optim.Optimizer:
+        made: torch.optim.Optimizer = OPTIMIZERS[run.optimizer.name](parameters, **run.optimizer.options)
+        return made
+
+    if accepts(model, run.precision):
+        return FastStep(model, objective_of(run), optimizer)
+    return ReferenceStep(model, objective_of(run), optimizer, run.precision)
 
 
 def evaluation_noise(seed: int, count: int, latent: int, device: torch.device) -> Tensor:
