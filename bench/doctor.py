@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 from typing import NamedTuple
-from urllib.parse import urlsplit
 
 from packaging.requirements import Requirement
 from packaging.version import Version
@@ -106,23 +105,19 @@ def _data(data_dir: Path | None) -> Iterator[Finding]:
 
 
 def _store(uri: str) -> Finding:
-    """Whether MLflow's store can be written to (sqlite) or answers (a server)."""
-    parts = urlsplit(uri)
-    if parts.scheme in {"http", "https"}:
-        return _server(uri)
-    if parts.scheme == "sqlite":
-        # sqlite:///relative and sqlite:////absolute
-        database = Path(parts.path.removeprefix("/")).absolute()
-        places = [
-            database.parent,
-            *([database] if database.exists() else []),
-        ]  # SQLite writes a journal beside it
-        bad = next((place for place in places if not os.access(place, os.W_OK)), None)
-        return Finding("store", not bad, f"{uri}: {bad} is absent or cannot be written to" if bad else uri)
-    if parts.scheme in {"", "file"}:
+    """Whether MLflow's store can be written to (SQLite) or answers (a server)."""
+    scheme, _, rest = uri.partition("://")
+    if not rest or scheme == "file":
         detail = f"{uri}: MLflow 3.13 and later refuse a folder as store; give sqlite:///mlflow.db"
         return Finding("store", False, detail)
-    return Finding("store", True, f"{parts.scheme} store, not checked here")
+    if scheme in {"http", "https"}:
+        return _server(uri)
+    if scheme != "sqlite":
+        return Finding("store", True, f"{scheme} store, not checked here")
+    database = Path(rest.removeprefix("/")).absolute()  # sqlite:///relative, sqlite:////absolute
+    places = [database.parent, *([database] if database.exists() else [])]  # SQLite keeps a journal beside it
+    bad = next((place for place in places if not os.access(place, os.W_OK)), None)
+    return Finding("store", not bad, f"{uri}: {bad} is absent or cannot be written to" if bad else uri)
 
 
 def _server(uri: str) -> Finding:
