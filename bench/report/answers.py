@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 
 from bench.metrics import Metric
-from bench.report.cells import NOTHING, code, fixed, plain, spread, table, text, words
+from bench.report.cells import NOTHING, code, exact, fixed, spread, table, text, words
 from bench.report.contrasts import (
     Contrast,
     axes,
@@ -43,7 +43,7 @@ def sentences(results: Results) -> list[str]:
 def _best(results: Results, metric: Metric) -> str:
     order = ranking(results.variants, metric)
     named = {v.name: v for v in results.variants}
-    which = f"**Best by {text(metric.title)}?**"
+    which = f"**Best by *{text(metric.title)}*?**"
     if order.leader is None:
         return ""
     leader = named[order.leader]
@@ -52,7 +52,8 @@ def _best(results: Results, metric: Metric) -> str:
         return f"{which} Not told apart yet ({order.advice}); the best mean is {_label(leader)}'s, {value}."
     ties = [_label(named[t]) for t in order.ties]
     if not ties:
-        return f"{which} {_label(leader)}, {value}: significantly better than every other."
+        others = "other that is ranked" if any(v.lost for v in results.variants) else "other"
+        return f"{which} {_label(leader)}, {value}: significantly better than every {others}."
     some = words(ties) if len(ties) <= 4 else f"{', '.join(ties[:3])} and {len(ties) - 3} more"
     return f"{which} {_label(leader)}, {value}; not significantly different from it: {some} ({order.advice})."
 
@@ -84,8 +85,10 @@ def _of_two(found: Sequence[tuple[Metric, Contrast]]) -> str:
         if d is None:
             continue
         winner = a if (d.mean > 0) == (metric.direction == "higher") else b
-        title = text(metric.title)
-        agree = f", in {c.agreeing(a, b)} of {c.settings} settings" if c.settings > 1 else ""
+        title = f"*{text(metric.title)}*"
+        agree = (
+            f" (in only {c.agreeing(a, b)} of {c.settings} settings)" if c.agreeing(a, b) < c.settings else ""
+        )
         if sure:
             clauses[winner].append(f"on {title} by {_measured_difference(d, metric, absolute=True)}{agree}")
         else:
@@ -110,7 +113,7 @@ def _of_many(found: Sequence[tuple[Metric, Contrast]]) -> str:
         ties = f", not separated from {words([code(t) for t in order.ties])}" if order.ties else ""
         unsure = f" [{order.advice}]" if order.best is None else ""
         ends = f"best {code(order.leader)}{unsure} {spread(means[order.leader])}{ties}"
-        clauses.append(f"{text(metric.title)}: {ends}, worst {code(worst)} {spread(means[worst])}")
+        clauses.append(f"*{text(metric.title)}*: {ends}, worst {code(worst)} {spread(means[worst])}")
     return _sentence("; ".join(clauses))
 
 
@@ -120,7 +123,7 @@ def _claim(results: Results) -> list[str]:
     if not rows:
         return []
     told = [
-        f"{verdict} for {text(kind)} at β = {plain(beta, 3)}"
+        f"{verdict} for {text(kind)} at β = {exact(beta, 3)}"
         f" (KL(q(z) ‖ p(z)) {_plus_minus(drift)}, Fréchet distance {_plus_minus(frechet)})"
         for kind, beta, drift, frechet, _, verdict in rows
     ]
@@ -175,7 +178,7 @@ def claim_table(results: Results) -> str:
         [
             [
                 text(kind) or NOTHING,
-                plain(beta, 3),
+                exact(beta, 3),
                 *map(_plus_minus, (drift, frechet, mse)),
                 _n(drift or frechet),
                 verdict,
@@ -210,7 +213,7 @@ def _linear(results: Results) -> list[str]:
     few = all(d.n < MIN_SEEDS for _, _, d, _ in rows)
     told = "; ".join(f"{kind}: {', '.join(items)}" for kind, items in groups.items())
     why = " Too few seeds: add at least 2." if few else ""
-    title = text(rows[0][1].title)
+    title = f"*{text(rows[0][1].title)}*"
     return [
         f"**What does a linear encoder cost?** On {title}, linear against not, all else equal: {told}.{why}"
     ]
@@ -240,17 +243,18 @@ def _effective_beta(results: Results) -> list[str]:
             given = [str(how[k]) for k in ("reconstruction", "kl") if how.get(k)]
             reductions = f" with reductions {words([code(g) for g in given])}" if given else ""
             told.append(
-                f"{_label(v)} writes {plain(v.beta, 4)}{reductions}, which is β_eff = {plain(v.beta_eff, 4)}"
+                f"{_label(v)} writes {exact(v.beta, 4)}{reductions}, which is β_eff = {exact(v.beta_eff, 4)}"
             )
     if not told:
         return []
     return [
-        f"**Which weight on the KL is really meant?** {_sentence('; '.join(told))} (per-image sums in nats)"
+        "**Which weight on the KL is really meant?** With both terms as sums over one image, in nats:"
+        f" {'; '.join(told)}."
     ]
 
 
 def _printed(results: Results) -> list[str]:
-    """What a published loss is in nats, and which printed loss is not the negative ELBO of what is sampled."""
+    """What a published loss is in nats; which printed loss is not the negative ELBO of what is sampled."""
     told = []
     if not switched_off(results):
         last = {(c.variant.name, c.row.get("metric")): c for c in compare(results) if c.nats is not None}
@@ -259,7 +263,7 @@ def _printed(results: Results) -> list[str]:
             if value is not None and c.nats is not None:
                 epoch = f" at epoch {text(c.row['epoch'])}" if c.row.get("epoch") is not None else ""
                 which = f"{_label(c.variant)}'s published {text(metric)}"
-                told.append(f"{which} {plain(value, 7)}{epoch} is {fixed(c.nats, 2)}")
+                told.append(f"{which} {exact(value)}{epoch} is {fixed(c.nats, 2)}")
     unlike = [sentence for v in results.variants if (sentence := _unlike(v))]
     if not told and not unlike:
         return []
@@ -268,7 +272,7 @@ def _printed(results: Results) -> list[str]:
 
 
 def _unlike(v: Variant) -> str:
-    """At β_eff = 1 a Bernoulli's printed loss is −ELBO, unless the KL it charges is of another distribution."""
+    """At β_eff = 1 a Bernoulli's loss is −ELBO, unless the KL it charges is of another distribution."""
     if (
         not re.match("bernoulli", v.likelihood_class, re.IGNORECASE)
         or v.beta_eff is None
@@ -280,7 +284,7 @@ def _unlike(v: Variant) -> str:
     if d is None or abs(d.mean) < 0.001 * abs(estimate(list(negative.values())).mean):
         return ""
     loss, bound = v.estimate("test_loss_nats"), estimate(list(negative.values()))
-    gap = f"{_plus_minus(d)} nats beside it, n = {d.n}"
+    gap = f"{_plus_minus(d)} nats, n = {d.n}"
     return (
         f"{_label(v)}'s printed loss, {spread(loss) if loss else NOTHING}, is not the negative ELBO of the"
         f" distribution it samples, {spread(bound)} ({gap})."

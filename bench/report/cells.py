@@ -51,9 +51,15 @@ def plain(value: float, digits: int = 4) -> str:
     return fixed(value, max(0, digits - 1 - _exponent(value)))
 
 
+def exact(value: float, digits: int = 7) -> str:
+    """A number that was written down, not measured: so many significant digits, no zeros at the end."""
+    shown = f"{value:,.{max(0, digits - 1 - _exponent(value))}f}"
+    return _signed(shown.rstrip("0").rstrip(".") if "." in shown else shown)
+
+
 def fixed(value: float, decimals: int) -> str:
     """A number to so many decimals; one too small for them as a power of ten."""
-    if decimals > 6:
+    if value and _exponent(value) < -4 and decimals > 6:
         return _signed(f"{value:.2e}")
     rounded = f"{value:,.{decimals}f}"
     return _signed(rounded if float(rounded.replace(",", "")) else rounded.lstrip("-"))

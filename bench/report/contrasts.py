@@ -21,7 +21,7 @@ Levels = Mapping[str, Mapping[Hashable, Variant]]  # value of the axis -> settin
 
 @dataclass(frozen=True)
 class Contrast:
-    """One metric over the values of an axis: a value per level and seed, over the same settings of all else."""
+    """One metric over the values of an axis: per level and seed, over the same settings of all else."""
 
     column: Column
     cells: Mapping[str, Sequence[Mapping[int, float]]]  # level -> a value per seed, one entry a setting
@@ -64,7 +64,7 @@ def axes(variants: Iterable[Variant]) -> list[str]:
 
 
 def contrast(by_level: Levels, metric: str) -> Contrast | None:
-    """Average a metric over the settings every level has, inside each seed all of them have; None without any."""
+    """Average a metric over the settings every level has, inside each seed that all have; None if none."""
     measured = {
         level: {s: v for s, v in cells.items() if v.values(metric) or v.lost}
         for level, cells in by_level.items()
@@ -95,7 +95,7 @@ def same_but_beta(variant: Variant) -> str:
 
 
 def beta_pairs(variants: Iterable[Variant]) -> Mapping[tuple[str, float], Levels]:
-    """Pairs that differ in β alone, each β < 1 against 1: (likelihood class, β) -> levels `small` and `one`."""
+    """Pairs unlike in β alone, each β < 1 against 1: (likelihood class, β) -> levels `small` and `one`."""
     groups: dict[str, dict[float, Variant]] = {}
     for variant in variants:
         if variant.beta is not None:

@@ -85,8 +85,8 @@ def _answer(results: Results) -> str:
 def _one_footing(results: Results) -> str:
     shown = tables.one_footing(results)
     told = (
-        "Every decoder's mean is judged by the same two observation models, each calibrated by one scalar that is"
-        " fitted on training images. These columns may be compared across all rows; baselines are in italics."
+        "Every decoder's mean is judged by the same two observation models, each calibrated by one scalar"
+        " that is fitted on training images. These columns compare across all rows; baselines are in italics."
     )
     return f"{told}\n\n{shown}" if shown else ""
 
@@ -100,8 +100,10 @@ def _own_terms(results: Results) -> str:
 
 def _latent(results: Results) -> str:
     shown = tables.latent(results)
-    told = "A variant with no active unit, or a KL under 0.1 nats, is **collapsed**:"
-        " its latents carry nothing, and it is not ranked here."
+    told = (
+        "A variant with no active unit, or a KL under 0.1 nats, is **collapsed**: its latents carry nothing,"
+        " and it is not ranked here."
+    )
     return f"{told}\n\n{shown}" if shown else ""
 
 
@@ -123,9 +125,9 @@ def _published(results: Results) -> str:
         return off
     comparisons = compare(results)
     told = (
-        "Reproduced: within 1 % of the published value, or within the spread of seeds (the 95 % interval of one more"
-        " run, from 3 seeds on), plus what the print leaves open. Differences are measured less published, in nats per"
-        " image."
+        "Reproduced: within 1 % of the published value, or within the spread of seeds (the 95 % interval"
+        " of one more run, from 3 seeds on), plus what the print leaves open. Differences are measured less"
+        " published, in nats per image."
     )
     notes = [
         f"- {text(v.name)}: {text(v.settings['note'])}" for v in results.variants if v.settings.get("note")

@@ -9,7 +9,7 @@ from typing import Any
 
 from scipy.special import stdtrit
 
-from bench.report.cells import NOTHING, fixed, plain, spread, table, text
+from bench.report.cells import NOTHING, exact, fixed, spread, table, text
 from bench.report.results import Results, Variant, number
 from bench.report.statistics import MIN_SEEDS, Estimate, estimate
 
@@ -74,7 +74,7 @@ def at_epoch(variant: Variant, metric: str, epoch: object) -> list[float]:
 def _verdict(
     variant: Variant, row: Mapping[str, Any], nats: float | None, by_seed: list[float], doubt: float
 ) -> str:
-    """Within 1 % or the spread of seeds (the 95 % interval of one more run), plus what the print leaves open."""
+    """Within 1 % or the spread of seeds (the 95 % interval of one more run), plus what the print leaves."""
     if row.get("not_comparable"):
         return f"not comparable: {text(row['not_comparable'])}"
     if nats is None:
@@ -126,7 +126,7 @@ def _row(c: Comparison) -> list[str]:
         text(c.row.get("metric", "")).replace("\\_", " "),
         text(c.row.get("source") or NOTHING),
         NOTHING if epoch is None else text(epoch),
-        (NOTHING if value is None else plain(value, 7)) + (f" ± {plain(doubt)}" if doubt else ""),
+        (NOTHING if value is None else exact(value)) + (f" ± {exact(doubt)}" if doubt else ""),
         text(c.row.get("unit") or "nats/image"),
         NOTHING if c.nats is None else fixed(c.nats, 2),
         spread(c.measured) if c.measured else NOTHING,

@@ -1,7 +1,7 @@
 """Spread over seeds, and when one variant may be called better than another.
 
-Seed s means the same initialisation stream, data order and evaluation noise in every variant, so values are paired
-by seed. No test is made below `MIN_SEEDS` seeds: the report then says how many are missing, and names no winner.
+Seed s means the same initialisation stream, data order and evaluation noise in every variant, so values are
+paired by seed. Below `MIN_SEEDS` seeds no test is made: the report says how many are missing, not who wins.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from bench.metrics import Metric
-from bench.report.cells import NOTHING, plain, spread, table, text, words
+from bench.report.cells import NOTHING, exact, plain, spread, table, text, words
 from bench.report.results import Results, Run, Variant, number, numbers
 from bench.report.statistics import Estimate, Ranking, estimate, rank
 
@@ -244,7 +244,7 @@ def _mean(variant: Variant, metric: str) -> str:
 
 
 def _lone(value: float | None) -> str:
-    return NOTHING if value is None else plain(value, 3)
+    return NOTHING if value is None else exact(value, 3)
 
 
 def _interval(value: Estimate | None) -> str:
