@@ -1,9 +1,9 @@
 """YAML read to data that knows where it was written: file, line and column of every key and leaf.
 
 What `yaml.safe_load` would read is read, less what turns a slip into a wrong experiment or a small file into
-a large one: duplicate keys, anchors and aliases, merge keys, tags, several documents. Nothing is constructed but
-text, numbers, true, false and null. A leaf keeps its text as written, so that `000` can still be a name and
-`32/784` a label.
+a large one: duplicate keys, anchors and aliases, merge keys, tags, several documents. Nothing is constructed
+but text, numbers, true, false and null. A leaf keeps its text as written, so that `000` can still be a name
+and `32/784` a label.
 """
 
 from __future__ import annotations
@@ -81,8 +81,9 @@ class Mapping(dict[str, "Node"]):
             for key, node in source.items():
                 below = result.get(key)
                 if isinstance(below, Mapping) and isinstance(node, Mapping):
-                    node = below.merged(node)
-                result.put(key, node, source.places[key])
+                    result.put(key, below.merged(node), source.places[key])
+                else:
+                    result.put(key, node, source.places[key])
         return result
 
     def error(self, message: str) -> BenchError:
@@ -108,8 +109,8 @@ Node: TypeAlias = Leaf | Mapping | Sequence
 def read(path: Path) -> Mapping:
     """Read a YAML file whose top level is a mapping.
 
-    Raises BenchError, with the place where there is one, for a file that is missing, a directory, empty, larger
-    than 1 MB, not UTF-8, not YAML, or YAML that is refused (see the module).
+    Raises BenchError, with the place where there is one, for a file that is missing, a directory, empty,
+    larger than 1 MB, not UTF-8, not YAML, or YAML that is refused (see the module).
     """
     file = printable(str(path))
     try:
