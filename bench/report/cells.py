@@ -10,6 +10,7 @@ from urllib.parse import quote
 from bench.report.statistics import Estimate
 
 NOTHING = "–"
+PM = "\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}"  # a number stays in one line with its interval
 
 
 def text(value: object) -> str:
@@ -71,8 +72,8 @@ def spread(value: Estimate) -> str:
     if value.half_width is None:
         return plain(value.mean)
     if value.half_width == 0:
-        return f"{plain(value.mean)} ± 0"
-    return f"{fixed(value.mean, decimals)} ± {fixed(value.half_width, decimals)}"
+        return f"{exact(value.mean)}{PM}0"
+    return f"{fixed(value.mean, decimals)}{PM}{fixed(value.half_width, decimals)}"
 
 
 def decimals_of(value: Estimate) -> int:
@@ -83,12 +84,14 @@ def decimals_of(value: Estimate) -> int:
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]], *, left: int = 1) -> str:
-    """A Markdown table, the first `left` columns aligned left and the others right; empty without rows."""
-    body = [f"| {' | '.join(row)} |" for row in rows]
+    """A Markdown table: words and the first `left` columns aligned left, numbers right; empty without rows."""
+    body = [list(row) for row in rows]
     if not body:
         return ""
-    rule = [":--"] * left + ["--:"] * (len(head) - left)
-    return "\n".join([f"| {' | '.join(head)} |", f"| {' | '.join(rule)} |", *body])
+    columns = list(zip(*body, strict=True))
+    worded = [i < left or any(cell.lstrip("*`")[:1].isalpha() for cell in c) for i, c in enumerate(columns)]
+    rule = [":--" if is_text else "--:" for is_text in worded]
+    return "\n".join(f"| {' | '.join(row)} |" for row in (head, rule, *body))
 
 
 def words(items: Sequence[str], joint: str = "and") -> str:

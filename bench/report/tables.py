@@ -76,10 +76,10 @@ def _notes(variants: Sequence[Variant], metrics: Sequence[Metric], orders: Mappi
         order = orders[metric.name]
         nearest = f", {labels[order.ties[0]]} from {labels[order.leader or '']}" if order.ties else ""
         if order.advice:
-            advice.setdefault(f"{order.advice}{nearest}", []).append(text(metric.title))
+            advice.setdefault(f"{order.advice}{nearest}", []).append(f"*{text(metric.title)}*")
     lines += [f"{words(titles)}: {told}." for told, titles in advice.items()]
     if any(order.leader for order in orders.values()):
-        lost = [f"{labels[v.name]} ({finished(v)})" for v in variants if v.lost]
+        lost = [f"{labels[v.name]} {finished(v)}" for v in variants if v.lost]
         lines += (
             [f"Not ranked, since the seeds that are left are a selection: {words(lost)}."] if lost else []
         )
@@ -95,10 +95,11 @@ def headline(results: Results) -> str:
         "likelihood",
         "β",
         "β_eff",
-        "test loss (as written)",
-        "ELBO ↑ (nats/image)",
+        "test loss",
+        "ELBO ↑",
+        "reconstruction",
     ]
-    head += ["reconstruction (nats/image)", "KL (nats/image)", "training (s)", "images/s", "finished"]
+    head += ["KL", "training (s)", "images/s", "finished"]
     several = len(machines(results)) > 1
     rows = [
         [
