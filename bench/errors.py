@@ -16,3 +16,8 @@ def did_you_mean(given: str, known: Iterable[str]) -> str:
     near = difflib.get_close_matches(given, names, n=1, cutoff=0.5)
     hint = f"; did you mean {near[0]!r}?" if near else ""
     return f"{hint} Known: {', '.join(names)}" if hint else f"; known: {', '.join(names)}"
+
+
+def printable(text: str) -> str:
+    """Text with everything that could break a line of output escaped."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

@@ -19,11 +19,10 @@ from bench.settings import (
     replaced,
 )  # fmt: skip
 from bench.source import Mapping, Node, Place, given_text, read
+from bench.spec import SLUG
 
 HEAD = ("question", "dataset", "seeds", "evaluation")
 BLOCKS = ("defaults", "architectures", "variants", "matrix")
-SLUG = "[a-z0-9][a-z0-9.-]*"
-MAX_NAME = 80
 MAX_CHAIN = 32  # files, or variants, that extend one another
 
 
@@ -178,7 +177,7 @@ def _add_matrix(draft: Draft, block: Mapping) -> None:
 
 def slug(name: str, place: Place, what: str) -> Place:
     """The place, if the name is fit for folders, links and tables. Raises BenchError if it is not."""
-    if not re.fullmatch(SLUG, name) or len(name) > MAX_NAME:
-        allowed = f"a-z, 0-9, dot and hyphen, at most {MAX_NAME}, a letter or digit first"
+    if not re.fullmatch(SLUG, name):
+        allowed = "a-z, 0-9, dot and hyphen, at most 80, a letter or digit first"
         raise place.error(f"{what} named {given_text(name)}; allowed: {allowed}; rename it")
     return place

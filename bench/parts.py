@@ -48,8 +48,8 @@ class Option:
 
     @property
     def signature(self) -> str:
-        """How a listing shows the option: `lr=0.001`, or `hidden` where it has no default."""
-        return self.name if self.default is None else f"{self.name}={self.default}"
+        """How a listing shows the option: `lr=0.001`, or `hidden=…` where it has no default."""
+        return f"{self.name}={self.default or '…'}"
 
 
 @dataclass(frozen=True)
@@ -159,7 +159,7 @@ def _entry(module: _Module, kind: str, name: str, symbol: str) -> Entry:
 
 
 def _model(title: str, fields: dict[str, tuple[Any, ast.expr | None]]) -> type[BaseModel]:
-    config = ConfigDict(strict=True, extra="forbid", frozen=True, protected_namespaces=())
+    config = ConfigDict(strict=True, extra="forbid", frozen=True, defer_build=True, protected_namespaces=())
     checks: dict[str, Any] = {
         key: (annotation, ... if default is None else ast.literal_eval(default))
         for key, (annotation, default) in fields.items()
@@ -213,7 +213,7 @@ def _metric(module: _Module, kind: str, row: ast.Call) -> Entry:
 
 
 def listing(kind: str | None = None) -> list[str]:
-    """Every part, or those of one kind, a line each: its name, its options with their defaults, and what it is.
+    """Every part, or those of one kind, a line each: name, options with their defaults, and what it is.
 
     Raises BenchError for an unknown kind.
     """
@@ -221,6 +221,6 @@ def listing(kind: str | None = None) -> list[str]:
     for each in part_kinds() if kind is None else (kind,):
         lines.append(each)
         for entry in entries(each).values():
-            options = ", ".join(f"{o.name}={o.default or '…'}" for o in entry.options)
+            options = ", ".join(option.signature for option in entry.options)
             lines.append(f"  {entry.name}{f'({options})' if options else ''}: {entry.summary}")
     return lines

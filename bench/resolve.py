@@ -9,10 +9,10 @@ from typing import Any
 
 from bench import parts
 from bench.check import checked, plain, text_of, word_of
-from bench.errors import BenchError
+from bench.errors import BenchError, printable
 from bench.expand import Draft, Sketch, expand
 from bench.settings import ABOUT, PARTS, mapping_of, refuse_unknown_keys
-from bench.source import Leaf, Mapping, Node, Sequence, given, printable, trap
+from bench.source import Leaf, Mapping, Node, Sequence, given, trap
 from bench.spec import FILE_STEM, Experiment, Part, Published, Settings, Size, Variant
 
 PIXELS = 784  # dx: every dataset comes as 28×28 images

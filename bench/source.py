@@ -18,7 +18,7 @@ from typing import Any, TypeAlias
 import yaml
 from yaml.constructor import SafeConstructor
 
-from bench.errors import BenchError
+from bench.errors import BenchError, printable
 
 MAX_BYTES = 1_000_000
 MAX_DEPTH = 32
@@ -287,11 +287,6 @@ def given(node: Node) -> str:
 def given_text(text: str) -> str:
     """Quote text for an error: on one line, shortened."""
     return repr(text if len(text) <= 60 else text[:59] + "…")
-
-
-def printable(text: str) -> str:
-    """Text with everything that could break a line of output escaped."""
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def _place(file: str, before: str) -> Place:

@@ -11,22 +11,21 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from bench import parts
-from bench.errors import BenchError, did_you_mean
-from bench.expand import MAX_NAME, SLUG
+from bench.errors import BenchError, did_you_mean, printable
 from bench.options import NonNegative, Positive, PositiveInt, Real
-from bench.source import printable
 
 ENGINE = 1  # raised when the same specification comes to give other numbers
+SLUG = "[a-z0-9][a-z0-9.-]{0,79}"  # fit for folders, links and tables on every system
 FILE_STEM = "[A-Za-z0-9][A-Za-z0-9._-]{0,79}"
 
-Slug = Annotated[str, Field(pattern=f"^{SLUG}$", max_length=MAX_NAME)]
+Slug = Annotated[str, Field(pattern=f"^{SLUG}$")]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Option = bool | int | float | str | list[int] | list[float] | list[str]
 
 
 class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    # Deferred: a schema costs milliseconds to build, and `bench --help` uses none
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, defer_build=True)
 
 
 class Part(_Frozen):
@@ -148,7 +147,9 @@ class Experiment(_Frozen):
         if seeds is not None:
             changes["seeds"] = _seeds(tuple(seeds))
         if dataset is not None:
-            parts.part("dataset", dataset)
+            from bench.parts import part
+
+            part("dataset", dataset)
             changes |= {"dataset": dataset, "offline_fallback": None}
         if epochs is not None and not 1 <= epochs <= 100_000:
             raise BenchError(f"epochs {epochs}; allowed: a whole number from 1 to 100000; give such a number")
