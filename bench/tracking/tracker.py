@@ -129,8 +129,8 @@ class Tracker:
             self._log(mlflow_run_id, metrics=[Metric(key, value, end, 0) for key, value in final])
             self._artifacts(mlflow_run_id, record, RunFolder(folder))
             # The tags come last: they say that everything before them arrived.
-            tags = {**entries.outcome_tags(record), "bench.status": record["status"]}
-            self._log(mlflow_run_id, tags=[RunTag(key, value[:5000]) for key, value in tags.items()])
+            tags = entries.outcome_tags(record).items()
+            self._log(mlflow_run_id, tags=[RunTag(key, value[:5000]) for key, value in tags])
             self._client.set_terminated(mlflow_run_id, entries.STATUS[record["status"]], end)
         self._curves.pop(mlflow_run_id, None)
 
@@ -285,7 +285,7 @@ class Tracker:
         sizes = {key: value for key, value in data.items() if isinstance(value, int)}
         dataset = Dataset(
             name=str(data["name"]),
-            digest=str(data["digest"])[:36],
+            digest=str(data["digest"])[:12],
             source_type="local",
             source=json.dumps({"uri": str(data["name"])}),
             profile=json.dumps(sizes),
@@ -326,7 +326,7 @@ def _tracking(doing: str) -> Iterator[None]:
 
 def _whole(run: Run) -> bool:
     tags = run.data.tags
-    return tags.get("bench.attempt") == "latest" and tags.get("bench.status") in ("finished", "diverged")
+    return tags.get("bench.attempt") == "latest" and tags.get("outcome") in ("finished", "diverged")
 
 
 def _now() -> int:

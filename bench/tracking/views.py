@@ -37,6 +37,8 @@ class View:
     grouped: bool = True
     first_seed_only: bool = False
     all_runs: bool = True  # else the first 10: the image grid draws no more
+    across: int = 2  # charts beside each other
+    height: int = 400  # of a chart, in pixels
 
     @property
     def key(self) -> str:
@@ -80,7 +82,7 @@ class View:
             "isAccordionReordered": True,
             "compareRunSections": [
                 {"uuid": section, "name": self.name, "display": True, "isReordered": True, "deleted": False,
-                 "isGenerated": False}
+                 "isGenerated": False, "columns": self.across, "cardHeight": self.height}
             ],
             "compareRunCharts": [
                 {"uuid": _uuid(f"{self.name} {i}"), "metricSectionId": section, "isGenerated": False,
@@ -111,7 +113,7 @@ def scatter(x: str, y: str) -> Json:
 
 def images(key: str, step: int) -> Json:
     """A picture per run, with a slider for the epoch."""
-    return {"type": "IMAGE", "imageKeys": [key], "step": step, "showRunParams": True}
+    return {"type": "IMAGE", "imageKeys": [key], "step": step, "showRunParams": False}
 
 
 def columns(*metrics: str) -> tuple[str, ...]:
@@ -133,18 +135,19 @@ def saved_views(epochs: int) -> tuple[View, ...]:
             "One footing",
             tuple(bar(name) for name in (*footing, *latent)),
             columns(*footing, *latent),
+            across=3,
         ),
         View(
             "Samples by step",
             (images("samples", epochs), images("reconstructions", epochs)),
             columns("elbo_bernoulli", "frechet_distance"),
-            grouped=False, first_seed_only=True, all_runs=False,
+            grouped=False, first_seed_only=True, all_runs=False, across=1, height=640,
         ),
         View(
             "Time against ELBO",
             (line("test/elbo", against="time/total_seconds"), scatter("train_seconds", "elbo_bernoulli")),
             columns("train_seconds", "images_per_second", "elbo_bernoulli"),
-            grouped=False,
+            grouped=False, first_seed_only=True,  # grouped, the UI would draw all seeds as one zigzag
         ),
     )  # fmt: skip
 

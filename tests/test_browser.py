@@ -1,0 +1,222 @@
+"""The MLflow UI, in headless Chromium, shows what the tool promises: names, charts, pictures, saved views.
+
+BENCH_SCREENSHOTS names a folder to keep what was seen, BENCH_CHROMIUM a browser that is not on the PATH.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from bench.records import RunFolder
+from bench.tracking import Tracker, ui_command, ui_environment, views
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+CHROMIUM = os.environ.get("BENCH_CHROMIUM") or next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+)
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on the PATH (BENCH_CHROMIUM names another)"),
+    # Third parties' own deprecations, raised while MLflow loads and builds its tables.
+    pytest.mark.filterwarnings("ignore::DeprecationWarning:mlflow"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning:pydantic"),
+    pytest.mark.filterwarnings("ignore:.*loader strategy is deprecated"),
+]
+
+VARIANTS = ("mlp-512-256-2", "conv-bn-16", "linear-400-20")
+SEEDS = (0, 1)
+EPOCHS = 4
+HIGHER = ("elbo_bernoulli", "log_px_bernoulli")
+LOWER = (
+    "elbo_gaussian", "log_px_gaussian", "mse", "active_units", "aggregate_kl", "linear_probe_accuracy",
+    "frechet_distance", "train_seconds", "kl",
+)  # fmt: skip
+FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run")
+PATIENCE = 20_000  # milliseconds until something must have appeared
+
+
+def picture(file: Path, seed: int, grey: float) -> None:
+    """A legible stand-in for a grid of digits: checks whose tone says which epoch it is."""
+    rows, cols = np.indices((112, 280)) // 28
+    tone = np.where((rows + cols + seed) % 2, 255 * grey, 20)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(tone.astype(np.uint8)).save(file)
+
+
+def run(tracker: Tracker, variant: str, seed: int, reports: Path) -> str:
+    rank, noise = VARIANTS.index(variant), np.random.default_rng(seed).normal(size=EPOCHS + 1)
+    made: dict[str, Any] = {
+        "id": f"{variant}-s{seed}-0000000{rank}", "experiment": "all", "variant": variant, "seed": seed,
+        "run": {"document": "000", "encoder": {"name": "mlp", "hidden": [512, 256]}, "beta": 1},
+        "status": "finished",
+        "metrics": dict.fromkeys(HIGHER, -100.0 - 5 * rank + noise[-1]) | dict.fromkeys(LOWER, 2.0 + rank),
+        "curves": [
+            {"epoch": epoch, "elbo": -110 - 5 * rank - 60 / epoch + noise[epoch], "train_loss": 150.0 / epoch,
+             "reconstruction": 90.0 + rank + 40 / epoch, "kl": 20.0 + rank - 5 / epoch,
+             "train_seconds": 1 + rank / 2}
+            for epoch in range(1, EPOCHS + 1)
+        ],
+        "data": {"name": "digits", "digest": "d1e5" * 16, "train": 1500, "test": 297},
+        "command": f"bench run experiments/all.yaml --only {variant} --seeds {seed}",
+    }  # fmt: skip
+    folder = RunFolder(reports / "records" / made["id"])
+    for epoch in (1, EPOCHS):
+        for key in ("samples", "reconstructions"):
+            picture(folder.pictures / f"{key}-epoch-{epoch:03}.png", seed + rank, epoch / EPOCHS)
+    return tracker.deliver(made, folder.path)
+
+
+@pytest.fixture(scope="module")
+def ui(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
+    """Links into a running UI on a store of six runs, and those runs' MLflow ids by (variant, seed)."""
+    root = tmp_path_factory.mktemp("ui")
+    reports = root / "reports" / "all"
+    tracker = Tracker(f"sqlite:///{root}/mlflow.db", "all", reports=reports)
+    runs = {(v, s): run(tracker, v, s, reports) for v in VARIANTS for s in SEEDS}
+    picture(reports / "figures" / "contact-sheet.png", 0, 1.0)
+    (reports / "report.md").write_text("# Which documented VAE is best?\n")
+    runs["report", 0] = tracker.summary(reports)
+    tracker.save_views(seed=0, epochs=EPOCHS)
+    tracker.describe("**Which documented VAE is best on one footing?**")
+    assert tracker.warnings == []
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with (root / "ui.log").open("w") as log:
+        server = subprocess.Popen(
+            ui_command(tracker.uri, port), env=ui_environment(tracker.uri), cwd=root,
+            stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
+        )  # fmt: skip
+    base = f"http://127.0.0.1:{port}"
+    try:
+        until_it_answers(f"{base}/health", server, root / "ui.log")
+        best = [runs[variant, 0] for variant in VARIANTS[:2]]
+        yield {"base": base, "runs": runs, "links": tracker.links(base, best), "id": tracker.experiment_id}
+    finally:
+        os.killpg(server.pid, signal.SIGKILL)  # its workers with it
+        server.wait(timeout=10)
+
+
+def until_it_answers(address: str, server: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + 90
+    while time.monotonic() < deadline and server.poll() is None:
+        try:
+            with urllib.request.urlopen(address, timeout=5):  # noqa: S310
+                return
+        except OSError:
+            time.sleep(0.3)
+    pytest.fail(f"the MLflow UI did not come up:\n{log.read_text()[-2000:]}")
+
+
+@pytest.fixture(scope="module")
+def page() -> Iterator[Page]:
+    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(FLAGS))
+        opened = browser.new_page(viewport={"width": 1600, "height": 2000})
+        opened.set_default_timeout(PATIENCE)
+        yield opened
+        browser.close()
+
+
+def visit(page: Page, address: str) -> None:
+    page.goto("about:blank")  # a change of the part after # alone would not load anew
+    page.goto(address)
+
+
+def settle(page: Page, name: str) -> None:
+    """Close what MLflow puts in front of the page, and keep a screenshot where one is wanted."""
+    for button in ("Close", "Hide banner"):
+        for shown in page.get_by_role("button", name=button, exact=True).all():
+            shown.click()
+    if folder := os.environ.get("BENCH_SCREENSHOTS"):
+        page.wait_for_timeout(1500)
+        page.set_viewport_size({"width": 1600, "height": 1000})
+        page.wait_for_timeout(1000)
+        page.screenshot(path=Path(folder) / f"{name}.png")
+        page.set_viewport_size({"width": 1600, "height": 2000})
+
+
+def test_the_experiment_page_lists_the_runs_by_name(ui: dict[str, Any], page: Page) -> None:
+    visit(page, ui["links"]["experiment"])
+    for variant in VARIANTS:
+        for seed in SEEDS:
+            page.get_by_role("link", name=f"{variant} · seed {seed}", exact=True).first.wait_for()
+    page.get_by_role("link", name="report · all", exact=True).first.wait_for()
+    page.get_by_text("Which documented VAE is best on one footing?").first.wait_for()
+    settle(page, "mlflow-runs")
+
+
+@pytest.mark.parametrize("view", views.saved_views(EPOCHS), ids=lambda view: view.key)
+def test_a_saved_view_opens_with_its_charts(ui: dict[str, Any], page: Page, view: views.View) -> None:
+    visit(page, ui["links"][view.name])
+    section = (
+        page.get_by_test_id("experiment-view-compare-runs-section-header").filter(has_text=view.name).first
+    )
+    section.filter(has_text=f"({len(view.charts)})").wait_for()
+    for chart in view.charts:
+        card = page.get_by_test_id("experiment-view-compare-runs-card").filter(
+            has=page.get_by_text(title(chart), exact=True)
+        ).first  # fmt: skip
+        card.scroll_into_view_if_needed()
+        drawn = card.locator(MARKS[chart["type"]])
+        drawn.nth(len(VARIANTS) - 1).wait_for(state="attached")
+        if chart["type"] == "IMAGE":
+            assert all(drawn.evaluate_all("all => all.map(one => one.naturalWidth >= 256)"))
+    page.mouse.move(0, 0)
+    section.scroll_into_view_if_needed()
+    settle(page, f"mlflow-{view.key}")
+
+
+# What a chart of each type draws per variant
+MARKS = {
+    "LINE": ".scatterlayer .trace .js-line, .scatterlayer .trace .point",
+    "BAR": ".barlayer .point",
+    "SCATTER": ".scatterlayer .point",
+    "IMAGE": "img",
+}
+
+
+def title(chart: dict[str, Any]) -> str:
+    """The title that MLflow gives a chart."""
+    if chart["type"] == "SCATTER":
+        return f"{chart['xaxis']['key']} vs. {chart['yaxis']['key']}"
+    return str(chart.get("metricKey") or chart["imageKeys"][0])
+
+
+def test_the_comparison_of_two_runs_opens(ui: dict[str, Any], page: Page) -> None:
+    visit(page, ui["links"]["compare"])
+    page.get_by_text("Comparing 2 Runs").first.wait_for()
+    for variant in VARIANTS[:2]:
+        page.get_by_text(f"{variant} · seed 0").first.wait_for()
+    page.get_by_text("encoder.hidden").first.wait_for()
+    settle(page, "mlflow-compare")
+
+
+def test_a_run_says_how_to_repeat_it(ui: dict[str, Any], page: Page) -> None:
+    run_id = ui["runs"][VARIANTS[0], 0]
+    visit(page, f"{ui['base']}/#/experiments/{ui['id']}/runs/{run_id}")
+    page.get_by_text(f"bench run experiments/all.yaml --only {VARIANTS[0]} --seeds 0").first.wait_for()
+    page.get_by_text("elbo_bernoulli").first.wait_for()
+    settle(page, "mlflow-run")
+
+
+def test_the_summary_run_shows_the_contact_sheet(ui: dict[str, Any], page: Page) -> None:
+    visit(page, f"{ui['base']}/#/experiments/{ui['id']}/runs/{ui['runs']['report', 0]}/model-metrics")
+    page.locator("img[src*='contact-sheet']").first.wait_for()
+    settle(page, "mlflow-summary")
