@@ -84,7 +84,7 @@ def decimals_of(value: Estimate) -> int:
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]], *, left: int = 1) -> str:
-    """A Markdown table: words and the first `left` columns aligned left, numbers right; empty without rows."""
+    """A Markdown table: words and the first `left` columns left, numbers right; empty without rows."""
     body = [list(row) for row in rows]
     if not body:
         return ""

@@ -1,0 +1,97 @@
+"""Verdicts on published numbers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import synthetic
+from synthetic import settings
+
+from bench.report.published import compare, published_table, seed_spread, switched_off
+from bench.report.results import load
+
+ROW = {
+    "value": 100.0,
+    "unit": "nats/image",
+    "epoch": 20,
+    "metric": "test_loss",
+    "to_nats": 1.0,
+    "source": "README",
+}
+
+
+def verdicts(
+    folder: Path, rows: list[dict], level: float = 100.0, noise: float = 0.0, seeds=(0, 1, 2, 3, 4), **more
+):
+    def measure(_name, _settings, seed):
+        return {"test_loss_nats": level + noise * (seed - 2), "train_seconds": 1.0}
+
+    synthetic.write(folder, {"a": settings(published=rows)}, seeds, measure=measure, **more)
+    return compare(load(folder))
+
+
+@pytest.mark.parametrize(
+    ("level", "verdict"),
+    [(100.9, "reproduced"), (99.1, "reproduced"), (101.1, "not reproduced"), (98.9, "not reproduced")],
+)
+def test_one_percent_either_way(tmp_path: Path, level: float, verdict: str):
+    (found,) = verdicts(tmp_path, [ROW], level)
+    assert found.verdict == verdict
+    assert found.difference == pytest.approx(level - 100)
+
+
+def test_within_the_spread_of_seeds_is_reproduced(tmp_path: Path):
+    (found,) = verdicts(tmp_path, [ROW], level=103.0, noise=1.0)  # s = 1.58: one more run within ± 4.8
+    assert found.verdict == "reproduced"
+
+
+def test_the_spread_is_the_interval_of_one_more_run():
+    # s = 1, t(0.975, 2) = 4.3027, √(1 + 1/3)
+    assert seed_spread([1.0, 2.0, 3.0]) == pytest.approx(4.302653 * 1.154701, abs=1e-5)
+    assert seed_spread([1.0, 9.0]) == 0
+
+
+def test_two_seeds_excuse_nothing(tmp_path: Path):
+    (found,) = verdicts(tmp_path, [ROW], level=112.0, noise=4.0, seeds=(0, 1))
+    assert found.verdict == "not reproduced"
+
+
+def test_the_unit_is_converted(tmp_path: Path):
+    row = ROW | {"value": 0.125, "unit": "per pixel", "to_nats": 784.0}
+    (found,) = verdicts(tmp_path, [row], level=98.5)
+    assert found.nats == 98
+    assert found.verdict == "reproduced"
+
+
+def test_what_the_print_leaves_open_counts(tmp_path: Path):
+    (tight,) = verdicts(tmp_path / "a", [ROW], level=101.5)
+    (loose,) = verdicts(tmp_path / "b", [ROW | {"uncertainty": 0.6}], level=101.5)
+    assert (tight.verdict, loose.verdict) == ("not reproduced", "reproduced")
+
+
+@pytest.mark.parametrize(
+    ("change", "verdict"),
+    [
+        ({"not_comparable": "another | target"}, r"not comparable: another \| target"),
+        ({"unit": "per batch", "to_nats": None}, "not comparable: no conversion to nats per image is given"),
+        ({"epoch": 90}, "not measured: no finished run has this epoch"),
+        ({"metric": "validation_loss"}, "not measured: no finished run has this epoch"),
+    ],
+)
+def test_what_cannot_be_compared_says_why(tmp_path: Path, change: dict, verdict: str):
+    (found,) = verdicts(tmp_path, [ROW | change])
+    assert found.verdict == verdict
+    assert verdict in published_table([found])
+
+
+def test_failed_seeds_are_not_compared(tmp_path: Path):
+    (found,) = verdicts(tmp_path, [ROW], status={("a", seed): "diverged" for seed in range(4)})
+    assert found.measured is not None
+    assert found.measured.n == 1
+
+
+@pytest.mark.parametrize("used", [{"dataset": "digits", "fallback": True}, {"dataset": "kmnist"}])
+def test_another_dataset_switches_it_off(tmp_path: Path, used: dict):
+    assert verdicts(tmp_path, [ROW], **used) == []
+    assert "none is compared" in switched_off(load(tmp_path))
