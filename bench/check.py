@@ -73,18 +73,19 @@ def checked(model: type[M], node: Mapping, values: dict[str, Any], what: str) ->
         return model.model_validate(values)
     except ValidationError as error:
         problems = error.errors(include_url=False, include_context=False)
-    # A union reports each member's refusal; the one that got furthest into the value says most
-    first = str(problems[0]["loc"][0])
-    walks = [_walk(node, p["loc"]) for p in problems if str(p["loc"][0]) == first]
-    depth, bad = max(walks, key=lambda walk: walk[0])
-    if problems[0]["type"] == "extra_forbidden":
-        hint = did_you_mean(first, model.model_fields)
-        known = hint if model.model_fields else "; it has no options; remove it"
+    # A misspelt key says more than the missing one it was meant to be
+    problem = next((p for p in problems if p["type"] == "extra_forbidden"), problems[0])
+    first = str(problem["loc"][0])
+    if problem["type"] == "extra_forbidden":
+        known = did_you_mean(first, model.model_fields)
         raise node.places[first].error(f"unknown key {given_text(first)} in {what}{known}")
     annotation = _annotation(model, first)
     allowed = describe(annotation)
-    if problems[0]["type"] == "missing":
+    if problem["type"] == "missing":
         raise node.error(f"{what} has no {first}; allowed: {allowed}; add `{first}: ...`")
+    # Each member of a union reports; the report that got furthest into the value says most
+    walks = [_walk(node, p["loc"]) for p in problems if str(p["loc"][0]) == first]
+    depth, bad = max(walks, key=lambda walk: walk[0])
     verb = "holds" if depth > 1 else "is"
     raise bad.error(f"{what}: {first} {verb} {given(bad)}; allowed: {allowed}; {_advice(bad, annotation)}")
 
@@ -98,6 +99,8 @@ def _advice(node: Node, annotation: Any) -> str:
     """What to do about a bad value: mind its trap, or write the nearest word, or what is allowed."""
     if hint := trap(node):
         return hint
+    if isinstance(node, Leaf) and not node.plain and _decimal(node.text):
+        return "remove the quotes"
     words = _words(annotation)
     near = difflib.get_close_matches(node.text, words, n=1, cutoff=0.5) if isinstance(node, Leaf) else []
     return f"did you mean {near[0]!r}?" if near else "write such a value"

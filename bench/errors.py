@@ -13,6 +13,8 @@ class BenchError(Exception):
 def did_you_mean(given: str, known: Iterable[str]) -> str:
     """The tail of an 'unknown name' message: the nearest known name, then the whole list."""
     names = sorted(known)
+    if not names:
+        return "; none is known here"
     near = difflib.get_close_matches(given, names, n=1, cutoff=0.5)
     hint = f"; did you mean {near[0]!r}?" if near else ""
     return f"{hint} Known: {', '.join(names)}" if hint else f"; known: {', '.join(names)}"

@@ -166,9 +166,9 @@ def _published(node: Node | None, what: str) -> tuple[Published, ...]:
 
 def _refuse_target(variant: Variant, sketch: Sketch) -> None:
     if variant.target.name == "normalised" and variant.likelihood.name in UNIT_INTERVAL:
-        what = f"variant {variant.name}: likelihood {variant.likelihood.name} of a normalised target"
+        what = f"variant {variant.name}: a normalised target under likelihood {variant.likelihood.name}"
         message = f"{what}; allowed: a target in [0, 1]; write `target: grey` or `likelihood: gaussian`"
-        raise sketch.settings["likelihood"].error(message)
+        raise sketch.settings["target"].error(message)
 
 
 def _refuse_same(variants: dict[str, Variant], draft: Draft) -> None:

@@ -281,7 +281,9 @@ def given(node: Node) -> str:
         return "a mapping"
     if isinstance(node, Sequence):
         return "a list"
-    return "nothing" if node.value is None else given_text(node.text)
+    if node.value is None:
+        return "nothing"
+    return given_text(node.text) if isinstance(node.value, str) else node.text
 
 
 def given_text(text: str) -> str:

@@ -58,7 +58,7 @@ class Settings(Size):
     """Everything that determines a result but the seed, the data's content and the engine."""
 
     dataset: str
-    validation: Annotated[int, Field(ge=0, lt=60_000)]  # images split off the training set
+    validation: Annotated[int, Field(ge=0, le=59_999)]  # images split off the training set
     encoder: Part
     decoder: Part
     posterior: Part
