@@ -29,8 +29,8 @@ def test_every_key_and_leaf_knows_its_place():
 @pytest.mark.parametrize(
     ("text", "value"),
     [("1", 1), ("-7", -7), ("1_000", 1000), ("0.5", 0.5), ("1.0e-3", 1e-3), ("true", True), ("no", False),
-     ("", None), ("~", None), ("word", "word"), ("1e-3", "1e-3"), ("32/784", "32/784"), ("000", 0), ("'000'", "000"),
-     ("0b_", "0b_"), ("2026-01-01", "2026-01-01"), ("10:30", 630)],
+     ("", None), ("~", None), ("word", "word"), ("1e-3", "1e-3"), ("32/784", "32/784"), ("000", 0),
+     ("'000'", "000"), ("0b_", "0b_"), ("2026-01-01", "2026-01-01"), ("10:30", 630)],
 )  # fmt: skip
 def test_values_are_those_of_safe_load_less_its_objects(text, value):
     assert leaf_of(text).value == value
@@ -44,9 +44,11 @@ def test_a_leaf_keeps_its_text():
 
 @pytest.mark.parametrize(
     ("text", "hint"),
-    [("1e-3", "write 1.0e-3"), ("-2E5", "write -2.0e+5"), ("1.5e3", "write 1.5e+3"), ("on", "reads on as true"),
+    [("1e-3", "write 1.0e-3"), ("-2E5", "write -2.0e+5"), ("1.5e3", "write 1.5e+3"),
+     ("on", "reads on as true"),
      ("No", "reads No as false"), ("10:30", "as 630, in base 60"), ("000", "as 0, not in base 10; write 0"),
-     ("010", "write 10"), ("0x10", "as 16"), (".nan", "finite"), ("-.inf", "finite"), ("", "empty")],
+     ("010", "write 10"), ("0x10", "as 16"), (".nan", "finite"),
+     ("-.inf", "finite"), ("", "empty")],
 )  # fmt: skip
 def test_traps_are_named_with_what_to_write(text, hint):
     assert hint in trap(leaf_of(text))
@@ -105,13 +107,14 @@ def test_refused_with_a_place_on_one_line(text):
 def test_an_alias_bomb_never_expands():
     levels = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
     levels += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]" for i in range(1, 12)]
-    with pytest.raises(BenchError, match="f.yaml:1:5: anchor &a0"):
+    with pytest.raises(BenchError, match=r"f\.yaml:1:5: anchor &a0"):
         read_text("\n".join(levels), "f.yaml")
 
 
 @pytest.mark.parametrize(
     ("data", "message"),
-    [(b"\x7fELF\x02\x01\x00\x00", "f.yaml:1:1: control character"), (b"a: 1\nb: caf\xe9\n", "f.yaml:2:7: byte 0xe9"),
+    [(b"\x7fELF\x02\x01\x00\x00", "f.yaml:1:1: control character"),
+     (b"a: 1\nb: caf\xe9\n", "f.yaml:2:7: byte 0xe9"),
      ("a: 1".encode("utf-16"), "byte 0xff is not UTF-8"), (b"x" * 1_000_001, "larger than 1 MB")],
 )  # fmt: skip
 def test_a_file_that_is_no_text_is_refused(tmp_path, monkeypatch, data, message):
