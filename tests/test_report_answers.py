@@ -8,7 +8,8 @@ import pytest
 import synthetic
 from synthetic import SMALL, Settings, settings
 
-from bench.report.answers import claim_table, linear_table, sentences
+from bench.report.answers import sentences
+from bench.report.claims import claim_table, linear_table
 from bench.report.contrasts import contrast, levels
 from bench.report.results import load
 
@@ -37,7 +38,10 @@ def two_by_two(metric: str = "elbo_bernoulli", effect: float = 2.0):
 
 def test_an_axis_is_answered_by_paired_differences_at_equal_settings(tmp_path: Path):
     said = answers(tmp_path, *two_by_two())
-    assert "**BCE or squared error (likelihood)?** `bernoulli` is better on *ELBO, binarised* by 2.01" in said
+    assert (
+        "**Which likelihood, BCE or squared error?** `bernoulli` is better on *ELBO, binarised* by 2.01"
+        in said
+    )
     assert "(n = 5 seeds, 2 settings of all else, equal on both sides)" in said
     assert "**Which architecture?** `deep` is better" in said
 
@@ -121,8 +125,9 @@ def test_the_verdict_on_the_claim(tmp_path: Path, drift: float, frechet: float, 
 
 def test_the_linear_encoder_is_charged_by_latent_size(tmp_path: Path):
     variants = {
-        f"{e}-{z}": settings(encoder=e, latent=z, axes={"encoder": e, "latent": z})
-        for e in ("linear", "mlp")
+        f"{e}-{z}": settings(latent=z, axes={"architecture": e, "latent": z})
+        | {"encoder": {"name": e, "options": {"hidden": hidden}}}
+        for e, hidden in (("linear", 400), ("mlp", [400]))
         for z in (2, 20)
     }
 
@@ -156,3 +161,18 @@ def test_nothing_finished_nothing_answered(tmp_path: Path):
     variants, measure = two_by_two()
     status = {(name, seed): "missing" for name in variants for seed in range(5)}
     assert answers(tmp_path, variants, measure, status=status).startswith("No run has finished yet")
+
+
+def test_who_diverged_and_who_collapsed_is_told(tmp_path: Path):
+    variants, _ = two_by_two()
+
+    def measure(name: str, _: Settings, seed: int) -> dict[str, float]:
+        return {"kl": 0.01 if name == "flat-gaussian" else 9.0, "active_units": 2.0}
+
+    status = {("deep-gaussian", 3): "diverged", ("deep-gaussian", 4): "diverged"}
+    said = answers(tmp_path, variants, measure, status=status)
+    assert (
+        "`deep-gaussian` in 2 of 5 seeds (epoch 15, reconstruction first); all seeds of 3 variants finished."
+        in said
+    )
+    assert "`flat-gaussian` in 5 of 5 seeds." in said

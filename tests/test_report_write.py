@@ -19,7 +19,8 @@ from bench.report import write_report
 
 SECTIONS = [
     "Answer", "Results", "One footing", "In their own terms", "Latent space", "Samples",
-    "Published and measured", "Figures", "Pictures", "Cost", "What failed or was skipped", "Protocol", "References",
+    "Published and measured", "Figures", "Pictures", "Cost", "What failed or was skipped", "Protocol",
+    "References",
 ]  # fmt: skip
 
 

@@ -6,23 +6,22 @@ import re
 from collections.abc import Sequence
 
 from bench.metrics import Metric
-from bench.report.cells import NOTHING, code, exact, fixed, spread, table, text, words
+from bench.report.cells import NOTHING, code, exact, fixed, plain, spread, text, words
+from bench.report.claims import claim, difference_text, linear, sentence, signed
 from bench.report.contrasts import (
     Contrast,
     axes,
-    beta_pairs,
     contrast,
     levels,
-    linear_pairs,
     significant,
 )
 from bench.report.published import compare, switched_off
 from bench.report.results import Results, Variant, number
-from bench.report.statistics import MIN_SEEDS, Difference, Estimate, estimate, paired, rank
+from bench.report.statistics import MIN_SEEDS, Estimate, estimate, paired, rank
 from bench.report.tables import ranking
 
 QUESTIONS = {
-    "likelihood": "BCE or squared error (likelihood)?",
+    "likelihood": "Which likelihood, BCE or squared error?",
     "beta": "Which β?",
     "architecture": "Which architecture?",
     "encoder": "Which encoder?",
@@ -35,9 +34,10 @@ def sentences(results: Results) -> list[str]:
     if not results.finished:
         return ["No run has finished yet, so there is nothing to answer from."]
     found = [_best(results, metric) for metric in results.measured("common")]
-    found += [sentence for axis in axes(results.variants) for sentence in _axis(results, axis)]
-    found += [*_claim(results), *_linear(results), *_effective_beta(results), *_printed(results)]
-    return [sentence for sentence in found if sentence]
+    found += [answer for axis in axes(results.variants) for answer in _axis(results, axis)]
+    found += [*claim(results), *linear(results), *_lost(results), *_collapsed(results)]
+    found += [*_effective_beta(results), *_printed(results)]
+    return [answer for answer in found if answer]
 
 
 def _best(results: Results, metric: Metric) -> str:
@@ -90,15 +90,15 @@ def _of_two(found: Sequence[tuple[Metric, Contrast]]) -> str:
             f" (in only {c.agreeing(a, b)} of {c.settings} settings)" if c.agreeing(a, b) < c.settings else ""
         )
         if sure:
-            clauses[winner].append(f"on {title} by {_measured_difference(d, metric, absolute=True)}{agree}")
+            clauses[winner].append(f"on {title} by {difference_text(d, metric, absolute=True)}{agree}")
         else:
-            clauses[""].append(f"{title} {_measured_difference(d, metric)}")
+            clauses[""].append(f"{title} {difference_text(d, metric)}")
     parts = [f"{code(level)} is better {words(clauses[level])}" for level in (a, b) if clauses[level]]
     if clauses[""]:
         few = max((d.n for d in differences if d), default=0) < MIN_SEEDS
         why = "too few seeds to tell apart, add at least 2" if few else "no difference is shown"
         parts.append(f"{why} ({code(a)} less {code(b)}: {'; '.join(clauses[''])})")
-    return _sentence("; ".join(parts))
+    return sentence("; ".join(parts))
 
 
 def _of_many(found: Sequence[tuple[Metric, Contrast]]) -> str:
@@ -114,125 +114,35 @@ def _of_many(found: Sequence[tuple[Metric, Contrast]]) -> str:
         unsure = f" [{order.advice}]" if order.best is None else ""
         ends = f"best {code(order.leader)}{unsure} {spread(means[order.leader])}{ties}"
         clauses.append(f"*{text(metric.title)}*: {ends}, worst {code(worst)} {spread(means[worst])}")
-    return _sentence("; ".join(clauses))
+    return sentence("; ".join(clauses))
 
 
-def _claim(results: Results) -> list[str]:
-    """Document 004: a small β is fine for reconstruction but the latents drift and samples get worse."""
-    rows = _claim_rows(results)
-    if not rows:
-        return []
+def _lost(results: Results) -> list[str]:
+    told = []
+    for v in results.variants:
+        epochs = [e for r in v.runs if r.status == "diverged" and (e := number(r.diverged.get("epoch")))]
+        if epochs:
+            terms = dict.fromkeys(str(r.diverged["term"]) for r in v.runs if r.diverged.get("term"))
+            when = (
+                f"{plain(min(epochs))} to {plain(max(epochs))}" if len(set(epochs)) > 1 else plain(epochs[0])
+            )
+            first = f", {text(words(list(terms)))} first" if terms else ""
+            told.append(f"{_label(v)} in {len(epochs)} of {len(v.runs)} seeds (epoch {when}{first})")
+    sound = [v for v in results.variants if len(v.finished) == len(v.runs)]
+    rest = (
+        f"; all seeds of {_count(len(sound), 'variant')} finished"
+        if sound
+        else "; no variant finished all its seeds"
+    )
+    return [f"**Which diverges, and when?** {sentence(words(told) + rest)}"] if told else []
+
+
+def _collapsed(results: Results) -> list[str]:
     told = [
-        f"{verdict} for {text(kind)} at β = {exact(beta, 3)}"
-        f" (KL(q(z) ‖ p(z)) {_plus_minus(drift)}, Fréchet distance {_plus_minus(frechet)})"
-        for kind, beta, drift, frechet, _, verdict in rows
+        f"{_label(v)} in {v.collapsed} of {len(v.finished)} seeds" for v in results.variants if v.collapsed
     ]
-    return [
-        "**Does a small β make the latents drift and samples worse (document 004)?**"
-        f" {_sentence('; '.join(told))} Differences are to β = 1, all else equal."
-    ]
-
-
-ClaimRow = tuple[str, float, Difference | None, Difference | None, Difference | None, str]
-
-
-def _claim_rows(results: Results) -> list[ClaimRow]:
-    names = ("aggregate_kl", "frechet_distance", "mse")
-    pairs = beta_pairs(results.variants)
-    found = {
-        key: [c.difference("small", "one") if (c := contrast(pair, n)) else None for n in names]
-        for key, pair in pairs.items()
-    }
-    judged = [d for row in found.values() for d in row[:2]]
-    sure = iter(significant(judged))
-    rows = []
-    for (kind, beta), (drift, frechet, mse) in found.items():
-        certain = (next(sure), next(sure))
-        if drift or frechet or mse:
-            rows.append((kind, beta, drift, frechet, mse, _claim_verdict(drift, frechet, certain)))
-    return rows
-
-
-def _claim_verdict(drift: Difference | None, frechet: Difference | None, sure: tuple[bool, bool]) -> str:
-    signs = [
-        0 if d is None or not s else (1 if d.mean > 0 else -1)
-        for d, s in zip((drift, frechet), sure, strict=True)
-    ]
-    if signs == [1, 1]:
-        return "supported"
-    return "contradicted" if -1 in signs else "undecided"
-
-
-def claim_table(results: Results) -> str:
-    """β below 1 against β = 1, all else equal: drift, samples and reconstruction, by likelihood class."""
-    return table(
-        [
-            "likelihood",
-            "β",
-            "Δ KL(q(z) ‖ p(z)) (nats)",
-            "Δ Fréchet distance",
-            "Δ MSE",
-            "n",
-            "document 004's claim",
-        ],
-        [
-            [
-                text(kind) or NOTHING,
-                exact(beta, 3),
-                *map(_plus_minus, (drift, frechet, mse)),
-                _n(drift or frechet),
-                verdict,
-            ]
-            for kind, beta, drift, frechet, mse, verdict in _claim_rows(results)
-        ],
-    )
-
-
-def _linear_rows(results: Results) -> list[tuple[int, Metric, Difference, bool]]:
-    metric = results.metric("elbo_bernoulli")
-    if metric is None:
-        return []
-    pairs = linear_pairs(results.variants)
-    found = {
-        z: c.difference("linear", "other") for z, pair in pairs.items() if (c := contrast(pair, metric.name))
-    }
-    sure = significant(list(found.values()))
-    return [(z, metric, d, s) for (z, d), s in zip(found.items(), sure, strict=True) if d is not None]
-
-
-def _linear(results: Results) -> list[str]:
-    rows = _linear_rows(results)
-    if not rows:
-        return []
-    groups: dict[str, list[str]] = {}
-    for z, metric, d, sure in rows:
-        kind = "no difference is shown" if not sure else "it costs" if d.mean < 0 else "it gains"
-        groups.setdefault(kind, []).append(
-            f"{_measured_difference(d, metric, absolute=sure)} at latent size {z}"
-        )
-    few = all(d.n < MIN_SEEDS for _, _, d, _ in rows)
-    told = "; ".join(f"{kind}: {', '.join(items)}" for kind, items in groups.items())
-    why = " Too few seeds: add at least 2." if few else ""
-    title = f"*{text(rows[0][1].title)}*"
-    return [
-        f"**What does a linear encoder cost?** On {title}, linear against not, all else equal: {told}.{why}"
-    ]
-
-
-def linear_table(results: Results) -> str:
-    """The linear encoder less the other at each latent size."""
-    return table(
-        ["latent size", "ELBO, linear less not (nats/image)", "n", "verdict"],
-        [
-            [
-                str(z),
-                _plus_minus(d),
-                str(d.n),
-                "no difference shown" if not s else "costs" if d.mean < 0 else "gains",
-            ]
-            for z, _, d, s in _linear_rows(results)
-        ],
-    )
+    why = "no active unit, or a KL under 0.1 nats"
+    return [f"**Which collapses ({why})?** {sentence(words(told))}"] if told else []
 
 
 def _effective_beta(results: Results) -> list[str]:
@@ -264,10 +174,10 @@ def _printed(results: Results) -> list[str]:
                 epoch = f" at epoch {text(c.row['epoch'])}" if c.row.get("epoch") is not None else ""
                 which = f"{_label(c.variant)}'s published {text(metric)}"
                 told.append(f"{which} {exact(value)}{epoch} is {fixed(c.nats, 2)}")
-    unlike = [sentence for v in results.variants if (sentence := _unlike(v))]
+    unlike = [answer for v in results.variants if (answer := _unlike(v))]
     if not told and not unlike:
         return []
-    nats = _sentence("; ".join(told) + " nats per image") if told else ""
+    nats = sentence("; ".join(told) + " nats per image") if told else ""
     return [" ".join(["**What does a printed loss mean in nats?**", *filter(None, [nats, *unlike])])]
 
 
@@ -284,7 +194,7 @@ def _unlike(v: Variant) -> str:
     if d is None or abs(d.mean) < 0.001 * abs(estimate(list(negative.values())).mean):
         return ""
     loss, bound = v.estimate("test_loss_nats"), estimate(list(negative.values()))
-    gap = f"{_plus_minus(d)} nats, n = {d.n}"
+    gap = f"{signed(d)} nats, n = {d.n}"
     return (
         f"{_label(v)}'s printed loss, {spread(loss) if loss else NOTHING}, is not the negative ELBO of the"
         f" distribution it samples, {spread(bound)} ({gap})."
@@ -302,25 +212,5 @@ def _measured(value: Estimate | None, metric: Metric) -> str:
     return f"{spread(value)} {text(metric.unit)} ({n})"
 
 
-def _measured_difference(d: Difference, metric: Metric, *, absolute: bool = False) -> str:
-    shown = spread(Estimate(abs(d.mean), d.half_width, d.n)) if absolute else _plus_minus(d)
-    return f"{shown} {text(metric.unit)}".rstrip()
-
-
-def _plus_minus(d: Difference | None) -> str:
-    if d is None:
-        return NOTHING
-    shown = spread(Estimate(d.mean, d.half_width, d.n))
-    return f"+{shown}" if d.mean > 0 else shown
-
-
-def _n(d: Difference | None) -> str:
-    return str(d.n) if d else "0"
-
-
 def _count(n: int, what: str) -> str:
     return f"{n} {what}" if n == 1 else f"{n} {what}s"
-
-
-def _sentence(told: str) -> str:
-    return f"{told[:1].upper()}{told[1:]}." if told else ""

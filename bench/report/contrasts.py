@@ -87,11 +87,14 @@ def contrast(by_level: Levels, metric: str) -> Contrast | None:
 
 def same_but_beta(variant: Variant) -> str:
     """What two variants share if they differ in β alone."""
-    parts = {k: v for k, v in variant.settings.items() if k not in (*NOT_PARTS, "objective")}
     kind, options = variant.part("objective")
-    return json.dumps(
-        [parts, kind, {k: v for k, v in options.items() if k != "beta"}], sort_keys=True, default=str
-    )
+    rest = {k: v for k, v in options.items() if k != "beta"}
+    return json.dumps([_parts(variant, "objective"), kind, rest], sort_keys=True, default=str)
+
+
+def _parts(variant: Variant, less: str) -> dict[str, object]:
+    """Everything that determines a variant's results, less one part."""
+    return {k: v for k, v in variant.settings.items() if k not in (*NOT_PARTS, less)}
 
 
 def beta_pairs(variants: Iterable[Variant]) -> Mapping[tuple[str, float], Levels]:
@@ -116,13 +119,15 @@ def is_linear(variant: Variant) -> bool:
 
 
 def linear_pairs(variants: Iterable[Variant]) -> dict[int, Levels]:
-    """Pairs of a matrix that differ in the encoder alone, linear against not, by latent size."""
+    """Pairs that differ in the encoder's activation alone, linear against not, by latent size."""
     found: dict[int, dict[str, dict[Hashable, Variant]]] = {}
-    for cells in levels(variants, "encoder").values():
-        for setting, variant in cells.items():
-            if variant.latent is not None:
-                kind = "linear" if is_linear(variant) else "other"
-                found.setdefault(variant.latent, {}).setdefault(kind, {})[setting] = variant
+    for variant in variants:
+        hidden = variant.part("encoder")[1].get("hidden")
+        if variant.latent is not None and hidden is not None:
+            kind = "linear" if is_linear(variant) else "other"
+            widths = hidden if isinstance(hidden, list) else [hidden]
+            alike = json.dumps([_parts(variant, "encoder"), widths], sort_keys=True, default=str)
+            found.setdefault(variant.latent, {}).setdefault(kind, {})[alike] = variant
     return {latent: found[latent] for latent in sorted(found) if len(found[latent]) == 2}
 
 

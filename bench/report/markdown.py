@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from bench.report import answers, gallery, tables
+from bench.report import answers, claims, gallery, tables
 from bench.report.cells import NOTHING, block, code, image, paragraph, plain, table, text, words
 from bench.report.gallery import Picture
 from bench.report.published import compare, published_table, switched_off
@@ -69,12 +69,12 @@ def _coverage(results: Results) -> str:
 
 def _answer(results: Results) -> str:
     parts = ["\n".join(f"- {sentence}" for sentence in answers.sentences(results))]
-    if claim := answers.claim_table(results):
+    if claim := claims.claim_table(results):
         parts += [
             "Small β against β = 1, all else equal (paired by seed, Holm over the first two columns):",
             claim,
         ]
-    if linear := answers.linear_table(results):
+    if linear := claims.linear_table(results):
         parts += [
             "The linear encoder by latent size, all else equal (paired by seed, Holm over the sizes):",
             linear,

@@ -53,10 +53,15 @@ class Run:
         return tuple(str(environment[key]) for key in TIMING if environment.get(key) is not None)
 
     @property
+    def diverged(self) -> Mapping[str, Any]:
+        """Epoch and term that became non-finite; empty unless diverged."""
+        where = self.record.get("diverged")
+        return where if self.status == "diverged" and isinstance(where, Mapping) else {}
+
+    @property
     def outcome(self) -> str:
         """What went wrong and where, in words; empty for a finished or missing run."""
-        where = self.record.get("diverged")
-        told = f"epoch {where.get('epoch')}, {where.get('term')}" if isinstance(where, Mapping) else ""
+        told = f"epoch {self.diverged.get('epoch')}, {self.diverged.get('term')}" if self.diverged else ""
         return str(self.record.get("reason") or told)
 
 
@@ -92,6 +97,11 @@ class Variant:
     def beta(self) -> float | None:
         """β as its script writes it."""
         return number(self.part("objective")[1].get("beta"))
+
+    @property
+    def beta_text(self) -> str:
+        """β as the experiment writes it, such as 32/784."""
+        return self.axes.get("beta") or ("" if self.beta is None else f"{self.beta:.3g}")
 
     @property
     def beta_eff(self) -> float | None:

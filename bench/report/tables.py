@@ -107,7 +107,7 @@ def headline(results: Results) -> str:
             _lone(number(v.latent)),
             _mean(v, "parameters"),
             text(v.likelihood_class or v.part("likelihood")[0]) or NOTHING,
-            _lone(v.beta),
+            text(v.beta_text) or NOTHING,
             _lone(v.beta_eff),
             *(_interval(v.estimate(m)) for m in ("test_loss", "elbo", "reconstruction", "kl")),
             *(_timed(results, v, m, several) for m in ("train_seconds", "images_per_second")),
