@@ -7,6 +7,7 @@ and nothing else: the caller may note it and train on, since `Tracker.deliver` s
 from __future__ import annotations
 
 from bench.tracking.entries import run_tags
+from bench.tracking.links import store_links
 from bench.tracking.store import is_server, redacted, resolve_uri, ui_command, ui_environment
 from bench.tracking.tracker import Tracker, TrackingError
 
@@ -17,6 +18,7 @@ __all__ = [
     "redacted",
     "resolve_uri",
     "run_tags",
+    "store_links",
     "ui_command",
     "ui_environment",
 ]

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from bench.tracking.entries import TOTAL_SECONDS, curve_point
 
 SEND_EVERY = 1.0  # seconds; a request costs 5 ms and more, so short epochs share one
+RETRY_AFTER = (
+    300.0  # seconds; a request to a server that is gone costs seconds, which training should not pay
+)
 
 
 class Point(NamedTuple):
@@ -28,7 +32,7 @@ class Curves:
     epoch: int = 0  # the last one taken
     seconds: float = 0.0  # of training so far
     pending: list[Point] = field(default_factory=list)
-    sent: float = field(default_factory=time.monotonic)
+    due: float = field(default_factory=lambda: time.monotonic() + SEND_EVERY)  # when to send next
 
     def take(self, epoch: int, row: Mapping[str, Any], timestamp: int) -> None:
         """Queue the finite numbers of one row of the record's `curves`, unless its epoch was taken before."""
@@ -39,11 +43,9 @@ class Curves:
         point[TOTAL_SECONDS] = self.seconds
         self.pending += [Point(key, value, timestamp, epoch) for key, value in point.items()]
 
-    @property
-    def due(self) -> bool:
-        """Whether it is time to send."""
-        return time.monotonic() - self.sent >= SEND_EVERY
-
-    def delivered(self) -> None:
-        """Forget what was sent. After a failure it stays queued: MLflow stores a point sent twice once."""
-        self.pending, self.sent = [], time.monotonic()
+    @contextmanager
+    def sending(self) -> Iterator[list[Point]]:
+        """What to send; forgotten when that went well, else kept: MLflow stores a point sent twice once."""
+        self.due = time.monotonic() + RETRY_AFTER
+        yield self.pending
+        self.pending, self.due = [], time.monotonic() + SEND_EVERY

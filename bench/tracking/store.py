@@ -33,7 +33,7 @@ os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "CRITICAL")
 os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
 # A server that goes away mid-run is given up on after seconds: finished work is delivered later.
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
 
 
 def resolve_uri(uri: str | None) -> str:
@@ -145,7 +145,7 @@ def ui_environment(uri: str) -> dict[str, str]:
 def _prepare_sqlite(file: Path) -> None:
     """Check that the file is a database we may write, and let readers (the UI) not wait for the writer."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    with closing(sqlite3.connect(file, timeout=PATIENCE)) as database:
+    with closing(sqlite3.connect(file, timeout=20)) as database:
         database.execute("PRAGMA journal_mode = WAL")
         database.execute("BEGIN IMMEDIATE")
         database.rollback()

@@ -18,7 +18,7 @@ from bench.tracking.store import artifact_location, connect, is_server, redacted
 
 if TYPE_CHECKING:
     import numpy as np
-    from mlflow.entities import Run
+    from mlflow.entities import Experiment, Run
     from numpy.typing import NDArray
 
 BATCH = {"metrics": 1000, "params": 100, "tags": 100}  # what one request of MLflow may hold
@@ -103,7 +103,7 @@ class Tracker:
         with _tracking(f"logging epoch {epoch}"):
             curves = self._curves.setdefault(mlflow_run_id, Curves())
             curves.take(epoch, metrics, _now())
-            if curves.due:
+            if time.monotonic() >= curves.due:
                 self._send(mlflow_run_id, curves)
 
     def image(
@@ -229,11 +229,9 @@ class Tracker:
 
     def _find_or_create(self) -> str:
         try:
-            found = self._client.get_experiment_by_name(self.experiment)
-            if found is None:
-                location = artifact_location(self.uri, self.experiment)
-                tags = views.EXPERIMENT_TAGS
-                return str(self._client.create_experiment(self.experiment, location, tags=tags))
+            found = self._client.get_experiment_by_name(self.experiment) or self._create()
+            for key in views.EXPERIMENT_TAGS.keys() - found.tags.keys():  # someone else made it
+                self._client.set_experiment_tag(found.experiment_id, key, views.EXPERIMENT_TAGS[key])
         except Exception as error:
             where = redacted(self.uri)
             why = redacted(str(error))
@@ -244,6 +242,17 @@ class Tracker:
                 f"`mlflow experiments restore -x {found.experiment_id}`, or give another --tracking-uri"
             )
         return str(found.experiment_id)
+
+    def _create(self) -> Experiment:
+        location = artifact_location(self.uri, self.experiment)
+        try:
+            new = self._client.create_experiment(self.experiment, location, tags=views.EXPERIMENT_TAGS)
+            return self._client.get_experiment(new)
+        except Exception:
+            found = self._client.get_experiment_by_name(self.experiment)  # another process was faster
+            if found is None:
+                raise
+            return found
 
     def _search(self, filter_string: str) -> Iterator[Run]:
         token: str | None = None
@@ -270,8 +279,8 @@ class Tracker:
     def _send(self, mlflow_id: str, curves: Curves) -> None:
         from mlflow.entities import Metric
 
-        self._log(mlflow_id, metrics=[Metric(*point) for point in curves.pending])
-        curves.delivered()
+        with curves.sending() as points:
+            self._log(mlflow_id, metrics=[Metric(*point) for point in points])
 
     def _log(self, mlflow_id: str, **kinds: list[Any]) -> None:
         for kind, items in kinds.items():

@@ -16,7 +16,9 @@ from uuid import NAMESPACE_URL, uuid5
 TAG = "mlflow.sharedViewState."
 VERSIONS = ((3, 17), (4, 0))  # from, below: where this format is known to be read
 LONGEST = 20_000  # characters of an experiment tag
+MARK = "bench"  # the tag of an experiment that is ours
 EXPERIMENT_TAGS = {
+    MARK: "experiment",
     "mlflow.experimentKind": "custom_model_development",  # else the UI asks whether this is about prompts
     "mlflow.experiment.primaryMetric.name": "elbo_bernoulli",
     "mlflow.experiment.primaryMetric.greaterIsBetter": "True",
