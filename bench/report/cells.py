@@ -60,7 +60,7 @@ def exact(value: float, digits: int = 7) -> str:
 
 def fixed(value: float, decimals: int) -> str:
     """A number to so many decimals; one too small for them as a power of ten."""
-    if value and _exponent(value) < -4 and decimals > 6:
+    if decimals > 9:
         return _signed(f"{value:.2e}")
     rounded = f"{value:,.{decimals}f}"
     return _signed(rounded if float(rounded.replace(",", "")) else rounded.lstrip("-"))

@@ -43,7 +43,8 @@ def _claim_rows(results: Results) -> list[ClaimRow]:
     for (kind, beta), (drift, frechet, mse) in found.items():
         certain = (next(sure), next(sure))
         if drift or frechet or mse:
-            written = max((v.beta_text for v in pairs[kind, beta]["small"].values()), key=len)
+            texts = [v.beta_text for v in pairs[kind, beta]["small"].values()]
+            written = next((t for t in texts if "/" in t), texts[0])
             rows.append((kind, written, drift, frechet, mse, _claim_verdict(drift, frechet, certain)))
     return rows
 

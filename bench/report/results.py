@@ -101,7 +101,9 @@ class Variant:
     @property
     def beta_text(self) -> str:
         """β as the experiment writes it, such as 32/784."""
-        return self.axes.get("beta") or ("" if self.beta is None else f"{self.beta:.3g}")
+        value = "" if self.beta is None else f"{self.beta:.3g}"
+        written = self.axes.get("beta", value)
+        return f"{written} = {value}" if written == "dz/dx" else written
 
     @property
     def beta_eff(self) -> float | None:
