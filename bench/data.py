@@ -60,7 +60,7 @@ class Dataset:
     def share(self) -> Dataset:
         """Move the tensors to shared memory, so that worker processes read one copy."""
         for tensor in (self.train_images, self.train_labels, self.test_images, self.test_labels):
-            tensor.share_memory_()  # type: ignore[no-untyped-call]
+            tensor.share_memory_()
         return self
 
     def to(self, device: torch.device | str) -> Dataset:

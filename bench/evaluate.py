@@ -17,7 +17,7 @@ from torch import Tensor
 
 from bench.device import peak_memory_mb, stream
 from bench.footing import Calibration, Footing, LogPx, calibrate, footing, log_px
-from bench.latent import active_units, aggregate_kl, kl_per_unit, knn_accuracy, linear_probe_accuracy
+from bench.latent import active_units, kl_per_unit, knn_accuracy, linear_probe_accuracy, mutual_information
 from bench.metrics import METRICS
 from bench.model.posteriors import Q
 from bench.model.vae import VAE, parameter_count
@@ -30,7 +30,7 @@ T = TypeVar("T")
 EXPECTATION_SAMPLES = 8  # z an image where an expectation over q is meant
 CALIBRATION_IMAGES = 10_000  # of the training set, its first
 PROBE_IMAGES = 20_000  # of the training set, its first
-PRIOR_SAMPLES = 10_000
+PRIOR_SAMPLES = 1000  # at least; otherwise as many as there are test images
 
 
 @dataclass(frozen=True)
@@ -137,25 +137,24 @@ class Measured:
         """Metrics of the latent space."""
         q, test = self.q, self.images.test
         noise = evaluation_noise(self.run.seed, len(test), self.run.latent, test.device)
-        drift = self._timed("aggregate_kl", lambda: aggregate_kl(q, q.sample(noise)))
+        information = self._timed("mutual_information", lambda: mutual_information(q, q.sample(noise)))
         train = encode(self.model, self.images.train[:PROBE_IMAGES]).mean
         labelled = (train, self.labels.train[:PROBE_IMAGES], q.mean, self.labels.test)
         return Latent(
             active_units=active_units(q),
-            aggregate_kl=drift,
-            mutual_information=float(q.kl().sum(-1).double().mean()) - drift,
+            aggregate_kl=float(q.kl().sum(-1).double().mean()) - information,
+            mutual_information=information,
             linear_probe_accuracy=self._timed("linear_probe", lambda: linear_probe_accuracy(*labelled)),
             knn_accuracy=self._timed("knn", lambda: knn_accuracy(*labelled)),
         )
 
     @cached_property
     def samples(self) -> SampleScores:
-        """Scores of the means of 10,000 draws from the prior."""
+        """Scores of the means of draws from the prior, as many as there are test images: 10,000 of MNIST."""
+        count = max(PRIOR_SAMPLES, len(self.images.test))
         return self._timed(
             "samples",
-            lambda: self.reference.score(
-                self.net.features(prior_means(self.model, self.run.seed, PRIOR_SAMPLES))
-            ),
+            lambda: self.reference.score(self.net.features(prior_means(self.model, self.run.seed, count))),
         )
 
     @cached_property

@@ -1,7 +1,7 @@
 """Many runs over worker processes: one thread and one core each on a CPU, one process on an accelerator.
 
-Workers train, measure and write run folders; the parent alone talks to MLflow and writes the report. A worker that dies
-takes its run with it, nothing else: the run is recorded as failed, a new worker takes the next one.
+Workers train, measure and write run folders; the parent alone talks to MLflow and writes the report. A worker
+that dies takes its run with it, nothing else: the run is recorded as failed, a new worker takes the next one.
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ from typing import Any, Protocol
 
 import torch
 import torch.multiprocessing as mp
+from threadpoolctl import threadpool_limits
 
+from bench.device import deterministic
 from bench.records import Record, RunFolder
 from bench.runner import Job, Workshop, execute
 
@@ -43,7 +45,8 @@ def default_workers(device: torch.device) -> int:
 def run_all(jobs: Iterable[Job], shop: Workshop, workers: int, listener: Listener) -> None:
     """Do the jobs in order, `workers` at a time.
 
-    On KeyboardInterrupt the workers are stopped, runs under way get a record "interrupted", and it is raised again.
+    On KeyboardInterrupt the workers are stopped and runs under way get a record "interrupted"; it is raised
+    again.
     """
     waiting = deque(jobs)
     cores = _cores()
@@ -171,8 +174,10 @@ class _Worker:
 def _work(connection: Connection, shop: Workshop, core: int) -> None:
     """A worker's life: take jobs until told to stop, or until the parent is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    deterministic()
     if shop.device.type == "cpu":
         torch.set_num_threads(1)
+        threadpool_limits(1)  # BLAS and OpenMP too: two threads on one core wait for each other
         if hasattr(os, "sched_setaffinity"):
             os.sched_setaffinity(0, {core})
     with contextlib.suppress(EOFError, BrokenPipeError):

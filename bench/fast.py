@@ -10,8 +10,8 @@ With c_r and c_k the objective's weights on the two per-image sums, divided by t
                ∂L/∂s = ∂L/∂z·ε·σ/2 + c_k·(σ² − 1)/2            s = ln σ²
                      = ∂L/∂z·ε·2s + c_k·(s − s/(s² + 1e-20))   raw σ = s, scale s² (document 000)
 
-All parameters are views of one flat tensor, which a single call of the run's own optimizer adjusts; no gradient of the
-first layer's input is computed. Shapes: B images, D pixels, Z latents, H hidden.
+All parameters are views of one flat tensor, which a single call of the run's own optimizer adjusts; no
+gradient of the first layer's input is computed. Shapes: B images, D pixels, Z latents, H hidden.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class FastStep:
         order = [*heads, *(p for m in linears for p in (m.weight, m.bias))]
         self.flat = nn.Parameter(torch.cat([p.detach().reshape(-1) for p in order]))
         self.flat.grad = torch.zeros_like(self.flat)
-        grads: dict[nn.Parameter, Tensor] = {}
+        grads: dict[Tensor, Tensor] = {}
         start = 0
         for p in order:
             stop = start + p.numel()
@@ -89,7 +89,7 @@ class FastStep:
 
     @torch.no_grad()
     def gradients(self, grey: Tensor, noise: Tensor) -> Tensor:
-        """Fill the flat gradient for grey images [B, D] and noise [B, Z]; returns the two loss terms' sums [2]."""
+        """Fill the flat gradient, of grey [B, D] and noise [B, Z]; returns the loss terms' sums [2]."""
         images, pixels = grey.shape
         latent = self.model.latent
         c_r, c_k = (w / images for w in self.objective.weights(images, pixels, latent))
@@ -165,7 +165,7 @@ class _Linear:
         return torch.mm(d_h, self.weight, out=self.d_x) if to_input else d_h
 
 
-def _stack(layers: Iterable[nn.Module], grads: dict[nn.Parameter, Tensor]) -> list[_Linear]:
+def _stack(layers: Iterable[nn.Module], grads: dict[Tensor, Tensor]) -> list[_Linear]:
     """Linear modules and the activations that follow them, as flat layers."""
     names = {nn.ReLU: "relu", nn.Tanh: "tanh", nn.Identity: "identity"}
     stack: list[_Linear] = []

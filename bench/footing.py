@@ -1,7 +1,8 @@
 """The common footing: every decoder's mean m(z) scored under the same two observation models.
 
-Under cross-entropy and under squared error alike the best decoder output is the conditional mean E[x|z], so m(z) of any
-variant can be scored under any observation model. One scalar for each model and run is fitted on training images.
+Under cross-entropy and under squared error alike the best decoder output is the conditional mean E[x|z], so
+m(z) of any variant can be scored under any observation model. One scalar for each model and run is fitted on
+training images.
 
 Shapes: K samples, N images, D pixels, Z latents; x grey in [0, 1].
 """
@@ -57,8 +58,8 @@ class LogPx:
 def calibrate(model: VAE, images: Tensor, noise: Tensor) -> Calibration:
     """Fit ε and σ² to uint8 training images [N, D] with one z an image, made of noise [N, Z].
 
-    σ² = E‖x − m‖²/D + 1/(12·255²), the variance that maximises the Gaussian likelihood of uniformly dequantised pixels;
-    ε maximises Σ x ln m' + (1 − x) ln(1 − m') (one bounded minimisation in ln ε).
+    σ² = E‖x − m‖²/D + 1/(12·255²), the variance that maximises the Gaussian likelihood of uniformly
+    dequantised pixels; ε maximises Σ x ln m' + (1 − x) ln(1 − m') (one bounded minimisation in ln ε).
     """
     grey = images.float() / 255
     mean = torch.cat(
@@ -83,7 +84,8 @@ def footing(model: VAE, q: Q, images: Tensor, noise: Tensor, calibration: Calibr
     """Both ELBOs and the MSE of uint8 images [N, D] whose posteriors are q, with noise [K, N, Z].
 
     The Bernoulli score is linear in b, so the grey-level cross-entropy is the expectation over binarisations
-    b ~ Bernoulli(x). The Gaussian score is that of x plus uniform noise over a grey level's cell, in closed form.
+    b ~ Bernoulli(x). The Gaussian score is that of x plus uniform noise over a grey level's cell, in closed
+    form.
     """
     samples, count, _ = noise.shape
     pixels = images.shape[1]
@@ -106,13 +108,19 @@ def footing(model: VAE, q: Q, images: Tensor, noise: Tensor, calibration: Calibr
 
 @torch.no_grad()
 def log_px(
-    model: VAE, q: Q, images: Tensor, k: int, calibration: Calibration, generator: torch.Generator, binary: Tensor
+    model: VAE,
+    q: Q,
+    images: Tensor,
+    k: int,
+    calibration: Calibration,
+    generator: torch.Generator,
+    binary: Tensor,
 ) -> LogPx:
     """Importance-weighted bounds ln (1/K) Σ p(x|z_k) p(z_k) / q(z_k|x) (Burda et al. 2016, eq. 8).
 
-    For uint8 images [N, D] with posteriors q, K = `k` samples from `generator`, `binary` [N, D] the fixed binarisation
-    that the Bernoulli bound scores. The Gaussian bound averages ln p over a grey level's cell before the sum over k,
-    which by the convexity of log-sum-exp can only lower it.
+    For uint8 images [N, D] with posteriors q, K = `k` samples from `generator`, `binary` [N, D] the fixed
+    binarisation that the Bernoulli bound scores. The Gaussian bound averages ln p over a grey level's cell
+    before the sum over k, which by the convexity of log-sum-exp can only lower it.
     """
     count, pixels = images.shape
     bounds = torch.empty(4, count, dtype=torch.float64, device=images.device)
@@ -122,7 +130,9 @@ def log_px(
         noise = torch.randn(shape, generator=generator, device=generator.device).to(images.device)
         z = here.sample(noise)
         ratio = (log_prior(z) - here.log_prob(z)).double()
-        bernoulli, sse = _scores(model.grey_mean(model.decode(z)), grey, binary[part].float(), calibration.epsilon)
+        bernoulli, sse = _scores(
+            model.grey_mean(model.decode(z)), grey, binary[part].float(), calibration.epsilon
+        )
         bounds[:2, part] = _importance(ratio + bernoulli)
         bounds[2:, part] = _importance(ratio + _gaussian(sse, pixels, calibration.variance))
     bernoulli, e_bernoulli, gaussian, e_gaussian = bounds
@@ -141,7 +151,7 @@ def _bernoulli_logs(mean: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
 
 
 def _scores(mean: Tensor, grey: Tensor, binary: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
-    """Bernoulli score of `binary` and squared error against `grey` (both [B, D]) of means [K, B, D]: two of [K, B]."""
+    """Of means [K, B, D]: Bernoulli score of `binary`, squared error to `grey` (both [B, D]), each [K, B]."""
     on, off = _bernoulli_logs(mean, epsilon)
     bernoulli = off.sum(-1) + torch.einsum("kbd,bd->kb", on.sub_(off), binary)
     return bernoulli.double(), ((mean - grey) ** 2).sum(-1).double()

@@ -1,8 +1,10 @@
-"""The table of metrics. A row here is a column of the report: its header, arrow and ranking follow from the row.
+"""The table of metrics.
 
-Every value is an average over the images of the whole test set, never over batches; z is sampled wherever an expectation
-over q is meant; β is 1 in every metric. `function` takes the lazily evaluated `Measured` of `bench.evaluate`; no torch
-is imported here, so the report and `bench parts` read the table at no cost.
+A row here is a column of the report: its header, arrow and ranking follow from the row.
+
+Every value is an average over the images of the whole test set, never over batches; z is sampled wherever an
+expectation over q is meant; β is 1 in every metric. `function` takes the lazily evaluated `Measured` of
+`bench.evaluate`; no torch is imported here, so the report and `bench parts` read the table at no cost.
 """
 
 from __future__ import annotations
@@ -26,13 +28,18 @@ HEUSEL = "Heusel et al.: GANs trained by a two time-scale update rule. NeurIPS 2
 ALEMI = "Alemi et al.: Fixing a broken ELBO. ICML 2018"
 THEIS = "Theis, van den Oord, Bethge: A note on the evaluation of generative models. ICLR 2016"
 SALAKHUTDINOV = "Salakhutdinov, Murray: On the quantitative analysis of deep belief networks. ICML 2008"
-ALAIN = "Alain, Bengio: Understanding intermediate layers using linear classifier probes. arXiv 1610.01644, 2016"
+ALAIN = (
+    "Alain, Bengio: Understanding intermediate layers using linear classifier probes. arXiv 1610.01644, 2016"
+)
 COVER = "Cover, Hart: Nearest neighbor pattern classification. IEEE Trans. Inf. Theory, 1967"
 
 
 @dataclass(frozen=True)
 class Metric:
-    """One metric: its name in records, how a table heads it, its unit, which way is better, and who defined it."""
+    """One metric.
+
+    Its name in records, how a table heads it, its unit, which way is better, and who defined it.
+    """
 
     name: str
     title: str
@@ -123,7 +130,7 @@ METRICS = (
         "common",
         lambda m: m.footing.elbo_gaussian,
         reference=THEIS,
-        description="upper bound on the code length of the 8-bit image, the variance fitted on training images",
+        description="upper bound on the code length of the 8-bit image; variance fitted on training images",
     ),
     Metric(
         "log_px_gaussian",

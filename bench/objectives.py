@@ -1,7 +1,7 @@
 """What training minimises: the two terms, their reductions and β, and what that weighting really is.
 
-Scripts reduce their two terms in different ways, so their losses carry different units and different effective weights
-on the KL. `beta_eff` derives that weight from the reductions: it is never typed in.
+Scripts reduce their two terms in different ways, so their losses carry different units and different
+effective weights on the KL. `beta_eff` derives that weight from the reductions: it is never typed in.
 """
 
 from __future__ import annotations
@@ -12,9 +12,12 @@ from bench.options import NonNegative, Reduction
 
 
 class Elbo:
-    """Reconstruction + β·KL, each reduced as the script does it: sum, batchmean, or mean over images and elements.
+    """Reconstruction + β·KL, each reduced as the script does it.
 
-    β = 1 with equal reductions is the negative ELBO (Kingma & Welling 2013, eq. 3); other β: Higgins et al. 2017, eq. 4.
+    Sum, batchmean, or mean over images and elements.
+
+    β = 1 with equal reductions is the negative ELBO (Kingma & Welling 2013, eq. 3); other β: Higgins et al.
+    2017, eq. 4.
     """
 
     def __init__(
@@ -36,7 +39,9 @@ class Elbo:
 
     def weights(self, images: int, pixels: int, latents: int) -> tuple[float, float]:
         """The factors on the two terms once both are per-image sums averaged over a batch of `images`."""
-        return _per_image(self.reconstruction, images, pixels), self.beta * _per_image(self.kl, images, latents)
+        return _per_image(self.reconstruction, images, pixels), self.beta * _per_image(
+            self.kl, images, latents
+        )
 
     def beta_eff(self, images: int, pixels: int, latents: int) -> float:
         """The weight on the KL once the reconstruction term is one image's sum."""

@@ -1,11 +1,12 @@
 """Optimizers and learning-rate schedules: functions that make the torch object.
 
-Fused kernels: one pass over the parameters instead of ten, and the same arithmetic on every device that has them.
+Fused kernels: one pass over the parameters instead of ten, and the same arithmetic on every device that has
+them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from torch import nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
@@ -41,6 +42,6 @@ def step(optimizer: Optimizer, *, every: PositiveInt, gamma: Positive) -> LRSche
     return StepLR(optimizer, step_size=every, gamma=gamma)
 
 
-OPTIMIZERS = {"adam": adam, "adamw": adamw, "sgd": sgd}
+OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {"adam": adam, "adamw": adamw, "sgd": sgd}
 
-SCHEDULES = {"constant": constant, "step": step}
+SCHEDULES: dict[str, Callable[..., LRScheduler]] = {"constant": constant, "step": step}

@@ -1,4 +1,7 @@
-"""A model judged in its own terms: its loss as written, and the bound under the likelihood that its loss implies."""
+"""A model judged in its own terms.
+
+Its loss as written, and the bound under the likelihood that its loss implies.
+"""
 
 from __future__ import annotations
 
@@ -32,8 +35,9 @@ class OwnTerms:
 def own_terms(model: VAE, objective: Elbo, images: Tensor, noise: Tensor, batch_size: int) -> OwnTerms:
     """Own terms of uint8 images [N, D] with one z an image, made of standard normal noise [N, Z].
 
-    The model is judged in eval mode and left in the mode it came in. An objective "SSE/(2σ²) + β·KL" implies a Gaussian
-    of variance β·σ², normalised and brought to grey levels by −D·ln(scale); a Bernoulli implies itself at β = 1.
+    The model is judged in eval mode and left in the mode it came in. An objective "SSE/(2σ²) + β·KL" implies
+    a Gaussian of variance β·σ², normalised and brought to grey levels by −D·ln(scale); a Bernoulli implies
+    itself at β = 1.
     """
     was_training = model.training
     model.eval()

@@ -1,4 +1,6 @@
-"""Pictures of a model: what it makes of noise and of test images. Nearest-neighbour, never rescaled in grey level.
+"""Pictures of a model: what it makes of noise and of test images.
+
+Nearest-neighbour, never rescaled in grey level.
 
 Shapes: N images, D pixels (28 x 28), Z latents.
 """
@@ -54,7 +56,9 @@ def samples(model: VAE, seed: int) -> Image.Image:
 
 
 def reconstructions(model: VAE, images: Tensor, labels: Tensor, seed: int) -> Image.Image:
-    """Five test images of each digit in columns: odd rows originals, even rows reconstructions (as in document 002).
+    """Five test images of each digit in columns.
+
+    Odd rows originals, even rows reconstructions (as in document 002).
 
     Of uint8 images [N, D] with labels [N]; reconstructions are decoder means at one sampled z.
     """
@@ -70,7 +74,10 @@ def reconstructions(model: VAE, images: Tensor, labels: Tensor, seed: int) -> Im
 
 
 def manifold(model: VAE, side: int = 20) -> Image.Image:
-    """Decoder means over the plane of two latents, a grid through the inverse Gaussian CDF (Kingma & Welling 2013, fig. 4)."""
+    """Decoder means over the plane of two latents.
+
+    A grid through the inverse Gaussian CDF (Kingma & Welling 2013, fig. 4).
+    """
     axis = torch.tensor(norm.ppf((np.arange(side) + 0.5) / side), dtype=torch.float32)
     z = torch.stack(torch.meshgrid(axis, axis.flip(0), indexing="xy"), -1).view(-1, 2)
     device = next(model.parameters()).device

@@ -1,7 +1,9 @@
-"""What the encoder is shown (`input`) and what the decoder is asked for (`target`), as functions of the grey image.
+"""What the encoder is shown (`input`) and what the decoder is asked for (`target`).
 
-Grey means x = byte/255 in [0, 1]. `scale` is the size in grey levels of one unit of the transformed pixel: a density of
-transformed pixels becomes a density of grey pixels by subtracting D·ln(scale) from its logarithm.
+As functions of the grey image.
+
+Grey means x = byte/255 in [0, 1]. `scale` is the size in grey levels of one unit of the transformed pixel: a
+density of transformed pixels becomes a density of grey pixels by subtracting D·ln(scale) from its logarithm.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""What a person sees while the matrix runs, on stderr: bars on a terminal, plain lines elsewhere, nothing when quiet."""
+"""What a person sees while the matrix runs, on stderr.
+
+Bars on a terminal, plain lines elsewhere, nothing when quiet.
+"""
 
 from __future__ import annotations
 
@@ -14,11 +17,16 @@ Record = Mapping[str, Any]
 
 
 class Display:
-    """Progress of a matrix of `total` runs; a context manager."""
+    """Progress of a matrix; a context manager.
 
-    def __init__(self, total: int, predicted: float, *, quiet: bool = False) -> None:
-        self.total = total
-        self.predicted = predicted  # seconds, of all runs on all workers
+    `seconds` are the predicted ones of each run, `predicted` of all.
+    """
+
+    def __init__(self, seconds: Mapping[str, float], predicted: float, *, quiet: bool = False) -> None:
+        self.total = len(seconds)
+        self.seconds = seconds
+        self.predicted = predicted
+        self.done_seconds = 0.0
         self.quiet = quiet
         self.console = Console(stderr=True, quiet=quiet, highlight=False, soft_wrap=True)
         self.live = self.console.is_terminal and not quiet
@@ -34,7 +42,7 @@ class Display:
             disable=not self.live,
         )
         self._tasks: dict[str, TaskID] = {}
-        self._matrix = self._bars.add_task("matrix", total=total, note=f"about {duration(predicted)}")
+        self._matrix = self._bars.add_task("matrix", total=self.total, note=f"about {duration(predicted)}")
 
     def __enter__(self) -> Display:
         self._bars.start()
@@ -51,9 +59,8 @@ class Display:
     def epoch(self, key: str, row: Mapping[str, Any]) -> None:
         """A run ended an epoch."""
         if key in self._tasks:
-            note = (
-                f"loss {row['test_loss']:.4g}  ELBO {row['elbo']:.2f}  {row['images_per_second']:,.0f} images/s"
-            )
+            speed = f"{row['images_per_second']:,.0f} images/s"
+            note = f"loss {row['test_loss']:.4g}  ELBO {row['elbo']:.2f}  {speed}"
             self._bars.update(self._tasks[key], completed=int(row["epoch"]), note=note)
 
     def note(self, key: str, text: str) -> None:
@@ -64,6 +71,7 @@ class Display:
     def end(self, key: str, title: str, record: Record) -> None:
         """A run has its record."""
         self.counts[record["status"]] += 1
+        self.done_seconds += self.seconds.get(key, 0.0)
         done = sum(self.counts.values())
         if key in self._tasks:
             self._bars.remove_task(self._tasks.pop(key))
@@ -76,12 +84,12 @@ class Display:
         self.console.print(text, markup=False)
 
     def _eta(self, done: int) -> str:
-        """The rest, by the prediction corrected by how it has fared so far."""
+        """The rest: the prediction, corrected by how it has fared so far."""
         if done >= self.total:
             return "done"
+        share = self.done_seconds / (sum(self.seconds.values()) or 1.0)
         spent = time.monotonic() - self.started
-        share = done / self.total
-        rest = (1 - share) * self.predicted if not done else spent * (1 - share) / share
+        rest = spent * (1 - share) / share if share else self.predicted
         return f"about {duration(rest)} to go"
 
 

@@ -1,4 +1,7 @@
-"""One run: build, train, evaluate, record. Whatever happens to it becomes a record, never the end of the matrix."""
+"""One run: build, train, evaluate, record.
+
+Whatever happens to it becomes a record, never the end of the matrix.
+"""
 
 from __future__ import annotations
 
@@ -16,20 +19,23 @@ from torch import Tensor
 
 from bench import pictures
 from bench.data import Dataset, split
-from bench.device import describe, initialised
+from bench.device import describe, initialised, reset_peak_memory
 from bench.evaluate import Labels, Measured
 from bench.model.vae import VAE, build, likelihood_class
 from bench.records import Record, RunFolder
 from bench.samples import FeatureNet, Reference
 from bench.spec import Run
-from bench.train import DivergedError, Images, Row, Training, objective_of, train
+from bench.train import DivergedError, Images, Row, objective_of, train
 
 Emit = Callable[[str, dict[str, Any]], None]  # ("epoch", row) and ("image", {path, key, step}) as they happen
 
 
 @dataclass(frozen=True)
 class Job:
-    """One run to do: what, under which id, where its folder is, and what its record says of the experiment."""
+    """One run to do.
+
+    What, under which id, where its folder is, and what its record says of the experiment.
+    """
 
     id: str
     run: Run
@@ -99,6 +105,7 @@ def untrained(run: Run) -> VAE:
 
 
 def _train_and_measure(run: Run, shop: Workshop, folder: RunFolder, emit: Emit) -> dict[str, Any]:
+    reset_peak_memory(shop.device)
     images, labels = divide(run, shop.data, shop.device)
     model = untrained(run).to(shop.device)
     shown = pictures.epochs_shown(run.epochs)

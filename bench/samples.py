@@ -1,7 +1,8 @@
 """Samples judged in the features of one small classifier, trained once for each data set by bench itself.
 
-Absolute values depend on that network, so the report shows the floor (training images against test images) and a ceiling
-(samples of the pixel-mean model) beside them. Shapes: N real and M generated images, F features.
+Absolute values depend on that network, so the report shows the floor (training images against test images)
+and a ceiling (samples of the pixel-mean model) beside them. Shapes: N real and M generated images, F
+features.
 """
 
 from __future__ import annotations
@@ -70,14 +71,17 @@ class FeatureNet(nn.Module):
     def accuracy(self, images: Tensor, labels: Tensor) -> float:
         """The share of uint8 images [N, D] whose label it names."""
         hits = sum(
-            int((self(x.float() / 255).argmax(1) == y).sum())
+            int((self(x.float() / 255).argmax(1) == y).sum().item())
             for x, y in zip(images.split(1000), labels.split(1000), strict=True)
         )
         return hits / len(images)
 
 
 def classifier(data: Dataset, cache: Path | None = None) -> tuple[FeatureNet, float, str]:
-    """The data set's classifier, its test accuracy and the digest of its weights; trained on the CPU if not cached."""
+    """The data set's classifier, its test accuracy and the digest of its weights.
+
+    Trained on the CPU if not cached.
+    """
     path = (cache or cache_dir()) / f"features-{data.digest[:16]}-v{VERSION}.safetensors"
     net = FeatureNet()
     try:
@@ -140,9 +144,12 @@ class Reference:
 
 
 def frechet_distance(a: Features, b: Features) -> float:
-    """‖μ_a − μ_b‖² + Tr(Σ_a + Σ_b − 2(Σ_a Σ_b)^½) between features [N, F] and [M, F] (Heusel et al. 2017, eq. 6)."""
+    """‖μ_a − μ_b‖² + Tr(Σ_a + Σ_b − 2(Σ_a Σ_b)^½), of features [N, F] and [M, F].
+
+    Heusel et al. 2017, eq. 6.
+    """
     cov_a, cov_b = np.cov(a, rowvar=False), np.cov(b, rowvar=False)
-    # Tr (Σ_a Σ_b)^½ is the sum of the square roots of the product's eigenvalues, which are real and not negative
+    # The trace of (Σ_a Σ_b)^½ is the sum of the roots of the product's eigenvalues: real, not negative
     root = np.sqrt(np.clip(np.linalg.eigvals(cov_a @ cov_b).real, 0, None)).sum()
     return float(((a.mean(0) - b.mean(0)) ** 2).sum() + np.trace(cov_a) + np.trace(cov_b) - 2 * root)
 

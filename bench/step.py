@@ -24,7 +24,10 @@ class Step(Protocol):
     optimizer: torch.optim.Optimizer
 
     def __call__(self, grey: Tensor, noise: Tensor) -> Tensor:
-        """Of grey images [B, D] and noise [B, Z]: the batch's sums of the two loss terms, [2], still on the device."""
+        """Of grey images [B, D] and noise [B, Z].
+
+        The batch's sums of the two loss terms, [2], still on the device.
+        """
         ...
 
 

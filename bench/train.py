@@ -37,7 +37,10 @@ class Images:
 
 @dataclass
 class Training:
-    """What training leaves behind: one row of the curves an epoch, the engine, and the last finite weights."""
+    """What training leaves behind.
+
+    One row of the curves an epoch, the engine, and the last finite weights.
+    """
 
     engine: str
     curves: list[Row] = field(default_factory=list)
@@ -61,7 +64,8 @@ class DivergedError(Exception):
 
 def objective_of(run: Run) -> Elbo:
     """The run's objective."""
-    return OBJECTIVES[run.objective.name](**run.objective.options)
+    options: dict[str, Any] = run.objective.options
+    return OBJECTIVES[run.objective.name](**options)
 
 
 def train(run: Run, model: VAE, images: Images, on_epoch: Callable[[Row, VAE], Any]) -> Training:
@@ -76,7 +80,7 @@ def train(run: Run, model: VAE, images: Images, on_epoch: Callable[[Row, VAE], A
     training = Training(step.engine)
     test_noise = evaluation_noise(run.seed, len(images.test), run.latent, device)
     for epoch in range(1, run.epochs + 1):
-        learning_rate = schedule.get_last_lr()[0]
+        learning_rate = float(schedule.get_last_lr()[0])
         model.train()
         synchronise(device)
         started = time.perf_counter()
@@ -120,8 +124,7 @@ def make_step(run: Run, model: VAE) -> Step:
     """The fast step where it covers the run's parts, else the reference step."""
 
     def optimizer(parameters: Iterable[torch.nn.Parameter]) -> torch.optim.Optimizer:
-        made: torch.optim.Optimizer = OPTIMIZERS[run.optimizer.name](parameters, **run.optimizer.options)
-        return made
+        return OPTIMIZERS[run.optimizer.name](parameters, **run.optimizer.options)
 
     if accepts(model, run.precision):
         return FastStep(model, objective_of(run), optimizer)
@@ -129,12 +132,15 @@ def make_step(run: Run, model: VAE) -> Step:
 
 
 def evaluation_noise(seed: int, count: int, latent: int, device: torch.device) -> Tensor:
-    """The standard normal noise [N, Z] with which a set is judged: the same each epoch, and in every variant."""
+    """Standard normal noise [N, Z] that a set is judged with: the same each epoch and in every variant."""
     return torch.randn(count, latent, generator=stream(seed, "evaluation")).to(device)
 
 
 def batches(run: Run, count: int, epoch: int) -> Iterator[Tensor]:
-    """The epoch's batches, as indices [B]: a permutation of its own for each (seed, epoch), the same in every variant."""
+    """The epoch's batches, as indices [B], of a permutation that is the same in every variant.
+
+    Each (seed, epoch) has its own; without shuffling the order is the data set's.
+    """
     if run.shuffle:
         order = torch.randperm(count, generator=stream(run.seed, "order", epoch))
     else:
@@ -145,7 +151,7 @@ def batches(run: Run, count: int, epoch: int) -> Iterator[Tensor]:
 
 
 def _one_epoch(run: Run, step: Step, images: Tensor, epoch: int) -> tuple[Tensor, int]:
-    """One pass over uint8 images [N, D]: the sums of the two loss terms [2] (on the device), and how many images."""
+    """One pass over uint8 images [N, D]: sums of the loss terms [2], on the device, and the image count."""
     device = images.device
     noise_stream = stream(run.seed, "noise", epoch, device)
     sums = torch.zeros(2, dtype=torch.float64, device=device)

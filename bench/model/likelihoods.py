@@ -1,8 +1,9 @@
 """p(x|z): what the decoder's output means.
 
-Shapes: D pixels, `output` [..., D] as the decoder gives it, `target` broadcastable to it; every method that sums does so
-over pixels and returns [...], nats. `reconstruction_loss` is what a script of that kind minimises, `log_prob` is the
-normalised log-density: they differ by the constant that squared error leaves out.
+Shapes: D pixels, `output` [..., D] as the decoder gives it, `target` broadcastable to it; every method that
+sums does so over pixels and returns [...], nats. `reconstruction_loss` is what a script of that kind
+minimises, `log_prob` is the normalised log-density: they differ by the constant that squared error leaves
+out.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from bench.options import Mean, NonNegative, Positive
 
 
 class Bernoulli(nn.Module):
-    """Bernoulli pixels, binary cross-entropy: from logits, or as log(p + eps) of a sigmoid's probabilities."""
+    """Bernoulli pixels: binary cross-entropy, from logits or as log(p + eps) of probabilities."""
 
     words = "Bernoulli"
 
@@ -45,7 +46,7 @@ class Bernoulli(nn.Module):
         """E[x|z], [..., D]."""
         return torch.sigmoid(output)
 
-    def tempered(self, beta: float) -> Bernoulli:  # noqa: ARG002
+    def tempered(self, beta: float) -> Bernoulli:
         """The density a weight β on the KL implies: none other, a Bernoulli has no scale to absorb it."""
         return self
 
@@ -102,13 +103,16 @@ class LearnedGaussian(nn.Module):
         """E[x|z], [..., D]."""
         return torch.sigmoid(output) if self.link == "sigmoid" else output
 
-    def tempered(self, beta: float) -> LearnedGaussian:  # noqa: ARG002
+    def tempered(self, beta: float) -> LearnedGaussian:
         """The density a weight β on the KL implies: its own, the variance was learned under that β."""
         return self
 
 
 class ContinuousBernoulli(nn.Module):
-    """Continuous Bernoulli pixels: the density on [0, 1] that cross-entropy on grey levels lacks a constant of."""
+    """Continuous Bernoulli pixels.
+
+    The density on [0, 1] that cross-entropy on grey levels lacks a constant of.
+    """
 
     words = "continuous Bernoulli"
 
@@ -127,7 +131,7 @@ class ContinuousBernoulli(nn.Module):
         far = 1 / -torch.expm1(-o) - 1 / o
         return torch.where(near, 0.5 + output / 12 - output**3 / 720, far)
 
-    def tempered(self, beta: float) -> ContinuousBernoulli:  # noqa: ARG002
+    def tempered(self, beta: float) -> ContinuousBernoulli:
         """The density a weight β on the KL implies: none other, there is no scale to absorb it."""
         return self
 

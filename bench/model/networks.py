@@ -1,7 +1,7 @@
 """Encoders x -> (mean, second head) and decoders z -> output, before any output non-linearity.
 
-Shapes: B images, D pixels (784, flat), Z latents. What the second head means (log σ², raw σ) is the posterior's business,
-what the output means (logits, a mean) is the likelihood's: networks are only functions.
+Shapes: B images, D pixels (784, flat), Z latents. What the second head means (log σ², raw σ) is the
+posterior's business, what the output means (logits, a mean) is the likelihood's: networks are only functions.
 """
 
 from __future__ import annotations
@@ -101,10 +101,12 @@ class ConvDecoder(nn.Module):
         return self.trunk(z.flatten(0, -2)).reshape(*z.shape[:-1], 784)  # type: ignore[no-any-return]
 
 
-def _layers(widths: list[int], activation: str | list[str]) -> nn.Sequential:
+def _layers(widths: list[int], activation: Activations) -> nn.Sequential:
     names = [activation] * (len(widths) - 1) if isinstance(activation, str) else activation
     if len(names) != len(widths) - 1:
-        raise ValueError(f"{len(names)} activations for {len(widths) - 1} hidden layers: give one, or one per layer")
+        raise ValueError(
+            f"{len(names)} activations for {len(widths) - 1} hidden layers: give one, or one per layer"
+        )
     pairs = zip(widths, widths[1:], names, strict=False)
     return nn.Sequential(*(m for a, b, name in pairs for m in (nn.Linear(a, b), ACTIVATIONS[name]())))
 

@@ -1,7 +1,7 @@
 """q(z|x): what the encoder's two heads mean, and the distribution that z is really drawn from.
 
-Shapes: B images, Z latents, K samples. Every posterior here is a diagonal Gaussian `Q`; what differs is how its scale is
-made of the second head, and which KL the documented objective charges for it.
+Shapes: B images, Z latents, K samples. Every posterior here is a diagonal Gaussian `Q`; what differs is how
+its scale is made of the second head, and which KL the documented objective charges for it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,10 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Q:
-    """A batch of diagonal Gaussians N(mean, scale²), as really sampled; `charged_kl` is what training pays for it."""
+    """A batch of diagonal Gaussians N(mean, scale²), as really sampled.
+
+    `charged_kl` is what training pays for it.
+    """
 
     mean: Tensor  # [B, Z]
     scale: Tensor  # [B, Z], positive
@@ -24,7 +27,10 @@ class Q:
     charged_kl: Tensor  # [B, Z], nats per unit
 
     def sample(self, noise: Tensor) -> Tensor:
-        """Draw z = mean + scale·noise for standard normal noise [..., B, Z] (Kingma & Welling 2013, section 2.4)."""
+        """Draw z = mean + scale·noise for standard normal noise [..., B, Z] (Kingma & Welling 2013.
+
+        Section 2.4).
+        """
         return torch.addcmul(self.mean, self.scale, noise)
 
     def log_prob(self, z: Tensor) -> Tensor:
@@ -51,7 +57,10 @@ def gaussian(mean: Tensor, second: Tensor) -> Q:
 
 
 def gaussian_raw_sigma(mean: Tensor, second: Tensor) -> Q:
-    """Document 000: the second head is a raw σ of any sign, z = mean + σ²·noise, yet the KL charged is N(mean, σ²)'s."""
+    """N(mean, σ⁴) with the second head as a raw σ, charged the KL of N(mean, σ²) (document 000).
+
+    σ has any sign; z = mean + σ²·noise is the document's slip: the noise is scaled by σ² instead of σ.
+    """
     variance = second**2
     charged_kl = 0.5 * (mean**2 + variance - torch.log(variance + 1e-20) - 1)  # the document's own eps
     return Q(mean, variance, torch.log(variance), charged_kl)

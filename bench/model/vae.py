@@ -1,7 +1,7 @@
 """The VAE: parts composed, and what one pass says about a batch.
 
-Shapes: K samples, B images, D pixels, Z latents. Grey images x [B, D] in [0, 1] go in; log-probabilities come out, per
-sample and image. Objectives and metrics are arithmetic on those.
+Shapes: K samples, B images, D pixels, Z latents. Grey images x [B, D] in [0, 1] go in; log-probabilities come
+out, per sample and image. Objectives and metrics are arithmetic on those.
 """
 
 from __future__ import annotations
@@ -23,7 +23,10 @@ PIXEL_COUNT = 784
 
 @dataclass(frozen=True)
 class Pass:
-    """One training pass over a batch, one z an image: the two terms of the loss as the run's document charges them."""
+    """One training pass over a batch, one z an image.
+
+    The two terms of the loss as the run's document charges them.
+    """
 
     reconstruction: Tensor  # [B], the likelihood's reconstruction loss
     charged_kl: Tensor  # [B], nats

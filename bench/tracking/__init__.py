@@ -7,6 +7,7 @@ and nothing else: the caller may note it and train on, since `Tracker.deliver` s
 from __future__ import annotations
 
 from bench.tracking.entries import run_tags
+from bench.tracking.pages import pages
 from bench.tracking.links import store_links
 from bench.tracking.store import is_server, redacted, resolve_uri, ui_command, ui_environment
 from bench.tracking.tracker import Tracker, TrackingError
@@ -15,6 +16,7 @@ __all__ = [
     "Tracker",
     "TrackingError",
     "is_server",
+    "pages",
     "redacted",
     "resolve_uri",
     "run_tags",

@@ -1,0 +1,300 @@
+"""The commands: parse, call, print.
+
+Results go to stdout, progress to stderr; heavy imports wait until a command needs them.
+
+Exit codes: 0 all finished, 1 some runs failed or diverged, 2 bad input, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import webbrowser
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from bench import __version__
+from bench.errors import BenchError
+
+if TYPE_CHECKING:
+    from bench.campaign import Campaign
+    from bench.plan import Plan, Request
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    help="The fair, reproducible comparison of variational autoencoders.",
+    epilog="Exit codes: 0 all finished, 1 some runs failed or diverged, 2 bad input, 130 interrupted.",
+)
+
+Spec = Annotated[Path, typer.Argument(help="The experiment, a YAML file.", show_default=False)]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
+Seeds = Annotated[str | None, typer.Option(help="How many (3), or which (0,4,7; a single one as 4,).")]
+Only = Annotated[list[str] | None, typer.Option(help="Variants matching this glob only; repeatable.")]
+Epochs = Annotated[int | None, typer.Option(help="Instead of each variant's own.")]
+DatasetName = Annotated[str | None, typer.Option("--dataset", help="Instead of the experiment's own.")]
+DataDir = Annotated[Path | None, typer.Option(help="Where data sets lie (also BENCH_DATA_DIR).")]
+Uri = Annotated[
+    str | None, typer.Option("--tracking-uri", help="The MLflow store (also MLFLOW_TRACKING_URI).")
+]
+Reports = Annotated[Path, typer.Option(help="The folder for reports and records.")]
+Fresh = Annotated[bool, typer.Option("--fresh", help="Do finished runs again.")]
+Quick = Annotated[bool, typer.Option("--quick", help="On digits with three seeds: minutes, no download.")]
+Workers = Annotated[int | None, typer.Option(min=1, help="Runs at a time; by default one a core.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="No progress on stderr.")]
+
+
+@app.command(epilog="Example: bench run experiments/all.yaml --quick")
+def run(
+    spec: Spec,
+    device: Device = "auto",
+    seeds: Seeds = None,
+    only: Only = None,
+    epochs: Epochs = None,
+    dataset: DatasetName = None,
+    data_dir: DataDir = None,
+    tracking_uri: Uri = None,
+    reports: Reports = Path("reports"),
+    fresh: Fresh = False,
+    quick: Quick = False,
+    workers: Workers = None,
+    quiet: Quiet = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")] = False,
+) -> None:
+    """Train, evaluate and track every run of an experiment that is not done yet, and write its report."""
+    request = _request(
+        spec, device, seeds, only, epochs, dataset, data_dir, tracking_uri, reports, fresh, quick, workers
+    )
+    from bench.campaign import predict, run_matrix
+    from bench.plan import make_plan
+
+    plan = make_plan(request, download=not dry_run)
+    seconds, total = predict(plan)
+    _print_plan(plan, seconds, total, every_run=dry_run, quiet=quiet and not dry_run)
+    if dry_run:
+        return
+    _print_end(run_matrix(plan, seconds, total, quiet=quiet))
+
+
+@app.command(epilog="Example: bench plan experiments/all.yaml --seeds 1")
+def plan(
+    spec: Spec,
+    device: Device = "auto",
+    seeds: Seeds = None,
+    only: Only = None,
+    epochs: Epochs = None,
+    dataset: DatasetName = None,
+    data_dir: DataDir = None,
+    reports: Reports = Path("reports"),
+    fresh: Fresh = False,
+    quick: Quick = False,
+    workers: Workers = None,
+) -> None:
+    """Print every run with its state and why, and the time it should take; nothing is created."""
+    request = _request(
+        spec, device, seeds, only, epochs, dataset, data_dir, None, reports, fresh, quick, workers
+    )
+    from bench.campaign import predict
+    from bench.plan import make_plan
+
+    made = make_plan(request, download=False)
+    _print_plan(made, *predict(made), every_run=True, quiet=False)
+
+
+@app.command(epilog="Example: bench report reports/all")
+def report(
+    folder: Annotated[
+        Path, typer.Argument(help="An experiment's folder, or its YAML file.", show_default=False)
+    ],
+    reports: Reports = Path("reports"),
+) -> None:
+    """Write an experiment's report again, from its records alone."""
+    from bench.report import write_report
+
+    if folder.suffix in (".yaml", ".yml"):
+        folder = reports / folder.stem
+    if not (folder / "experiment.json").is_file():
+        raise BenchError(
+            f"{folder} holds no experiment.json; give a folder that bench run has written: reports/all"
+        )
+    print(write_report(folder))
+
+
+@app.command(epilog="Example: bench parts likelihood")
+def parts(
+    kind: Annotated[str | None, typer.Argument(help="One kind only.", show_default=False)] = None,
+) -> None:
+    """List every part that a YAML file can name, with its options.
+
+    Networks, likelihoods, metrics and the rest.
+    """
+    from bench.parts import listing
+
+    for line in listing(kind):
+        print(line)
+
+
+@app.command(epilog="Example: bench ui")
+def ui(
+    tracking_uri: Uri = None,
+    port: Annotated[int, typer.Option(min=1, max=65535)] = 5000,
+    open_browser: Annotated[bool, typer.Option("--open", help="Open it in a browser.")] = False,
+) -> None:
+    """Start the MLflow UI on the store in use, on this machine only, and print its links."""
+    from bench.tracking import pages, resolve_uri, ui_command, ui_environment
+
+    uri = resolve_uri(tracking_uri)
+    base = f"http://127.0.0.1:{port}"
+    words = ui_command(uri, port)
+    for name, link in pages(uri, base):
+        print(f"{name}: {link}", flush=True)
+    if open_browser:
+        webbrowser.open(base)
+    os.execve(words[0], words, ui_environment(uri))  # noqa: S606  our own command, no shell
+
+
+@app.command(epilog="Example: bench doctor --data-dir ~/data")
+def doctor(data_dir: DataDir = None, tracking_uri: Uri = None) -> None:
+    """Check python, torch and torchvision, devices, data and the tracking store."""
+    from bench.doctor import check
+    from bench.tracking import resolve_uri
+
+    findings = check(data_dir, resolve_uri(tracking_uri))
+    for finding in findings:
+        state = "ok  " if finding.ok else "FAIL" if finding.required else "no  "
+        print(f"{state}  {finding.name}: {finding.detail}")
+    if any(finding.required and not finding.ok for finding in findings):
+        raise typer.Exit(1)
+
+
+def main() -> None:
+    """Entry point: expected errors are one line and exit 2; tracebacks are for our own bugs."""
+    try:
+        app()
+    except BenchError as error:
+        print(f"bench: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print(
+            "bench: interrupted; finished runs are kept, the same command goes on with the rest",
+            file=sys.stderr,
+        )
+        sys.exit(130)
+
+
+def _version(show: bool) -> None:
+    if show:
+        print(f"bench {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _app(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+def _request(
+    spec: Path,
+    device: str,
+    seeds: str | None,
+    only: list[str] | None,
+    epochs: int | None,
+    dataset: str | None,
+    data_dir: Path | None,
+    tracking_uri: str | None,
+    reports: Path,
+    fresh: bool,
+    quick: bool,
+    workers: int | None,
+) -> Request:
+    """The options as one value; the spec is read first, so that its errors need no torch."""
+    from bench.spec import load
+
+    chosen = _seeds(seeds)
+    if quick:
+        dataset, chosen = dataset or "digits", chosen or (0, 1, 2)
+    load(spec).with_overrides(seeds=chosen, epochs=epochs, dataset=dataset).select(only or ["*"])
+    from bench.plan import Request
+
+    return Request(
+        spec=spec,
+        device=device,
+        seeds=chosen,
+        only=tuple(only or ()),
+        epochs=epochs,
+        dataset=dataset,
+        data_dir=data_dir,
+        tracking_uri=tracking_uri,
+        reports=reports,
+        fresh=fresh,
+        workers=workers,
+    )
+
+
+def _seeds(text: str | None) -> tuple[int, ...] | None:
+    """`3` is the seeds 0, 1 and 2; `0,4,7` is those; `4,` is one."""
+    if text is None:
+        return None
+    try:
+        numbers = tuple(int(word) for word in text.split(",") if word.strip())
+    except ValueError:
+        raise BenchError(f"--seeds {text!r}; give how many (3) or which (0,4,7)") from None
+    if "," in text:
+        return numbers
+    if not 1 <= numbers[0] <= 1000:
+        raise BenchError(f"--seeds {text}: allowed are 1 to 1000 seeds; give how many (3) or which (0,4,7)")
+    return tuple(range(numbers[0]))
+
+
+def _print_plan(plan: Plan, seconds: dict[str, float], total: float, *, every_run: bool, quiet: bool) -> None:
+    from bench.campaign import worker_count
+    from bench.progress import duration
+
+    if quiet:
+        return
+    stream = sys.stdout if every_run else sys.stderr
+    for warning in plan.warnings:
+        print(f"\n*** {warning} ***\n", file=sys.stderr)
+    experiment = plan.experiment
+    lines = [
+        experiment.question,
+        f"matrix   {len(experiment.variants)} variants × {len(experiment.seeds)} seeds, "
+        f"{len(plan.todo)} runs to do",
+        f"device   {plan.device}, {worker_count(plan)} at a time",
+        f"data     {plan.data.name} ({plan.data.source}), {len(plan.data.train_images)} train, "
+        f"{len(plan.data.test_images)} test images, digest {plan.data.digest[:12]}",
+        f"report   {plan.folder / 'report.md'}",
+        f"time     about {duration(total)}" if plan.todo else "time     none: everything is done",
+    ]
+    print("\n".join(lines), file=stream)
+    if every_run:
+        for planned in plan.runs:
+            time = f"{duration(seconds[planned.id]):>7}" if planned.todo else "      –"
+            print(f"{'run ' if planned.todo else 'skip'} {time}  {planned.id}  {planned.why}")
+
+
+def _print_end(campaign: Campaign) -> None:
+    """The end of `bench run`: what became of the runs, and where to look; sets the exit code."""
+    plan = campaign.plan
+    states = [record["status"] for record in campaign.outcomes.values()]
+    for warning in (*plan.warnings, *campaign.faults):
+        print(f"*** {warning} ***", file=sys.stderr)
+    skipped = sum(not planned.todo for planned in plan.runs)
+    told = [f"{states.count(s)} {s}" for s in ("finished", "diverged", "failed") if s in states]
+    print(", ".join([*told, f"{skipped} skipped"] if skipped else told or ["nothing to do"]))
+    print(f"report: {plan.folder / 'report.md'}")
+    print(f"MLflow: {campaign.tracker.links()['experiment']} (start it with: bench ui)")
+    if any(state != "finished" for state in states):
+        raise typer.Exit(1)
+
+
+if __name__ == "__main__":
+    main()
