@@ -198,8 +198,9 @@ def test_a_long_chain_of_variants_is_refused_not_overflown(tmp_path):
 def test_the_matrix_is_every_combination_less_exclude(tmp_path):
     made = with_matrix(
         tmp_path,
-        "{likelihood: [bernoulli, {name: gaussian, variance: 1/2}], beta: [1, 32/784],"
-        " batch_size: [8, 16, 32], exclude: [{likelihood: gaussian, batch_size: 8}, {beta: 1, batch_size: 32}]}",
+        "{likelihood: [bernoulli, {name: gaussian, variance: 1/2}],"
+        " beta: [1, 32/784], batch_size: [8, 16, 32],"
+        " exclude: [{likelihood: gaussian, batch_size: 8}, {beta: 1, batch_size: 32}]}",
     )
     assert len(made.variants) == 2 * 2 * 3 - 2 - 2
     assert list(made.variants)[:3] == [

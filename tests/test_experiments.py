@@ -1,0 +1,247 @@
+"""The shipped experiments: each loads; documents.yaml says what the documented code does."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from bench.errors import BenchError
+from bench.expand import BLOCKS, HEAD
+from bench.settings import ABOUT, SETTINGS
+from bench.spec import Experiment, Published, Variant, load
+
+FOLDER = Path(__file__).parent.parent / "experiments"
+FILES = sorted(FOLDER.glob("*.yaml"))
+ARCHITECTURES = ("mlp-512-256-2", "mlp-512-512-20", "conv-bn-16", "linear-400-20", "mlp-100-100-32")
+
+
+def shipped(name: str) -> Experiment:
+    return load(FOLDER / f"{name}.yaml")
+
+
+def documented(name: str) -> Variant:
+    return shipped("documents").variants[name]
+
+
+def reductions(variant: Variant) -> tuple[object, object, object]:
+    options = variant.objective.options
+    return options["reconstruction"], options["kl"], options["beta"]
+
+
+def nats(rows: tuple[Published, ...]) -> list[tuple[int | None, float]]:
+    return [(row.epoch, row.value * row.to_nats) for row in rows]
+
+
+def test_all_eight_are_shipped():
+    names = {path.stem for path in FILES}
+    assert names == {
+        "all", "beta", "documents", "encoder", "latent", "likelihood", "reduction", "stability",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_every_experiment_loads_asks_a_question_and_survives_json(path):
+    experiment = load(path)
+    assert experiment.question.endswith("?")
+    assert (experiment.dataset, experiment.offline_fallback) == ("mnist", "digits")
+    assert experiment.seeds == (0, 1, 2, 3, 4)
+    assert Experiment.from_json(experiment.to_json()) == experiment
+    runs = list(experiment.runs())
+    assert len({run.identity("digest") for run in runs}) == len(runs) == 5 * len(experiment.variants)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_every_published_number_says_where_it_was_printed_and_is_plausible_in_nats(path):
+    for variant in load(path).variants.values():
+        for row in variant.published:
+            assert row.source
+            assert (
+                90 < row.value * row.to_nats < 190
+            )  # an MNIST VAE's loss, whatever the unit it was printed in
+            assert row.epoch is None or row.epoch <= variant.epochs
+
+
+def test_document_000():
+    made = documented("000-mlp-512-256-2")
+    assert (made.document, made.latent, made.batch_size, made.epochs) == ("000", 2, 100, 20)
+    assert made.encoder.options == {"hidden": [512, 256], "activation": "relu"}
+    assert made.decoder.options == {"hidden": [256], "activation": "relu"}
+    assert made.posterior.name == "gaussian-raw-sigma"
+    assert made.likelihood.options == {"form": "probabilities", "eps": 1e-20}
+    assert reductions(made) == ("sum", "sum", 1.0)
+    assert nats(made.published) == [
+        (1, 170.4045), (2, 162.1281), (3, 157.918), (14, 147.6945), (20, 141.545),
+    ]  # fmt: skip
+    assert "unstated" in made.published[-1].source
+
+
+@pytest.mark.parametrize(("latent", "epochs"), [(20, 20), (10, 20), (2, 150)])
+def test_document_001(latent, epochs):
+    made = documented(f"001-mlp-512-512-{latent}")
+    assert (made.document, made.latent, made.batch_size, made.epochs) == ("001", latent, 64, epochs)
+    assert made.encoder.options == {"hidden": [512, 512], "activation": "relu"}
+    assert made.decoder.options == {"hidden": [512], "activation": "relu"}
+    assert (made.input.name, made.target.name, made.shuffle) == ("grey", "threshold", False)
+    assert made.target.options == {"at": 0.5}
+    assert reductions(made) == ("sum", "sum", 1.0)
+    assert {row.metric for row in made.published} <= {"train_loss"}
+
+
+def test_document_001_published_is_a_training_loss_read_off_a_plot():
+    ten, two = documented("001-mlp-512-512-10"), documented("001-mlp-512-512-2")
+    assert nats(ten.published) == [(1, pytest.approx(144.5, abs=0.05)), (20, pytest.approx(92.3, abs=0.05))]
+    assert nats(two.published) == [(1, pytest.approx(176.7, abs=0.05)), (150, pytest.approx(133.1, abs=0.05))]
+    assert {row.uncertainty for row in (*ten.published, *two.published)} == {10.0}
+
+
+def test_document_002():
+    made = documented("002-conv-bn-16")
+    assert (made.document, made.latent, made.batch_size, made.epochs) == ("002", 16, 128, 90)
+    assert (made.encoder.name, made.decoder.name) == ("conv-bn", "conv-bn")
+    assert (made.validation, made.drop_last, made.shuffle) == (6000, True, True)
+    assert reductions(made) == ("mean", "mean", 0.1)
+    assert (made.schedule.name, made.schedule.options) == ("step", {"every": 30, "gamma": 0.1})
+    assert {row.metric for row in made.published} == {"validation_loss"}
+    expected = [188.8, 156.3, 152.4, 150.7, 150.3]
+    assert nats(made.published) == [
+        (epoch, pytest.approx(value, abs=0.05))
+        for epoch, value in zip((1, 10, 30, 60, 90), expected, strict=True)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("latent", "first", "last"), [(20, 123.65, 108.33), (10, 130.09, 115.35), (2, 175.53, 165.77)]
+)
+def test_document_003(latent, first, last):
+    made = documented(f"003-linear-400-{latent}")
+    assert (made.document, made.latent, made.batch_size, made.epochs) == ("003", latent, 128, 20)
+    assert (made.encoder.name, made.encoder.options) == ("linear", {"hidden": 400})
+    assert made.decoder.options == {"hidden": [400], "activation": "relu"}
+    assert reductions(made) == ("batchmean", "batchmean", 1.0)
+    assert nats(made.published) == [
+        (1, pytest.approx(first, abs=0.006)),
+        (20, pytest.approx(last, abs=0.006)),
+    ]
+    assert {row.metric for row in made.published} == {"test_loss"}
+
+
+@pytest.mark.parametrize(("name", "beta"), [("beta-1", 1.0), ("beta-dz-dx", 32 / 784)])
+def test_document_004(name, beta):
+    made = documented(f"004-mlp-100-100-32-{name}")
+    assert (made.document, made.latent, made.batch_size, made.epochs) == ("004", 32, 128, 20)
+    networks = {"hidden": [100, 100], "activation": ["relu", "tanh"]}
+    assert (made.encoder.options, made.decoder.options) == (networks, networks)
+    assert (made.input, made.target) == (made.target, made.input)
+    assert made.input.options == {"mean": 0.1307, "std": 0.3081}
+    assert made.likelihood.options == {"variance": 0.5, "mean": "linear"}
+    assert (made.optimizer.name, made.optimizer.options) == ("adamw", {"lr": 1e-3, "weight_decay": 0.01})
+    assert reductions(made) == ("batchmean", "batchmean", beta)
+    assert made.published == ()
+
+
+def test_all_is_the_documents_and_the_controlled_matrix_under_one_protocol():
+    everything, documents = shipped("all"), shipped("documents")
+    controlled = {name: v for name, v in everything.variants.items() if v.axes}
+    assert list(everything.variants) == [*documents.variants, *controlled]
+    assert all(everything.variants[name] == variant for name, variant in documents.variants.items())
+    assert len(controlled) == 5 * 2 * 2
+    for architecture in ARCHITECTURES:
+        for likelihood in ("bernoulli", "gaussian"):
+            for beta in ("1", "32/784"):
+                name = f"{architecture}-{likelihood}-beta-{beta.replace('/', '-')}"
+                assert controlled[name].label == f"{architecture} · {likelihood} · β={beta}"
+    for v in controlled.values():
+        assert (v.batch_size, v.epochs, v.shuffle, v.validation) == (128, 20, True, 0)
+        assert (v.input.name, v.target.name, v.posterior.name) == ("grey", "grey", "gaussian")
+    assert {str(v.optimizer) for v in controlled.values()} == {"name='adam' options={'lr': 0.001}"}
+    assert {reductions(v)[:2] for v in controlled.values()} == {("batchmean", "batchmean")}
+
+
+def test_the_networks_of_the_controlled_matrix_are_the_documented_ones():
+    everything = shipped("all").variants
+    pairs = {
+        "000-mlp-512-256-2": "mlp-512-256-2", "001-mlp-512-512-20": "mlp-512-512-20",
+        "002-conv-bn-16": "conv-bn-16",
+        "003-linear-400-20": "linear-400-20", "004-mlp-100-100-32-beta-1": "mlp-100-100-32",
+    }  # fmt: skip
+    for document, architecture in pairs.items():
+        one, other = everything[document], everything[f"{architecture}-bernoulli-beta-1"]
+        assert (one.encoder, one.decoder, one.latent) == (other.encoder, other.decoder, other.latent)
+
+
+def test_stability_differs_in_the_form_of_the_cross_entropy_alone():
+    variants = shipped("stability").variants.values()
+    assert [tuple(v.likelihood.options.values()) for v in variants] == [
+        ("probabilities", 0.0), ("probabilities", 1e-20), ("logits", 0.0),
+    ]  # fmt: skip
+    said = {"likelihood", "name", "label", "document", "published", "note"}
+    assert len({v.model_dump_json(exclude=said) for v in variants}) == 1
+    assert {v.epochs for v in variants} == {30}
+
+
+def test_reduction_holds_the_documents_against_a_mean():
+    made = shipped("reduction").variants
+    assert {name: reductions(v)[:2] for name, v in made.items()} == {
+        "mlp-512-512-20-sum": ("sum", "sum"),
+        "mlp-512-512-20-mean": ("mean", "sum"),
+        "linear-400-20-sum": ("sum", "sum"),
+        "linear-400-20-batchmean": ("batchmean", "batchmean"),
+        "linear-400-20-mean": ("mean", "sum"),
+    }
+    as_documented = documented("001-mlp-512-512-20").run(0).identity("d")[-8:]
+    assert made["mlp-512-512-20-sum"].run(0).identity("d")[-8:] == as_documented
+
+
+def test_beta_latent_likelihood_and_encoder_sweep_what_they_say():
+    betas = [v.objective.options["beta"] for v in shipped("beta").variants.values()]
+    assert (betas[0], betas[1], betas[-1]) == (1 / 784, 20 / 784, 8.0)
+    assert betas == sorted(betas)
+    sweep = {(v.axes["architecture"], v.latent) for v in shipped("latent").variants.values()}
+    sizes = (1, 2, 3, 5, 10, 20, 30, 40)
+    assert sweep == {(a, z) for a in ("linear-400", "relu-400") for z in sizes}
+    kinds = [v.likelihood.name for v in shipped("likelihood").variants.values()]
+    assert set(kinds) == {"bernoulli", "continuous-bernoulli", "gaussian", "gaussian-learned"}
+    relu = shipped("encoder").variants["relu-400-20"]
+    assert relu.encoder.options == {"hidden": [400], "activation": "relu"}
+    assert [(p.value, p.epoch, p.metric) for p in relu.published] == [(106.66, 7, "test_loss")]
+
+
+# What docs/yaml.md says
+
+PAGE = (FOLDER.parent / "docs/yaml.md").read_text(encoding="utf-8")
+EXAMPLES = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
+TRAPS = re.findall(r"^\| `(.*?)` \| .* \| `(.*?)` \|$", PAGE.partition("## Traps")[2], re.MULTILINE)
+
+
+@pytest.mark.parametrize("text", EXAMPLES)
+def test_every_example_of_the_page_loads(tmp_path, text):
+    shutil.copy(FOLDER / "documents.yaml", tmp_path)
+    (tmp_path / "example.yaml").write_text(text, encoding="utf-8")
+    assert load(tmp_path / "example.yaml").variants
+
+
+def test_the_first_example_is_four_variants(tmp_path):
+    (tmp_path / "example.yaml").write_text(EXAMPLES[0], encoding="utf-8")
+    assert list(load(tmp_path / "example.yaml").variants) == [
+        "pytorch-example", "linear-400-beta-1", "linear-400-beta-dz-dx", "relu-400-beta-1",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("trap", "remedy"), TRAPS)
+def test_every_trap_of_the_page_is_caught_and_its_remedy_works(tmp_path, trap, remedy):
+    path = tmp_path / "trap.yaml"
+    start = "question: Why?\nvariants:\n  a:\n    encoder: conv-bn\n    decoder: conv-bn\n    latent: 2\n"
+    path.write_text(start + "".join(f"    {line}\n" for line in trap.split(", ")), encoding="utf-8")
+    with pytest.raises(BenchError, match=r"trap\.yaml:[78]:\d+: "):
+        load(path)
+    path.write_text(f"{start}    {remedy}\n", encoding="utf-8")
+    assert list(load(path).variants) == ["a"]
+
+
+def test_the_page_names_every_key():
+    assert len(TRAPS) == 12
+    for key in (*HEAD, *BLOCKS, *SETTINGS, *ABOUT, "extends", "architecture", *Published.model_fields):
+        assert f"`{key}`" in PAGE, key
