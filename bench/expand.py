@@ -83,14 +83,17 @@ def _parent(path: Path, top: Mapping, children: tuple[Path, ...]) -> Draft:
         return Draft(top.place)
     node = top["extends"]
     target = path.parent / text_of(node, "extends")
-    family = (*children, path)
-    if any(target.resolve() == member.resolve() for member in family):
-        raise node.error(f"extends {given_text(str(target))}, which extends this file; remove one of the two")
-    if not target.is_file():
-        what = (
-            f"extends {given_text(str(target))}, which is no file; allowed: a YAML file, relative to this one"
-        )
+    shown, family = given_text(str(target)), (*children, path)
+    try:
+        usable = target.is_file()
+        circular = usable and any(target.samefile(member) for member in family)
+    except (OSError, ValueError):
+        usable = circular = False
+    if not usable:
+        what = f"extends {shown}, which is no file; allowed: a YAML file, relative to this one"
         raise node.error(f"{what}; correct the path")
+    if circular:
+        raise node.error(f"extends {shown}, which extends this file; remove one of the two")
     if len(family) > MAX_CHAIN:
         raise node.error(f"more than {MAX_CHAIN} files extend one another; write this one out")
     return expand(target, family)

@@ -374,6 +374,9 @@ BAD_FILE = {
     GOOD + "exclude: []": "f.yaml:4:1: exclude at the top level; allowed: inside `matrix`",
     GOOD + "extends: absent.yaml": "which is no file; allowed: a YAML file, relative to this one",
     GOOD + "extends: f.yaml": "which extends this file",
+    GOOD + "extends: " + "x" * 300: "which is no file",
+    GOOD + "extends: .": "which is no file",
+    GOOD + "extends: [f.yaml]": "extends is a list; allowed: text",
 }  # fmt: skip
 
 
@@ -571,7 +574,7 @@ def edited(edits: list[tuple[int, str, str]]) -> str:
     return "".join(tokens)
 
 
-@settings(max_examples=400, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=300, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(EDITS)
 def test_any_file_is_accepted_or_refused_with_a_place(tmp_path_factory, edits):
     path = tmp_path_factory.getbasetemp() / "f.yaml"
