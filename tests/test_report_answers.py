@@ -176,3 +176,16 @@ def test_who_diverged_and_who_collapsed_is_told(tmp_path: Path):
         in said
     )
     assert "`flat-gaussian` in 5 of 5 seeds." in said
+
+
+def test_a_baseline_that_is_better_is_told(tmp_path: Path):
+    variants, measure = two_by_two("mse", effect=0.0)
+    rows = [{"name": "PCA", "latent": 20, "mse": -500.0}, {"name": "pixel mean", "latent": 0, "mse": 3.0}]
+    synthetic.save(tmp_path / "baselines.json", {"rows": rows})
+    said = answers(tmp_path, variants, measure)
+    assert (
+        "**Is a baseline better than every variant?** On *MSE* PCA, 20 components is, −500 against −100"
+        in said
+    )
+    synthetic.save(tmp_path / "baselines.json", {"rows": rows[1:]})
+    assert "None is, in any column." in answers(tmp_path, variants, measure)

@@ -111,6 +111,13 @@ def test_lost_seeds_are_counted_never_averaged_and_never_best(tmp_path: Path):
     assert "Not ranked, since the seeds that are left are a selection: a 3/5" in tables.one_footing(found)
 
 
+def test_a_variant_not_begun_is_in_the_headline_alone(tmp_path: Path):
+    status = {("b", seed): "missing" for seed in range(5)}
+    found = results(tmp_path, {"a": {"mse": 1.0}, "b": {"mse": 2.0}}, status=status)
+    assert set(rows(tables.headline(found))) == {"a", "b"}
+    assert set(rows(tables.one_footing(found))) == {"a"}
+
+
 def test_a_variant_that_lost_every_seed_keeps_its_row(tmp_path: Path):
     status = {("a", seed): "diverged" for seed in range(5)}
     found = results(tmp_path, {"a": {"mse": 1.0}, "b": {"mse": 2.0}}, status=status)

@@ -18,7 +18,7 @@ from bench.report.contrasts import (
 from bench.report.published import compare, switched_off
 from bench.report.results import Results, Variant, number
 from bench.report.statistics import MIN_SEEDS, Estimate, estimate, paired, rank
-from bench.report.tables import ranking
+from bench.report.tables import baseline_name, ranking
 
 QUESTIONS = {
     "likelihood": "Which likelihood, BCE or squared error?",
@@ -34,6 +34,7 @@ def sentences(results: Results) -> list[str]:
     if not results.finished:
         return ["No run has finished yet, so there is nothing to answer from."]
     found = [_best(results, metric) for metric in results.measured("common")]
+    found += _baselines(results)
     found += [answer for axis in axes(results.variants) for answer in _axis(results, axis)]
     found += [*claim(results), *linear(results), *_lost(results), *_collapsed(results)]
     found += [*_effective_beta(results), *_printed(results)]
@@ -56,6 +57,28 @@ def _best(results: Results, metric: Metric) -> str:
         return f"{which} {_label(leader)}, {value}: significantly better than every {others}."
     some = words(ties) if len(ties) <= 4 else f"{', '.join(ties[:3])} and {len(ties) - 3} more"
     return f"{which} {_label(leader)}, {value}; not significantly different from it: {some} ({order.advice})."
+
+
+def _baselines(results: Results) -> list[str]:
+    """Where the best baseline is better than the best variant, by more than that one's interval."""
+    rows = results.baselines.get("rows")
+    behind, compared = [], False
+    for metric in results.measured("common"):
+        sign = 1 if metric.direction == "higher" else -1
+        known = {baseline_name(r): x for r in rows or () if (x := number(r.get(metric.name))) is not None}
+        values = {v.name: e for v in results.variants if not v.lost and (e := v.estimate(metric.name))}
+        if metric.direction is None or not known or not values:
+            continue
+        compared = True
+        best = max(values, key=lambda name: sign * values[name].mean)
+        baseline = max(known, key=lambda name: sign * known[name])
+        if sign * (known[baseline] - values[best].mean) > (values[best].half_width or 0):
+            theirs, ours = plain(known[baseline]), spread(values[best])
+            behind.append(f"on *{text(metric.title)}* {text(baseline)} is, {theirs} against {ours}")
+    if not compared:
+        return []
+    told = "; ".join(behind) or "none is, in any column"
+    return [f"**Is a baseline better than every variant?** {sentence(told)}"]
 
 
 def _axis(results: Results, axis: str) -> list[str]:

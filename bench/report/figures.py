@@ -89,7 +89,7 @@ def _forest(results: Results) -> Figure | None:
         axes.set_title(
             "\n".join([*wrap(metric.title + ARROWS[metric.direction], 17), metric.unit]), fontsize=7
         )
-        axes.xaxis.set_major_locator(MaxNLocator(3))
+        axes.xaxis.set_major_locator(MaxNLocator(2))
         axes.tick_params(labelsize=7, length=2)
         axes.margins(x=0.12)
     panels[0].set_yticks(range(len(order)), labels)
@@ -116,10 +116,17 @@ def _rate_distortion(results: Results) -> Figure | None:
     (x0, x1), (y0, y1) = axes.get_xlim(), axes.get_ylim()
     for total in MaxNLocator(6).tick_values(x0 + y0, x1 + y1):
         axes.plot([x0, x1], [total - x0, total - x1], color="#bbbbbb", lw=0.6, zorder=0)
-        at = total - y1
-        if x0 < at < x1:
+        height = y1 - 0.03 * (y1 - y0)
+        if x0 < total - height < x1:
+            shown = f"{-total:g}".replace("-", "−")
             axes.text(
-                at, y1, f"{-total:g}".replace("-", "−"), fontsize=6, color="#777777", ha="center", va="bottom"
+                total - height,
+                height,
+                shown,
+                fontsize=6,
+                color="#777777",
+                ha="center",
+                backgroundcolor="white",
             )
     axes.set_xlim(x0, x1)
     axes.set_ylim(y0, y1)

@@ -119,7 +119,7 @@ def look(results: Results, variant: Variant) -> tuple[str, str]:
 
 def class_look(results: Results, kind: str) -> tuple[str, str]:
     """Colour and marker of a likelihood class."""
-    place = list(dict.fromkeys(v.likelihood_class for v in results.variants)).index(kind)
+    place = list(dict.fromkeys(v.likelihood_class for v in results.variants if v.finished)).index(kind)
     return COLOURS[place % len(COLOURS)], MARKERS[place % len(MARKERS)]
 
 

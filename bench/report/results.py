@@ -116,6 +116,11 @@ class Variant:
         return next((str(c) for run in self.runs if (c := run.record.get("likelihood_class"))), "")
 
     @property
+    def started(self) -> bool:
+        """Whether any of its runs has a record."""
+        return any(run.status != "missing" for run in self.runs)
+
+    @property
     def lost(self) -> int:
         """Planned seeds that ended without numbers, for which the mean of the others would be a selection."""
         return sum(run.status in ("diverged", "failed") for run in self.runs)
@@ -170,6 +175,11 @@ class Results:
     def finished(self) -> tuple[Run, ...]:
         """All runs whose numbers count."""
         return tuple(run for run in self.runs if run.finished)
+
+    @property
+    def started(self) -> tuple[Variant, ...]:
+        """The variants of which any run has a record."""
+        return tuple(variant for variant in self.variants if variant.started)
 
     @property
     def dataset(self) -> str:

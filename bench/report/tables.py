@@ -121,14 +121,14 @@ def headline(results: Results) -> str:
 def one_footing(results: Results) -> str:
     """Every variant under the same two observation models, baselines below."""
     metrics = results.measured("common")
-    return ranked(results.variants, metrics, baselines(results, metrics)) if metrics else ""
+    return ranked(results.started, metrics, baselines(results, metrics)) if metrics else ""
 
 
 def baselines(results: Results, metrics: Sequence[Metric]) -> list[list[str]]:
     """Baseline rows in italics, never ranked: they have no seeds."""
     rows = results.baselines.get("rows")
     return [
-        _italic(_baseline(row), row, metrics)
+        _italic(baseline_name(row), row, metrics)
         for row in (rows if isinstance(rows, list) else [])
         if isinstance(row, Mapping) and any(m.name in numbers(row) for m in metrics)
     ]
@@ -149,7 +149,7 @@ def latent(results: Results) -> str:
     """What the latents carry; the own-terms KL beside it, since collapse is told from both."""
     metrics = results.measured("latent")
     kl = tuple(m for m in results.measured("own") if m.name == "kl")
-    return ranked(results.variants, (*metrics, *kl)) if metrics else ""
+    return ranked(results.started, (*metrics, *kl)) if metrics else ""
 
 
 def samples(results: Results) -> str:
@@ -162,7 +162,7 @@ def samples(results: Results) -> str:
         for key, row in (bounds.items() if isinstance(bounds, Mapping) else ())
         if isinstance(row, Mapping)
     ]
-    return ranked(results.variants, metrics, rows) if metrics else ""
+    return ranked(results.started, metrics, rows) if metrics else ""
 
 
 def machines(results: Results) -> list[tuple[str, ...]]:
@@ -210,7 +210,7 @@ def evaluation(results: Results) -> str:
     return table(["evaluation", "seconds a run", "share of training"], rows)
 
 
-def _baseline(row: Mapping[str, Any]) -> str:
+def baseline_name(row: Mapping[str, Any]) -> str:
     """A baseline's name with its size, where the name does not say it."""
     title, latent = str(row.get("name", "baseline")), number(row.get("latent"))
     return title if not latent or any(c.isdigit() for c in title) else f"{title}, {plain(latent)} components"
