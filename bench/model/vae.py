@@ -57,11 +57,12 @@ class VAE(nn.Module):
     def encode(self, x: Tensor) -> Q:
         """q(z|x) of grey images x [B, D]."""
         mean, second = self.encoder(self.input(x))
-        return self.posterior(mean, second)
+        # Autocast rounds the networks' products, never the sums over pixels and latents
+        return self.posterior(mean.to(x.dtype), second.to(x.dtype))
 
     def decode(self, z: Tensor) -> Tensor:
         """The likelihood's parameters [..., D] for latents z [..., Z]."""
-        return self.decoder(z)  # type: ignore[no-any-return]
+        return self.decoder(z).to(z.dtype)  # type: ignore[no-any-return]
 
     def grey_mean(self, output: Tensor) -> Tensor:
         """m(z): E[x|z] in grey levels, [..., D] in [0, 1]."""
