@@ -1,0 +1,178 @@
+"""Networks and the VAE: shapes, gradients, and the layers and parameter counts that the documents state."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from factory import PIXELS, a_run, a_vae, bytes_of, normal, part, random
+from torch import nn
+
+from bench.model.likelihoods import LIKELIHOODS, ContinuousBernoulli
+from bench.model.networks import DECODERS, ENCODERS, ConvDecoder, ConvEncoder, MLPEncoder
+from bench.model.posteriors import POSTERIORS
+from bench.model.vae import VAE, build, likelihood_class, parameter_count
+from bench.pixels import PIXELS as TRANSFORMS
+from bench.spec import load
+
+DOCUMENTS = Path(__file__).parents[1] / "experiments" / "documents.yaml"
+
+# As document 002 prints its model, less the sigmoid, which is the likelihood's here
+CONV_ENCODER = """
+Conv2d(1, 16, kernel_size=(4, 4), stride=(2, 2), padding=(1, 1))
+BatchNorm2d(16, eps=1e-05, momentum=0.1, affine=True, track_running_stats=True)
+ReLU()
+Conv2d(16, 32, kernel_size=(4, 4), stride=(2, 2), padding=(1, 1))
+BatchNorm2d(32, eps=1e-05, momentum=0.1, affine=True, track_running_stats=True)
+ReLU()
+Conv2d(32, 32, kernel_size=(5, 5), stride=(2, 2))
+BatchNorm2d(32, eps=1e-05, momentum=0.1, affine=True, track_running_stats=True)
+Flatten(start_dim=1, end_dim=-1)
+"""
+CONV_HEAD = """
+Linear(in_features=128, out_features=64, bias=True)
+ReLU()
+Linear(in_features=64, out_features=16, bias=True)
+"""
+CONV_DECODER = """
+Linear(in_features=16, out_features=64, bias=True)
+ReLU()
+Linear(in_features=64, out_features=128, bias=True)
+Unflatten(dim=1, unflattened_size=(32, 2, 2))
+ConvTranspose2d(32, 32, kernel_size=(5, 5), stride=(2, 2))
+BatchNorm2d(32, eps=1e-05, momentum=0.1, affine=True, track_running_stats=True)
+ReLU()
+ConvTranspose2d(32, 16, kernel_size=(4, 4), stride=(2, 2), padding=(1, 1))
+BatchNorm2d(16, eps=1e-05, momentum=0.1, affine=True, track_running_stats=True)
+ReLU()
+ConvTranspose2d(16, 1, kernel_size=(4, 4), stride=(2, 2), padding=(1, 1))
+"""
+
+COUNTS = {
+    "000-mlp-512-256-2": 736_532,
+    "001-mlp-512-512-20": 1_098_040,
+    "001-mlp-512-512-10": 1_082_660,
+    "001-mlp-512-512-2": 1_070_356,
+    "002-conv-bn-16": 96_481,
+    "003-linear-400-20": 652_824,
+    "003-linear-400-10": 640_804,
+    "003-linear-400-2": 631_188,
+    "004-mlp-100-100-32-beta-1": 187_648,
+    "004-mlp-100-100-32-beta-dz-dx": 187_648,
+}
+
+
+@pytest.fixture(autouse=True)
+def _double() -> object:
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+def check_gradients(model: VAE, x: torch.Tensor, noise: torch.Tensor) -> None:
+    """The gradient of both terms together reaches every parameter, and is finite."""
+    terms = model(x, noise)
+    assert terms.reconstruction.shape == terms.charged_kl.shape == (len(x),)
+    (terms.reconstruction + terms.charged_kl).sum().backward()
+    for name, p in model.named_parameters():
+        assert p.grad is not None, name
+        assert p.grad.isfinite().all(), name
+        assert p.grad.abs().max() > 0, name
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
+@pytest.mark.parametrize("encoder", ENCODERS)
+def test_networks_give_their_shapes_and_learn_in_every_parameter(encoder: str, decoder: str) -> None:
+    torch.manual_seed(0)
+    model = build(a_run(encoder=encoder, decoder=decoder, latent=3))
+    x = random(5, 784)
+    mean, second = model.encoder(x)
+    assert mean.shape == second.shape == (5, 3)
+    assert model.decode(normal(7, 5, 3)).shape == (7, 5, 784)
+    assert model.grey_mean(model.decode(normal(5, 3))).shape == (5, 784)
+    check_gradients(model, x, normal(5, 3))
+
+
+@pytest.mark.parametrize("target", TRANSFORMS)
+@pytest.mark.parametrize("likelihood", LIKELIHOODS)
+@pytest.mark.parametrize("posterior", POSTERIORS)
+def test_distributions_pass_gradients_to_every_parameter(
+    posterior: str, likelihood: str, target: str
+) -> None:
+    made = LIKELIHOODS[likelihood]()
+    model = a_vae(posterior=POSTERIORS[posterior], likelihood=made, target_pixels=TRANSFORMS[target]())
+    check_gradients(model, random(5, PIXELS), normal(5, 3))
+    assert likelihood_class(model) == f"{made.words}, {model.target.words}"
+
+
+@pytest.mark.parametrize("name", TRANSFORMS)
+def test_pixels_come_back_to_grey_and_stay_inside_it(name: str) -> None:
+    pixels = TRANSFORMS[name]()
+    x = random(5, 13)
+    seen = pixels(x)
+    assert seen.shape == x.shape
+    assert seen.dtype == x.dtype
+    expected = (x > 0.5).double() if name == "threshold" else x
+    torch.testing.assert_close(pixels.to_grey(seen), expected)
+    outside = pixels.to_grey(torch.tensor([-99.0, 99.0]))
+    assert outside.tolist() == [0, 1]
+
+
+@pytest.mark.parametrize("variant", COUNTS)
+def test_documented_variants_have_the_documented_number_of_parameters(variant: str) -> None:
+    assert parameter_count(build(load(DOCUMENTS).variants[variant].run(0))) == COUNTS[variant]
+
+
+def test_the_convolutional_model_is_the_one_that_document_002_prints() -> None:
+    def printed(layers: nn.Module) -> list[str]:
+        # newer versions of torch print one more word for BatchNorm
+        return [re.sub(r"(BatchNorm.*), bias=True", r"\1", str(layer)) for layer in layers.children()]
+
+    encoder, decoder = ConvEncoder(784, 16), ConvDecoder(784, 16)
+    assert printed(encoder.trunk) == CONV_ENCODER.strip().splitlines()
+    assert printed(encoder.mean) == printed(encoder.second) == CONV_HEAD.strip().splitlines()
+    assert printed(decoder.trunk) == CONV_DECODER.strip().splitlines()
+
+
+def test_activations_are_one_for_all_layers_or_one_a_layer() -> None:
+    encoder = MLPEncoder(13, 3, hidden=[11, 7], activation=["relu", "tanh"])
+    assert [type(m).__name__ for m in encoder.trunk] == ["Linear", "ReLU", "Linear", "Tanh"]
+    linear = ENCODERS["linear"](13, 3, hidden=11)
+    x, y = random(2, 5, 13)
+    for head in (0, 1):  # without activation the encoder is affine
+        torch.testing.assert_close(
+            linear(0.25 * x + 0.75 * y)[head], 0.25 * linear(x)[head] + 0.75 * linear(y)[head]
+        )
+
+
+def test_sizes_that_do_not_fit_are_refused() -> None:
+    with pytest.raises(ValueError, match="3 activations for 2 hidden layers"):
+        MLPEncoder(13, 3, hidden=[11, 7], activation=["relu", "tanh", "relu"])
+    for conv in (ConvEncoder, ConvDecoder):
+        with pytest.raises(ValueError, match="784 pixels, not 13"):
+            conv(13, 3)
+
+
+def test_building_draws_from_the_global_stream_alone() -> None:
+    run = a_run(encoder=part("mlp", hidden=[11], activation="tanh"))
+    states = []
+    for seed in (0, 0, 1):
+        torch.manual_seed(seed)
+        states.append(build(run).state_dict())
+    assert all(torch.equal(states[0][k], states[1][k]) for k in states[0])
+    assert not all(torch.equal(states[0][k], states[2][k]) for k in states[0])
+
+
+def test_under_autocast_distributions_stay_in_full_precision() -> None:
+    """Eight bits of mantissa cannot hold a sum of 784 terms: only the networks' products may be rounded."""
+    torch.set_default_dtype(torch.float32)
+    model = a_vae(likelihood=ContinuousBernoulli(), pixels=784, hidden=(31, 29))
+    x, noise = bytes_of(9).float() / 255, normal(9, 3)
+    exact = model(x, noise)
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded = model(x, noise)
+    assert rounded.reconstruction.dtype == rounded.charged_kl.dtype == torch.float32
+    torch.testing.assert_close(rounded.reconstruction, exact.reconstruction, rtol=0.01, atol=0.1)
+    torch.testing.assert_close(rounded.charged_kl, exact.charged_kl, rtol=0.05, atol=0.01)
