@@ -62,7 +62,7 @@ def run(tracker: Tracker, variant: str, seed: int, reports: Path) -> str:
     rank, noise = VARIANTS.index(variant), np.random.default_rng(seed).normal(size=EPOCHS + 1)
     made: dict[str, Any] = {
         "id": f"{variant}-s{seed}-0000000{rank}", "experiment": "all", "variant": variant, "seed": seed,
-        "run": {"document": "000", "encoder": {"name": "mlp", "hidden": [512, 256]}, "beta": 1},
+        "run": {"document": "000", "encoder": {"name": "mlp", "options": {"hidden": [512, 256]}}, "beta": 1},
         "status": "finished",
         "metrics": dict.fromkeys(HIGHER, -100.0 - 5 * rank + noise[-1]) | dict.fromkeys(LOWER, 2.0 + rank),
         "curves": [

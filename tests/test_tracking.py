@@ -41,8 +41,8 @@ def record(seed: int = 0, status: str = "finished", variant: str = "mlp") -> dic
     return {
         "format": 1, "id": f"{variant}-s{seed}-0123abcd", "experiment": "all",
         "variant": variant, "seed": seed,
-        "run": {"encoder": {"name": "mlp", "hidden": [512, 256]}, "beta": 32 / 784, "prior": None,
-                "document": "000", "note": "x" * 7000, **{f"option{i}": i for i in range(120)}},
+        "run": {"encoder": {"name": "mlp", "options": {"hidden": [512, 256]}}, "document": "000",
+                "beta": 32 / 784, "prior": None, "note": "x" * 7000, **{f"option{i}": i for i in range(120)}},
         "status": status, "reason": None, "beta_eff": 1.0, "likelihood_class": "Bernoulli, grey target",
         "metrics": {"elbo_bernoulli": -105.5 - seed, "kl": 25.0, "elbo_gaussian": None},
         "monte_carlo_error": {"log_px_bernoulli": 0.01}, "evaluation_seconds": {"elbo": 1.0, "log_px": 2.5},
@@ -102,7 +102,7 @@ def test_a_run_from_start_to_finish(tracker: Tracker, folder: RunFolder) -> None
     stored = tracker._client.get_run(run)
     assert (stored.info.status, stored.info.run_name) == ("FINISHED", "mlp · seed 0")
     params, metrics, tags = stored.data.params, stored.data.metrics, stored.data.tags
-    assert params["encoder.hidden"] == "[512, 256]"
+    assert (params["encoder"], params["encoder.hidden"]) == ("mlp", "[512, 256]")
     assert params["prior"] == "null"
     assert (params["variant"], params["seed"], params["option119"]) == ("mlp", "0", "119")
     assert len(params["note"]) == 6000
@@ -364,16 +364,24 @@ def test_links_lead_into_the_ui(tracker: Tracker) -> None:
     assert "compare" not in tracker.links()
 
 
-def test_the_links_of_a_store_compare_the_best_seed_of_each_variant(tracker: Tracker, tmp_path: Path) -> None:
+def test_the_pages_of_a_store_compare_the_best_seed_of_each_variant(tracker: Tracker, tmp_path: Path) -> None:
     best = []
     for rank, variant in enumerate(("conv", "mlp")):
         runs = [tracker.deliver(ranked(variant, seed, rank), tmp_path) for seed in (1, 2)]
         best.append(runs[0])
     tracker.deliver({**ranked("worst", 0, 9), "status": "failed"}, tmp_path)
-    links = tracking.store_links(tracker.uri, "http://127.0.0.1:8000")
+    links = dict(tracking.pages(tracker.uri, "http://127.0.0.1:8000"))
     page = tracker.links("http://127.0.0.1:8000", best)
     assert links[f"{tracker.experiment} · compare"] == page["compare"]
     assert links[f"{tracker.experiment} · One footing"] == page["One footing"]
+
+
+def test_the_documented_searches_are_understood(tracker: Tracker) -> None:
+    text = (Path(__file__).parents[1] / "docs" / "mlflow.md").read_text(encoding="utf-8")
+    block = text.partition("Searches that help")[2].split("```")[1].strip()
+    assert len(block.splitlines()) == 3
+    for search in block.splitlines():
+        assert list(tracker._client.search_runs([tracker.experiment_id], search)) == []
 
 
 def ranked(variant: str, seed: int, rank: int) -> dict[str, Any]:

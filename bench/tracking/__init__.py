@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from bench.tracking.entries import run_tags
 from bench.tracking.pages import pages
-from bench.tracking.links import store_links
 from bench.tracking.store import is_server, redacted, resolve_uri, ui_command, ui_environment
 from bench.tracking.tracker import Tracker, TrackingError
 
@@ -20,7 +19,6 @@ __all__ = [
     "redacted",
     "resolve_uri",
     "run_tags",
-    "store_links",
     "ui_command",
     "ui_environment",
 ]

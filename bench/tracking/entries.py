@@ -46,9 +46,13 @@ def run_name(variant: str, seed: int) -> str:
 
 
 def flatten(value: object, prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Resolved options as `encoder.hidden` -> `[512, 256]`; text as it is, everything else as JSON."""
-    if isinstance(value, Mapping) and value:
-        for key, item in value.items():
+    """A part as `encoder` -> `mlp` and `encoder.hidden` -> `[512, 256]`; text as it is, the rest as JSON."""
+    if isinstance(value, Mapping):
+        items = value
+        if value.keys() == {"name", "options"}:
+            yield prefix, str(value["name"])
+            items = value["options"]
+        for key, item in items.items():
             yield from flatten(item, f"{prefix}.{key}" if prefix else str(key))
     else:
         yield prefix, value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
