@@ -58,7 +58,7 @@ def _place_numbers(axes: Any, labels: Sequence[tuple[str, float, float, str]]) -
     places = anchors + np.stack([np.linspace(6, 7, len(anchors)), 8 * aside], 1)  # pixels
     for _ in range(120):
         move = 0.08 * (anchors - places)
-        move += _push(places, places, 15.0) + _push(places, anchors, 12.0)
+        move += _push(places, places, 15.0) + _push(places, anchors, 18.0)
         places += np.clip(move, -4, 4)
     for (shown, x, y, colour), place in zip(labels, places, strict=True):
         offset = (place - axes.transData.transform((x, y))) * 72 / DPI
