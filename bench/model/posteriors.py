@@ -27,7 +27,7 @@ class Q:
     charged_kl: Tensor  # [B, Z], nats per unit
 
     def sample(self, noise: Tensor) -> Tensor:
-        """Draw z = mean + scale·noise, noise standard normal [..., B, Z] (Kingma & Welling 2013, sec. 2.4)."""
+        """Draw z = mean + scale·noise of standard normal noise [..., B, Z] (Kingma & Welling 2013, 2.4)."""
         return torch.addcmul(self.mean, self.scale, noise)
 
     def log_prob(self, z: Tensor) -> Tensor:
