@@ -17,7 +17,7 @@ from scipy.special import xlogy
 from sklearn.decomposition import PCA
 
 from bench.data import Dataset
-from bench.footing import CELL, DEQUANTISATION
+from bench.footing import DEQUANTISATION, bits_per_dim
 
 Array = NDArray[np.float64]
 
@@ -71,7 +71,7 @@ def ppca_bits(pca: PCA, images: Array, components: int) -> float:
     model.explained_variance_ = kept + DEQUANTISATION
     model.noise_variance_ = rest.sum() / (pixels - components) + DEQUANTISATION
     nats = model.score(images) - 0.5 * DEQUANTISATION * np.trace(model.get_precision())
-    return _bits(float(nats), pixels)
+    return bits_per_dim(-float(nats), pixels)
 
 
 def pixel_mean(train: Array, test: Array) -> dict[str, float]:
@@ -90,10 +90,5 @@ def pixel_mean(train: Array, test: Array) -> dict[str, float]:
     return {
         "mse": mse,
         "elbo_bernoulli": float((xlogy(test, on) + xlogy(1 - test, 1 - on)).sum(1).mean()),
-        "elbo_gaussian": _bits(gaussian, pixels),
+        "elbo_gaussian": bits_per_dim(-gaussian, pixels),
     }
-
-
-def _bits(log_density: float, pixels: int) -> float:
-    """Bits per dimension of 8-bit pixels, of a log-density [nats/image] of pixels in [0, 1]."""
-    return -log_density / (pixels * math.log(2)) + math.log2(1 / CELL)

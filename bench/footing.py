@@ -54,6 +54,11 @@ class LogPx:
     error_gaussian: float
 
 
+def bits_per_dim(code_length: float, pixels: int) -> float:
+    """Bits per dimension of the 8-bit image, of −ln p in nats per image for a density of pixels in [0, 1]."""
+    return code_length / (pixels * math.log(2)) + math.log2(1 / CELL)
+
+
 @torch.no_grad()
 def calibrate(model: VAE, images: Tensor, noise: Tensor) -> Calibration:
     """Fit ε and σ² to uint8 training images [N, D] with one z an image, made of noise [N, Z].
@@ -99,7 +104,7 @@ def footing(model: VAE, q: Q, images: Tensor, noise: Tensor, calibration: Calibr
     nats = -_gaussian(sse, pixels, calibration.variance)  # [K, N]
     return Footing(
         elbo_bernoulli=float((bernoulli.mean(0) - kl).mean()),
-        elbo_gaussian=_bits(float((nats.mean(0) + kl).mean()), pixels),
+        elbo_gaussian=bits_per_dim(float((nats.mean(0) + kl).mean()), pixels),
         mse=float(sse.mean()) / pixels,
         error_bernoulli=_error(bernoulli),
         error_gaussian=_error(nats) / (pixels * math.log(2)),
@@ -138,7 +143,7 @@ def log_px(
     bernoulli, e_bernoulli, gaussian, e_gaussian = bounds
     return LogPx(
         float(bernoulli.mean()),
-        _bits(-float(gaussian.mean()), pixels),
+        bits_per_dim(-float(gaussian.mean()), pixels),
         math.sqrt(float(e_bernoulli.sum())) / count,
         math.sqrt(float(e_gaussian.sum())) / (count * pixels * math.log(2)),
     )
@@ -174,11 +179,6 @@ def _error(values: Tensor) -> float:
     """Standard error that K samples a image leave in the mean over images, of values [K, N]."""
     samples, count = values.shape
     return math.sqrt(float(values.var(0).sum()) / samples) / count if samples > 1 else float("nan")
-
-
-def _bits(nats: float, pixels: int) -> float:
-    """Bits per dimension of the 8-bit image, of nats per image of the density on [0, 1]."""
-    return nats / (pixels * math.log(2)) + math.log2(1 / CELL)
 
 
 def _part(q: Q, part: slice) -> Q:

@@ -5,8 +5,9 @@ The experiment, its data, its folder, and every run with its state.
 
 from __future__ import annotations
 
+import contextlib
 import json
-import os
+import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -206,9 +207,16 @@ def _changes(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list
 
 
 def _check_writable(reports: Path) -> None:
-    """Refuse a reports folder that cannot be written, without creating it."""
-    existing = next(path for path in (reports, *reports.absolute().parents) if path.exists())
-    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
-        raise BenchError(
-            f"--reports {reports}: {existing} is not a folder you may write to; give another folder"
-        )
+    """Refuse a reports folder that cannot be written; what is made to find out is removed again."""
+    missing = [path for path in (reports, *reports.absolute().parents) if not path.exists()]
+    try:
+        for path in reversed(missing):
+            path.mkdir()
+        with tempfile.TemporaryFile(dir=reports):
+            pass
+    except OSError as error:
+        raise BenchError(f"--reports {reports}: {error.strerror}; give a folder you may write to") from None
+    finally:
+        for path in missing:
+            with contextlib.suppress(OSError):
+                path.rmdir()

@@ -28,11 +28,9 @@ class MLPEncoder(nn.Module):
         return self.mean(h), self.second(h)
 
 
-class LinearEncoder(MLPEncoder):
+def linear_encoder(pixels: int, latent: int, *, hidden: PositiveInt) -> MLPEncoder:
     """One linear layer without activation, then two linear heads (document 003)."""
-
-    def __init__(self, pixels: int, latent: int, *, hidden: PositiveInt) -> None:
-        super().__init__(pixels, latent, hidden=[hidden], activation="identity")
+    return MLPEncoder(pixels, latent, hidden=[hidden], activation="identity")
 
 
 class ConvEncoder(nn.Module):
@@ -111,6 +109,6 @@ def _layers(widths: list[int], activation: Activations) -> nn.Sequential:
     return nn.Sequential(*(m for a, b, name in pairs for m in (nn.Linear(a, b), ACTIVATIONS[name]())))
 
 
-ENCODERS = {"mlp": MLPEncoder, "linear": LinearEncoder, "conv-bn": ConvEncoder}
+ENCODERS = {"mlp": MLPEncoder, "linear": linear_encoder, "conv-bn": ConvEncoder}
 
 DECODERS = {"mlp": MLPDecoder, "conv-bn": ConvDecoder}
