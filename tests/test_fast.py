@@ -1,0 +1,138 @@
+"""The fast step equals autograd, part by part, and refuses what it does not cover."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import itertools
+from collections.abc import Iterable
+
+import pytest
+import torch
+from factory import PIXELS, a_run, a_vae, normal, random
+from torch import nn
+
+from bench.fast import FastStep, accepts
+from bench.model.likelihoods import Bernoulli, ContinuousBernoulli, Gaussian, LearnedGaussian, Likelihood
+from bench.model.networks import linear_encoder
+from bench.model.posteriors import Posterior, gaussian, gaussian_raw_sigma
+from bench.model.vae import VAE, build
+from bench.objectives import Elbo
+from bench.optimizers import adam, adamw, sgd
+from bench.pixels import Normalised, Threshold
+from bench.step import MakeOptimizer, ReferenceStep
+
+LIKELIHOODS = [Bernoulli(), Gaussian(), Gaussian(variance=0.03), Gaussian(variance=0.2, mean="linear")]
+OBJECTIVES = [
+    Elbo(),
+    Elbo(beta=32 / 784),
+    Elbo(beta=0.0, reconstruction="sum", kl="sum"),
+    Elbo(beta=0.1, reconstruction="mean", kl="mean"),
+    Elbo(reconstruction="mean", kl="sum"),
+]
+OPTIMIZERS: list[MakeOptimizer] = [adam, adamw, functools.partial(sgd, lr=1e-3, momentum=0.9)]
+
+
+def gradient_of(step: FastStep, p: nn.Parameter) -> torch.Tensor:
+    """The part of the flat gradient that belongs to a parameter, which is a view of the flat tensor."""
+    assert step.flat.grad is not None
+    start = p.storage_offset()
+    return step.flat.grad[start : start + p.numel()].view_as(p)
+
+
+def check_gradients(model: VAE, objective: Elbo, x: torch.Tensor, noise: torch.Tensor, rtol: float) -> None:
+    """Gradients and both terms' sums against autograd's, each tensor within `rtol` of its norm."""
+    reference = copy.deepcopy(model)
+    terms = reference(x, noise)
+    objective.loss(terms.reconstruction, terms.charged_kl, x.shape[1], model.latent).backward()
+    step = FastStep(model, objective, adam)
+    for _ in range(2):  # a second time into the same buffers
+        sums = step.gradients(x, noise)
+    expected = torch.stack([terms.reconstruction.sum(), terms.charged_kl.sum()]).detach()
+    torch.testing.assert_close(sums, expected, rtol=10 * rtol, atol=0)
+    for (name, p), q in zip(model.named_parameters(), reference.parameters(), strict=True):
+        assert q.grad is not None
+        assert (gradient_of(step, p) - q.grad).norm() <= rtol * q.grad.norm(), name
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+@pytest.mark.parametrize("likelihood", LIKELIHOODS, ids=lambda v: v.words)
+@pytest.mark.parametrize("posterior", [gaussian, gaussian_raw_sigma])
+def test_gradients_are_autograds(dtype: torch.dtype, likelihood: Likelihood, posterior: Posterior) -> None:
+    rtol = 1e-12 if dtype == torch.float64 else 1e-6
+    activations: list[str | list[str]] = ["relu", "tanh", "identity", ["relu", "tanh"], ["identity", "relu"]]
+    x, noise = random(5, PIXELS).to(dtype), normal(5, 3).to(dtype)
+    for activation, objective in itertools.product(activations, OBJECTIVES):
+        model = a_vae(likelihood=likelihood, posterior=posterior, activation=activation).to(dtype)
+        assert accepts(model, "fp32")
+        check_gradients(model, objective, x, noise, rtol)
+
+
+@pytest.mark.parametrize("pixels", [Threshold(), Normalised()])
+def test_gradients_with_other_pixels_and_a_linear_encoder(pixels: Threshold | Normalised) -> None:
+    x, noise = random(5, PIXELS).double(), normal(5, 3).double()
+    model = a_vae(likelihood=Gaussian(mean="linear"), input_pixels=Normalised(), target_pixels=pixels)
+    model.encoder = linear_encoder(PIXELS, 3, hidden=11)
+    check_gradients(model.double(), Elbo(), x, noise, 1e-12)
+
+
+@pytest.mark.parametrize("posterior", [gaussian, gaussian_raw_sigma])
+@pytest.mark.parametrize("likelihood", LIKELIHOODS[::2] + LIKELIHOODS[3:], ids=lambda v: v.words)
+@pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=["adam", "adamw", "sgd"])
+def test_fifty_steps_give_the_same_losses_and_weights(
+    optimizer: MakeOptimizer, likelihood: Likelihood, posterior: Posterior
+) -> None:
+    """With a smaller last batch in every epoch of five."""
+    model = a_vae(likelihood=likelihood, posterior=posterior, pixels=37)
+    twin = copy.deepcopy(model)
+    fast, reference = FastStep(model, Elbo(), optimizer), ReferenceStep(twin, Elbo(), optimizer, "fp32")
+    losses = []
+    for index in range(50):
+        images = 7 if index % 5 < 4 else 3
+        x, noise = random(images, 37, seed=index), normal(images, 3, seed=index)
+        a, b = fast(x, noise), reference(x, noise)
+        losses.append((a, b))
+    a, b = (torch.stack(curve).sum(1) for curve in zip(*losses, strict=True))
+    torch.testing.assert_close(a, b, rtol=1e-5, atol=0)
+    state = model.state_dict()
+    for name, value in twin.state_dict().items():
+        torch.testing.assert_close(state[name], value, rtol=1e-3, atol=1e-5)
+
+
+def test_the_model_sees_each_step_and_loads_weights() -> None:
+    model = a_vae()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    step = FastStep(model, Elbo(), adam)
+    x, noise = random(5, PIXELS), normal(5, 3)
+    first = step(x, noise).clone()
+    assert all(not torch.equal(before[name], value) for name, value in model.state_dict().items())
+    model.load_state_dict(before)
+    torch.testing.assert_close(step(x, noise), first, rtol=0, atol=0)
+
+
+def test_the_optimizer_is_the_runs_own_on_one_tensor() -> None:
+    made: list[list[nn.Parameter]] = []
+
+    def optimizer(parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+        made.append(list(parameters))
+        return adam(made[-1], lr=0.5)
+
+    model = a_vae()
+    step = FastStep(model, Elbo(), optimizer)
+    assert [p.numel() for p in made[0]] == [sum(p.numel() for p in model.parameters())]
+    assert step.optimizer.param_groups[0]["lr"] == 0.5
+
+
+def test_what_is_refused() -> None:
+    assert accepts(a_vae(), "fp32")
+    refused = [
+        a_vae(likelihood=ContinuousBernoulli()),
+        a_vae(likelihood=LearnedGaussian()),
+        a_vae(likelihood=Bernoulli(form="probabilities", eps=1e-20)),
+        a_vae(posterior=functools.partial(gaussian)),
+        a_vae().to("meta"),
+        build(a_run(encoder="conv-bn")),
+        build(a_run(decoder="conv-bn")),
+    ]
+    assert [accepts(model, "fp32") for model in refused] == [False] * len(refused)
+    assert not accepts(a_vae(), "bf16")
