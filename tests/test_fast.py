@@ -59,7 +59,7 @@ def check_gradients(model: VAE, objective: Elbo, x: torch.Tensor, noise: torch.T
 @pytest.mark.parametrize("likelihood", LIKELIHOODS, ids=lambda v: v.words)
 @pytest.mark.parametrize("posterior", [gaussian, gaussian_raw_sigma])
 def test_gradients_are_autograds(dtype: torch.dtype, likelihood: Likelihood, posterior: Posterior) -> None:
-    rtol = 1e-12 if dtype == torch.float64 else 1e-6
+    rtol = 1e-12 if dtype == torch.float64 else 2e-6  # 1e-6 for either side's rounding
     activations: list[str | list[str]] = ["relu", "tanh", "identity", ["relu", "tanh"], ["identity", "relu"]]
     x, noise = random(5, PIXELS).to(dtype), normal(5, 3).to(dtype)
     for activation, objective in itertools.product(activations, OBJECTIVES):
