@@ -1,0 +1,98 @@
+"""A trained model back from the folder that its run left."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load
+
+from bench import records
+from bench.device import initialised
+from bench.errors import BenchError, printable
+from bench.model.vae import VAE, build
+from bench.records import RECORD, WEIGHTS, Record
+from bench.spec import Run
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A run as recorded: its folder, the record, and the run that the record resolves."""
+
+    folder: Path
+    record: Record
+    run: Run
+
+
+def load_model(folder: Path | str) -> VAE:
+    """The trained model of a run's folder, such as `reports/all/records/<run id>`: on the CPU, in eval mode.
+
+    Of a diverged run, the model after its last finite epoch. Torch's random numbers are left alone.
+
+    Raises BenchError where the folder holds no record, no weights, or other weights than it records.
+    """
+    return model_of(read_saved(folder))
+
+
+def read_saved(folder: Path | str) -> Saved:
+    """What a run's folder, or its record.json, says of the run.
+
+    Raises BenchError for a folder without a record and for a record of another version of bench.
+    """
+    folder = Path(folder)
+    folder = folder.parent if folder.name == RECORD else folder
+    record = records.read(folder)
+    if record is None:
+        raise BenchError(f"{folder} holds no {RECORD}; give a run's folder: reports/all/records/RUN")
+    try:
+        run = Run.model_validate(record.get("run"))
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False)[0]
+        where = ".".join(str(step) for step in ("run", *first["loc"]))
+        why = printable(f"{where}: {first['msg']}")
+        raise BenchError(
+            f"{folder / RECORD} is of another version of bench ({why}); run it again with this one"
+        ) from None
+    return Saved(folder, record, run)
+
+
+def model_of(saved: Saved) -> VAE:
+    """The trained model of a run as recorded; as `load_model`."""
+    content = _weights(saved)
+    file = saved.folder / WEIGHTS
+    try:
+        with initialised(saved.run.seed):
+            model = build(saved.run)
+        model.load_state_dict(load(content))
+    except (KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
+        why = printable(str(error).splitlines()[0][:200])
+        raise BenchError(
+            f"{file} does not fit the model that its {RECORD} describes ({why}); "
+            "load it with the version of bench that wrote it, or run it again"
+        ) from None
+    return model.eval()
+
+
+def _weights(saved: Saved) -> bytes:
+    """The bytes of the weights, once they are known to be those that were recorded."""
+    file = saved.folder / WEIGHTS
+    recorded = (saved.record.get("artifacts") or {}).get(WEIGHTS)
+    if recorded is None:
+        reason = printable(str(saved.record.get("reason") or "no reason given"))[:200]
+        raise BenchError(
+            f"{saved.folder} is of a run that kept no weights ({saved.record['status']}: {reason}); "
+            "give a finished run"
+        )
+    try:
+        content = file.read_bytes()
+    except OSError as error:
+        raise BenchError(f"cannot read {file}: {error.strerror}; bring it back, or run again") from None
+    if hashlib.sha256(content).hexdigest() != recorded:
+        raise BenchError(
+            f"{file} is truncated or not the file that {RECORD} names (its sha256 differs); "
+            f"bring that one back, or remove {saved.folder} and run again"
+        )
+    return content
