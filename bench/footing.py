@@ -172,7 +172,8 @@ def _importance(log_w: Tensor) -> Tensor:
     """ln (1/K) Σ w of each image, and its variance by the delta method, of log-weights [K, B]: [2, B]."""
     k = len(log_w)
     bound = torch.logsumexp(log_w, 0) - math.log(k)
-    return torch.stack([bound, (log_w - bound).exp().var(0, correction=min(1, k - 1)) / k])
+    variance = (log_w - bound).exp().var(0) / k if k > 1 else torch.full_like(bound, math.nan)
+    return torch.stack([bound, variance])
 
 
 def _error(values: Tensor) -> float:
