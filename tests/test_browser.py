@@ -13,6 +13,7 @@ import subprocess
 import time
 import urllib.request
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -165,11 +166,10 @@ def test_the_experiment_page_lists_the_runs_by_name(ui: dict[str, Any], page: Pa
 @pytest.mark.parametrize("view", views.saved_views(EPOCHS), ids=lambda view: view.key)
 def test_a_saved_view_opens_with_its_charts(ui: dict[str, Any], page: Page, view: views.View) -> None:
     visit(page, ui["links"][view.name])
-    section = (
-        page.get_by_test_id("experiment-view-compare-runs-section-header").filter(has_text=view.name).first
-    )
-    section.filter(has_text=f"({len(view.charts)})").wait_for()
-    for chart in view.charts:
+    headers = page.get_by_test_id("experiment-view-compare-runs-section-header")
+    for name, charts in view.sections.items():
+        headers.filter(has_text=name).filter(has_text=f"({len(charts)})").wait_for()
+    for chart in chain.from_iterable(view.sections.values()):
         card = page.get_by_test_id("experiment-view-compare-runs-card").filter(
             has=page.get_by_text(title(chart), exact=True)
         ).first  # fmt: skip
@@ -179,7 +179,7 @@ def test_a_saved_view_opens_with_its_charts(ui: dict[str, Any], page: Page, view
         if chart["type"] == "IMAGE":
             assert all(drawn.evaluate_all("all => all.map(one => one.naturalWidth >= 256)"))
     page.mouse.move(0, 0)
-    section.scroll_into_view_if_needed()
+    headers.first.scroll_into_view_if_needed()
     settle(page, f"mlflow-{view.key}")
 
 

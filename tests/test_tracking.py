@@ -225,7 +225,7 @@ def test_views_are_written_read_back_and_left_alone_once_edited(tracker: Tracker
         envelope = json.loads(tags[views.TAG + view.key])
         state = json.loads(envelope["state"])
         assert envelope["name"] == view.name
-        assert len(state["compareRunCharts"]) == len(view.charts)
+        assert len(state["compareRunCharts"]) == sum(map(len, view.sections.values()))
         assert ("seed` = '3'" in state["searchFilter"]) == view.first_seed_only
         runs = tracker._client.search_runs([tracker.experiment_id], state["searchFilter"])
         assert list(runs) == [], "the filter is one MLflow understands"
@@ -406,6 +406,12 @@ def test_small_pictures_are_enlarged_without_smoothing(dtype: type) -> None:
     image = np.asarray(entries.as_image(pixels))
     assert image.shape == (280, 280)
     assert set(np.unique(image)) == {0, 255}
+
+
+def test_a_variant_has_one_colour_and_variants_differ() -> None:
+    colours = {entries.color(f"variant-{i}") for i in range(30)}
+    assert len(colours) >= 28
+    assert all(len(colour) == 7 and int(colour[1:], 16) for colour in colours)
 
 
 def test_importing_bench_tracking_does_not_import_mlflow() -> None:

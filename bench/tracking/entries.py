@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import colorsys
+import hashlib
 import json
 import math
 import re
@@ -43,6 +45,13 @@ EPOCH_PICTURE = re.compile(r"(?P<key>.+)-epoch-(?P<step>\d+)")  # samples-epoch-
 def run_name(variant: str, seed: int) -> str:
     """How a run is called in the UI's table."""
     return f"{variant} · seed {seed}"
+
+
+def color(variant: str) -> str:
+    """A colour for a variant, the same for all its seeds and in every session, as #rrggbb."""
+    hue, shade, *_ = hashlib.sha256(variant.encode()).digest()
+    rgb = colorsys.hls_to_rgb(hue / 256, (0.3, 0.45, 0.6)[shade % 3], 0.7)
+    return "#" + "".join(f"{round(255 * part):02x}" for part in rgb)
 
 
 def flatten(value: object, prefix: str = "") -> Iterator[tuple[str, str]]:

@@ -73,6 +73,7 @@ class Tracker:
             "bench.attempt": "latest",
             "variant": variant,
             "seed": str(seed),
+            "mlflow.runColor": entries.color(variant),
             "mlflow.source.name": "bench",
             "mlflow.source.type": "LOCAL",
             "mlflow.note.content": entries.description(

@@ -7,7 +7,7 @@ front end of MLflow 3.17; so it is guarded by version, and failing to write it c
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
@@ -15,6 +15,10 @@ from uuid import NAMESPACE_URL, uuid5
 
 TAG = "mlflow.sharedViewState."
 VERSIONS = ((3, 17), (4, 0))  # from, below: where this format is known to be read
+FOOTING = "One footing: every variant may be compared"
+OWN_TERMS = (
+    "Own terms: compare inside one likelihood class only"  # under another density it is another quantity
+)
 LONGEST = 20_000  # characters of an experiment tag
 MARK = "bench"  # the tag of an experiment that is ours
 EXPERIMENT_TAGS = {
@@ -29,10 +33,10 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True)
 class View:
-    """One saved view: charts, what the runs are grouped by, and which runs it shows."""
+    """One saved view: charts by section, what the runs are grouped by, and which runs it shows."""
 
     name: str
-    charts: tuple[Json, ...]
+    sections: Mapping[str, tuple[Json, ...]]
     columns: tuple[str, ...]
     order_by: str = "elbo_bernoulli"
     ascending: bool = False
@@ -59,7 +63,6 @@ class View:
         return TAG + self.key, value
 
     def _state(self, seed: int) -> Json:
-        section = _uuid(self.name)
         chosen = "tags.`bench.attempt` = 'latest'" + (
             f" AND params.`seed` = '{seed}'" if self.first_seed_only else ""
         )
@@ -83,15 +86,19 @@ class View:
             "hideEmptyCharts": True,
             "isAccordionReordered": True,
             "compareRunSections": [
-                {"uuid": section, "name": self.name, "display": True, "isReordered": True, "deleted": False,
-                 "isGenerated": False, "columns": self.across, "cardHeight": self.height}
+                {"uuid": self._uuid(section), "name": section, "display": True, "isReordered": True,
+                 "deleted": False, "isGenerated": False, "columns": self.across, "cardHeight": self.height}
+                for section in self.sections
             ],
             "compareRunCharts": [
-                {"uuid": _uuid(f"{self.name} {i}"), "metricSectionId": section, "isGenerated": False,
-                 "deleted": False, "runsCountToCompare": 100, **chart}
-                for i, chart in enumerate(self.charts)
+                {"uuid": self._uuid(f"{section} {i}"), "metricSectionId": self._uuid(section),
+                 "isGenerated": False, "deleted": False, "runsCountToCompare": 100, **chart}
+                for section, charts in self.sections.items() for i, chart in enumerate(charts)
             ],
         }  # fmt: skip
+
+    def _uuid(self, name: str) -> str:
+        return str(uuid5(NAMESPACE_URL, f"bench/{self.name}/{name}"))
 
 
 def line(metric: str, *, against: str | None = None) -> Json:
@@ -130,24 +137,33 @@ def saved_views(epochs: int) -> tuple[View, ...]:
     return (
         View(
             "ELBO by variant, mean over seeds",
-            (line("test/elbo"), bar("elbo_bernoulli"), line("test/reconstruction"), line("test/kl")),
+            {
+                FOOTING: (bar("elbo_bernoulli"), line("test/kl")),
+                OWN_TERMS: (line("test/elbo"), line("test/reconstruction")),
+            },
             columns("elbo_bernoulli", "elbo", "kl", "reconstruction"),
         ),
         View(
             "One footing",
-            tuple(bar(name) for name in (*footing, *latent)),
+            {
+                FOOTING: tuple(bar(name) for name in footing),
+                "Latent space and samples": tuple(bar(name) for name in latent),
+            },
             columns(*footing, *latent),
             across=3,
         ),
         View(
             "Samples by step",
-            (images("samples", epochs), images("reconstructions", epochs)),
+            {"Pictures of the first seed": (images("samples", epochs), images("reconstructions", epochs))},
             columns("elbo_bernoulli", "frechet_distance"),
             grouped=False, first_seed_only=True, all_runs=False, across=1, height=640,
         ),
         View(
             "Time against ELBO",
-            (line("test/elbo", against="time/total_seconds"), scatter("train_seconds", "elbo_bernoulli")),
+            {
+                FOOTING: (scatter("train_seconds", "elbo_bernoulli"),),
+                OWN_TERMS: (line("test/elbo", against="time/total_seconds"),),
+            },
             columns("train_seconds", "images_per_second", "elbo_bernoulli"),
             grouped=False, first_seed_only=True,  # grouped, the UI would draw all seeds as one zigzag
         ),
@@ -178,7 +194,3 @@ def links(base: str, experiment: str, runs: Sequence[str] = ()) -> dict[str, str
         ids, ids_of = quote(json.dumps(list(runs))), quote(json.dumps([experiment]))
         found["compare"] = f"{base.rstrip('/')}/#/compare-runs?runs={ids}&experiments={ids_of}"
     return found
-
-
-def _uuid(name: str) -> str:
-    return str(uuid5(NAMESPACE_URL, f"bench/{name}"))
