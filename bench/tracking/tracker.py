@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.errors import BenchError
-from bench.records import RECORD, RunFolder, digest
+from bench.records import FORMAT, RECORD, RunFolder, digest
 from bench.tracking import entries, owner, views
 from bench.tracking.curves import Curves
 from bench.tracking.store import artifact_location, connect, is_server, redacted, resolve_uri
@@ -310,7 +310,7 @@ class Tracker:
         for file in sorted(folder.pictures.glob("*.*")):
             if not entries.EPOCH_PICTURE.fullmatch(file.stem):
                 self._client.log_artifact(mlflow_id, str(file), "pictures")
-        text = json.dumps(dict(record), indent=1, ensure_ascii=False, allow_nan=False)
+        text = json.dumps({"format": FORMAT, **record}, indent=1, ensure_ascii=False, allow_nan=False)
         self._client.log_text(mlflow_id, text, RECORD)
 
     def _summary_run(self) -> str:

@@ -165,6 +165,7 @@ def saved_views(epochs: int) -> tuple[View, ...]:
                 OWN_TERMS: (line("test/elbo", against="time/total_seconds"),),
             },
             columns("train_seconds", "images_per_second", "elbo_bernoulli"),
+            across=1, height=320,
             grouped=False, first_seed_only=True,  # grouped, the UI would draw all seeds as one zigzag
         ),
     )  # fmt: skip
