@@ -19,11 +19,14 @@ from bench import __version__
 from bench.errors import BenchError
 
 if TYPE_CHECKING:
-    from bench.campaign import Campaign
-    from bench.plan import Plan, Request
+    from bench.plan import Request
+
+# What a wrong command line raises; Typer carries Click's class without exporting it
+UsageError: type[typer.BadParameter] = typer.BadParameter.__mro__[1]
 
 app = typer.Typer(
     no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -71,13 +74,13 @@ def run(
     )
     from bench.campaign import predict, run_matrix
     from bench.plan import make_plan
+    from bench.printing import print_end, print_plan
 
     plan = make_plan(request, download=not dry_run)
     seconds, total = predict(plan)
-    _print_plan(plan, seconds, total, every_run=dry_run, quiet=quiet and not dry_run)
-    if dry_run:
-        return
-    _print_end(run_matrix(plan, seconds, total, quiet=quiet))
+    print_plan(plan, seconds, total, every_run=dry_run, quiet=quiet and not dry_run)
+    if not dry_run and not print_end(run_matrix(plan, seconds, total, quiet=quiet)):
+        raise typer.Exit(1)
 
 
 @app.command(epilog="Example: bench plan experiments/all.yaml --seeds 1")
@@ -100,9 +103,10 @@ def plan(
     )
     from bench.campaign import predict
     from bench.plan import make_plan
+    from bench.printing import print_plan
 
     made = make_plan(request, download=False)
-    _print_plan(made, *predict(made), every_run=True, quiet=False)
+    print_plan(made, *predict(made), every_run=True, quiet=False)
 
 
 @app.command(epilog="Example: bench report reports/all")
@@ -122,6 +126,56 @@ def report(
             f"{folder} holds no experiment.json; give a folder that bench run has written: reports/all"
         )
     print(write_report(folder))
+
+
+@app.command(epilog="Example: bench generate 001-mlp-512-512-2 --experiment all --kind manifold")
+def generate(
+    what: Annotated[
+        str, typer.Argument(help="A run's folder, id or MLflow run id, or a variant.", show_default=False)
+    ],
+    kind: Annotated[
+        str, typer.Option(help="samples, manifold, reconstructions or interpolations.")
+    ] = "samples",
+    n: Annotated[int, typer.Option("--n", help="How many images.")] = 100,
+    seed: Annotated[int, typer.Option(help="Of the noise, and of the choice of test images.")] = 0,
+    out: Annotated[
+        Path | None, typer.Option(help="The PNG; by default VARIANT-KIND.png.", show_default=False)
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace the PNG if it exists.")] = False,
+    from_images: Annotated[
+        list[Path] | None,
+        typer.Option(help="A PNG or JPEG, light on dark, in place of test images; repeatable."),
+    ] = None,
+    data_dir: DataDir = None,
+    experiment: Annotated[str | None, typer.Option(help="Look in this folder of --reports only.")] = None,
+    reports: Reports = Path("reports"),
+    tracking_uri: Uri = None,
+) -> None:
+    """Draw with a trained model: samples, its manifold, reconstructions or interpolations, as a PNG.
+
+    Of a variant it takes the finished run of the smallest seed. Images given are scaled to 28 x 28 grey.
+    """
+    from bench.generate import Source, Wish
+    from bench.generate import generate as draw
+
+    wish = Wish(kind, n, seed, tuple(from_images or ()), data_dir)
+    print(draw(what, wish, Source(reports, experiment, tracking_uri), out, force=force))
+
+
+@app.command(epilog="Example: bench compare 003-linear-400-20 001-mlp-512-512-20 --report reports/all")
+def compare(
+    a: Annotated[str, typer.Argument(help="A variant, or a report's folder.", show_default=False)],
+    b: Annotated[str, typer.Argument(help="Another one.", show_default=False)],
+    report: Annotated[Path, typer.Option(help="The report's folder that holds both variants.")] = Path(
+        "reports/all"
+    ),
+) -> None:
+    """Compare two variants, or two reports in the variants that both have, by the report's statistics."""
+    from bench.printing import comparison_lines
+    from bench.report.compare import compare as comparisons
+
+    for line in comparison_lines(comparisons(a, b, report)):
+        print(line)
 
 
 @app.command(epilog="Example: bench parts likelihood")
@@ -173,17 +227,30 @@ def doctor(data_dir: DataDir = None, tracking_uri: Uri = None) -> None:
 
 def main() -> None:
     """Entry point: expected errors are one line and exit 2; tracebacks are for our own bugs."""
+    code = 2
     try:
-        app()
+        code = app(standalone_mode=False) or 0
     except BenchError as error:
         print(f"bench: {error}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
+    except UsageError as error:
+        print(_usage(error), file=sys.stderr)
+    except (KeyboardInterrupt, typer.Abort):
+        code = 130
+    if code == 130:
         print(
             "bench: interrupted; finished runs are kept, the same command goes on with the rest",
             file=sys.stderr,
         )
-        sys.exit(130)
+    sys.exit(code)
+
+
+def _usage(error: typer.BadParameter) -> str:
+    """A wrong command line in one line; the whole help where nothing was asked for."""
+    context = error.ctx
+    if type(error).__name__ == "NoArgsIsHelpError":
+        return error.format_message()
+    command = context.command_path if context else "bench"
+    return f"bench: {' '.join(error.format_message().split()).rstrip('.')}; see {command} --help"
 
 
 def _version(show: bool) -> None:
@@ -252,48 +319,6 @@ def _seeds(text: str | None) -> tuple[int, ...] | None:
     if not 1 <= numbers[0] <= 1000:
         raise BenchError(f"--seeds {text}: allowed are 1 to 1000 seeds; give how many (3) or which (0,4,7)")
     return tuple(range(numbers[0]))
-
-
-def _print_plan(plan: Plan, seconds: dict[str, float], total: float, *, every_run: bool, quiet: bool) -> None:
-    from bench.campaign import worker_count
-    from bench.progress import duration
-
-    if quiet:
-        return
-    stream = sys.stdout if every_run else sys.stderr
-    for warning in plan.warnings:
-        print(f"\n*** {warning} ***\n", file=sys.stderr)
-    experiment = plan.experiment
-    lines = [
-        experiment.question,
-        f"matrix   {len(experiment.variants)} variants × {len(experiment.seeds)} seeds, "
-        f"{len(plan.todo)} runs to do",
-        f"device   {plan.device}, {worker_count(plan)} at a time",
-        f"data     {plan.data.name} ({plan.data.source}), {len(plan.data.train_images)} train, "
-        f"{len(plan.data.test_images)} test images, digest {plan.data.digest[:12]}",
-        f"report   {plan.folder / 'report.md'}",
-        f"time     about {duration(total)}" if plan.todo else "time     none: everything is done",
-    ]
-    print("\n".join(lines), file=stream)
-    if every_run:
-        for planned in plan.runs:
-            time = f"{duration(seconds[planned.id]):>7}" if planned.todo else "      –"
-            print(f"{'run ' if planned.todo else 'skip'} {time}  {planned.id}  {planned.why}")
-
-
-def _print_end(campaign: Campaign) -> None:
-    """The end of `bench run`: what became of the runs, and where to look; sets the exit code."""
-    plan = campaign.plan
-    states = [record["status"] for record in campaign.outcomes.values()]
-    for warning in (*plan.warnings, *campaign.faults):
-        print(f"*** {warning} ***", file=sys.stderr)
-    skipped = sum(not planned.todo for planned in plan.runs)
-    told = [f"{states.count(s)} {s}" for s in ("finished", "diverged", "failed") if s in states]
-    print(", ".join([*told, f"{skipped} skipped"] if skipped else told or ["nothing to do"]))
-    print(f"report: {plan.folder / 'report.md'}")
-    print(f"MLflow: {campaign.tracker.links()['experiment']} (start it with: bench ui)")
-    if any(state != "finished" for state in states):
-        raise typer.Exit(1)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,8 @@ BENCH = ROOT / "bench"
 LAYERS = (
     ("__main__",),
     ("cli",),
-    ("campaign",),
+    ("printing",),
+    ("campaign", "generate"),
     ("executor", "plan", "forecast", "progress"),
     ("runner", "report", "doctor", "baselines"),
     ("pictures",),
@@ -29,7 +30,7 @@ LAYERS = (
     ("train",),
     ("fast",),
     ("step", "own", "footing", "latent", "samples"),
-    ("objectives", "optimizers", "metrics", "tracking"),
+    ("objectives", "optimizers", "metrics", "tracking", "saved"),
     ("model",),
     ("data", "pixels", "records"),
     ("resolve",),

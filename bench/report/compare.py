@@ -161,7 +161,9 @@ def _verdict(metric: Metric, d: Difference, sure: bool, family: int) -> str:
         return f"too few seeds: add at least {max(MIN_SEEDS - d.n, 2)}"
     needed = seeds_needed(d.mean, d.sd, LEVEL / family) if d.sd else None
     if needed is None:  # beyond reach, or equal values
-        return "no difference" if not d.mean else f"not to be told apart by {MOST_SEEDS} seeds"
+        return (
+            "equal in every seed" if not (d.mean or d.sd) else f"not to be told apart by {MOST_SEEDS} seeds"
+        )
     return f"too few seeds: add {max(needed - d.n, 1)}"
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from pathlib import Path
 
 from bench.errors import BenchError
-from bench.records import RECORD, WEIGHTS, RunFolder
+from bench.records import RECORD, WEIGHTS
 from bench.tracking.store import connect, database_file, redacted, resolve_uri
 
 MLFLOW_ID = re.compile("[0-9a-f]{32}")
@@ -37,8 +36,6 @@ def fetch(uri: str | None, mlflow_run_id: str, folder: Path) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         for name in (RECORD, WEIGHTS):
             client.download_artifacts(mlflow_run_id, name, str(folder))
-        record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
-        RunFolder(folder).write_record(record)  # with its format, which only the run's folder adds
     except Exception as error:
         why = (redacted(str(error)).strip().splitlines() or [type(error).__name__])[0][:200]
         raise BenchError(
