@@ -31,37 +31,49 @@ class OwnTerms:
     loss_kl: float
 
 
-@torch.no_grad()
 def own_terms(model: VAE, objective: Elbo, images: Tensor, noise: Tensor, batch_size: int) -> OwnTerms:
-    """Own terms of uint8 images [N, D] with one z an image, made of standard normal noise [N, Z].
+    """Own terms of uint8 images [N, D] with one z an image, made of standard normal noise [N, Z]."""
+    means = term_means(model, objective, images, noise, batch_size).tolist()
+    return in_words(means, model, objective, images.shape[-1], batch_size)
+
+
+@torch.no_grad()
+def term_means(model: VAE, objective: Elbo, images: Tensor, noise: Tensor, batch_size: int) -> Tensor:
+    """What `in_words` is told: four averages over uint8 images [N, D], [4], in float64 and on the device.
 
     The model is judged in eval mode and left in the mode it came in. An objective "SSE/(2σ²) + β·KL" implies
     a Gaussian of variance β·σ², normalised and brought to grey levels by −D·ln(scale); a Bernoulli implies
-    itself at β = 1.
+    itself at β = 1. A stacked model judges its R replicas at once: noise [R, N, Z], images [N, D] or
+    [R, N, D], averages [R, 4].
     """
     was_training = model.training
     model.eval()
-    count, pixels = images.shape
-    beta_eff = objective.beta_eff(batch_size, pixels, model.latent)
-    implied = model.likelihood.tempered(beta_eff)
+    count, pixels = images.shape[-2:]
+    implied = model.likelihood.tempered(objective.beta_eff(batch_size, pixels, model.latent))
     jacobian = pixels * math.log(model.target.scale)
-    sums = torch.zeros(4, dtype=torch.float64, device=images.device)
+    sums = torch.zeros(*noise.shape[:-2], 4, dtype=torch.float64, device=images.device)
     for start in range(0, count, CHUNK):
-        grey = images[start : start + CHUNK].float() / 255
+        grey = images[..., start : start + CHUNK, :].float() / 255
         q = model.encode(grey)
-        output, target = model.decode(q.sample(noise[start : start + CHUNK])), model.target(grey)
+        output = model.decode(q.sample(noise[..., start : start + CHUNK, :]))
+        target = model.target(grey)
         terms = (
             model.likelihood.reconstruction_loss(output, target),
             q.charged_kl.sum(-1),
             -implied.log_prob(output, target) + jacobian,
             q.kl().sum(-1),
         )
-        sums += torch.stack([term.double().sum() for term in terms])
+        sums += torch.stack([term.double().sum(-1) for term in terms], -1)
     model.train(was_training)
-    loss_reconstruction, loss_kl, reconstruction, kl = (sums / count).tolist()
+    return sums / count
+
+
+def in_words(means: list[float], model: VAE, objective: Elbo, pixels: int, batch_size: int) -> OwnTerms:
+    """The own terms that `term_means` of one model stand for."""
+    loss_reconstruction, loss_kl, reconstruction, kl = means
     return OwnTerms(
         test_loss=objective.as_written(loss_reconstruction, loss_kl, batch_size, pixels, model.latent),
-        test_loss_nats=loss_reconstruction + beta_eff * loss_kl,
+        test_loss_nats=loss_reconstruction + objective.beta_eff(batch_size, pixels, model.latent) * loss_kl,
         elbo=-(reconstruction + kl),
         reconstruction=reconstruction,
         kl=kl,

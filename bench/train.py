@@ -19,7 +19,7 @@ from bench.fast import FastStep, accepts
 from bench.model.vae import VAE
 from bench.objectives import OBJECTIVES, Elbo
 from bench.optimizers import OPTIMIZERS, SCHEDULES
-from bench.own import own_terms
+from bench.own import OwnTerms, own_terms
 from bench.spec import Run
 from bench.step import ReferenceStep, Step
 
@@ -39,10 +39,13 @@ class Images:
 class Training:
     """What training leaves behind.
 
-    One row of the curves an epoch, the engine, and the last finite weights.
+    One row of the curves an epoch, the engine, and the last finite weights. `replicas` runs were trained as
+    one and share its seconds equally; `note` says why the engine is not a faster one.
     """
 
     engine: str
+    replicas: int = 1
+    note: str | None = None
     curves: list[Row] = field(default_factory=list)
     weights: dict[str, Tensor] = field(default_factory=dict)
 
@@ -88,36 +91,54 @@ def train(run: Run, model: VAE, images: Images, on_epoch: Callable[[Row, VAE], A
         reconstruction, kl = (sums / seen).tolist()  # the epoch's one host sync
         seconds = time.perf_counter() - started
         schedule.step()
-        _check_finite(epoch, "training", reconstruction, kl, training)
+        check_finite(epoch, "training", reconstruction, kl, training)
         # Judge the epoch: test set with the same noise every epoch, validation set where one is held out
-        beta_eff = objective.beta_eff(run.batch_size, images.train.shape[1], run.latent)
         test = own_terms(model, objective, images.test, test_noise, run.batch_size)
-        _check_finite(epoch, "test", test.loss_reconstruction, test.loss_kl, training)
-        row: Row = {
-            "epoch": epoch,
-            "train_loss": objective.as_written(
-                reconstruction, kl, run.batch_size, images.train.shape[1], run.latent
-            ),
-            "train_loss_nats": reconstruction + beta_eff * kl,
-            "test_loss": test.test_loss,
-            "test_loss_nats": test.test_loss_nats,
-            "validation_loss": None,
-            "validation_loss_nats": None,
-            "elbo": test.elbo,
-            "reconstruction": test.reconstruction,
-            "kl": test.kl,
-            "learning_rate": learning_rate,
-            "train_seconds": seconds,
-            "images_per_second": seen / seconds,
-        }
+        check_finite(epoch, "test", test.loss_reconstruction, test.loss_kl, training)
+        held_out = None
         if images.validation is not None:
             noise = evaluation_noise(run.seed, len(images.validation), run.latent, device)
             held_out = own_terms(model, objective, images.validation, noise, run.batch_size)
-            row |= {"validation_loss": held_out.test_loss, "validation_loss_nats": held_out.test_loss_nats}
+        cost = {"learning_rate": learning_rate, "train_seconds": seconds, "images_per_second": seen / seconds}
+        row = curve_row(run, epoch, (reconstruction, kl), test, held_out, images.train.shape[1]) | cost
         training.curves.append(row)
         training.weights = {name: value.detach().clone() for name, value in model.state_dict().items()}
         on_epoch(row, model)
     return training
+
+
+def curve_row(
+    run: Run,
+    epoch: int,
+    means: tuple[float, float],
+    test: OwnTerms,
+    held_out: OwnTerms | None,
+    pixels: int,
+) -> Row:
+    """One row of the curves, less what the epoch cost.
+
+    Of the training loss's two terms averaged over images, and the own terms of test and validation set.
+    """
+    objective = objective_of(run)
+    return {
+        "epoch": epoch,
+        "train_loss": objective.as_written(*means, run.batch_size, pixels, run.latent),
+        "train_loss_nats": means[0] + objective.beta_eff(run.batch_size, pixels, run.latent) * means[1],
+        "test_loss": test.test_loss,
+        "test_loss_nats": test.test_loss_nats,
+        "validation_loss": held_out.test_loss if held_out else None,
+        "validation_loss_nats": held_out.test_loss_nats if held_out else None,
+        "elbo": test.elbo,
+        "reconstruction": test.reconstruction,
+        "kl": test.kl,
+    }
+
+
+def check_finite(epoch: int, where: str, reconstruction: float, kl: float, training: Training) -> None:
+    """Raise DivergedError for a term that is not finite."""
+    for term, value in (("reconstruction", reconstruction), ("kl", kl)):
+        if not math.isfinite(value):
+            raise DivergedError(epoch, f"{where} {term}", training)
 
 
 def make_step(run: Run, model: VAE) -> Step:
@@ -162,9 +183,3 @@ def _one_epoch(run: Run, step: Step, images: Tensor, epoch: int) -> tuple[Tensor
         sums += step(grey, noise)
         seen += len(index)
     return sums, seen
-
-
-def _check_finite(epoch: int, where: str, reconstruction: float, kl: float, training: Training) -> None:
-    for term, value in (("reconstruction", reconstruction), ("kl", kl)):
-        if not math.isfinite(value):
-            raise DivergedError(epoch, f"{where} {term}", training)

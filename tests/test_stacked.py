@@ -1,0 +1,242 @@
+"""The parity certificate: replicas trained as one stacked model are the replicas trained one by one."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from factory import LATENT, a_run, normal, part, random
+from torch import Tensor, nn
+
+from bench.model.likelihoods import LIKELIHOODS
+from bench.model.networks import DECODERS, ENCODERS
+from bench.model.posteriors import POSTERIORS
+from bench.model.vae import VAE
+from bench.objectives import Elbo
+from bench.optimizers import OPTIMIZERS
+from bench.pixels import PIXELS
+from bench.runner import untrained
+from bench.spec import Run
+from bench.stacked import StackedStep, stack, stackable, unstack
+from bench.step import MakeOptimizer, ReferenceStep
+from bench.train import objective_of
+
+R, IMAGES, STEPS = 3, 5, 4
+CONV = {"encoder": "conv-bn", "decoder": "conv-bn"}
+EXACT = 1e-9  # of a float64 tensor's largest element, after several steps
+# A bias in front of a BatchNorm has gradient zero; what rounding leaves of it, Adam divides by as little.
+# It moves such a bias, and the running mean after it, and nothing that the model gives.
+WITHOUT_GRADIENT = 1e-7
+
+
+def optimizer_of(run: Run) -> MakeOptimizer:
+    return lambda parameters: OPTIMIZERS[run.optimizer.name](parameters, **run.optimizer.options)
+
+
+def replicas(run: Run, seeds: range | list[int] = range(R), dtype: torch.dtype = torch.float64) -> list[VAE]:
+    return [untrained(run.model_copy(update={"seed": seed})).to(dtype) for seed in seeds]
+
+
+def batch(step: int, seed: int, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor]:
+    """A batch of grey images and noise; the last of an epoch is smaller."""
+    images = IMAGES if step % STEPS < STEPS - 1 else 2
+    x = random(images, 784, seed=100 * seed + step)
+    return x.to(dtype), normal(images, LATENT, seed=100 * seed + step).to(dtype)
+
+
+def serial(run: Run, models: list[VAE], seeds: list[int], steps: int = STEPS) -> Tensor:
+    """Train each alone; the loss terms' sums [R, steps, 2]."""
+    sums = []
+    for seed, model in zip(seeds, models, strict=True):
+        dtype = next(model.parameters()).dtype
+        step = ReferenceStep(model, objective_of(run), optimizer_of(run), run.precision)
+        sums.append(torch.stack([step(*batch(i, seed, dtype)) for i in range(steps)]))
+    return torch.stack(sums)
+
+
+def together(run: Run, models: list[VAE], seeds: list[int], steps: int = STEPS) -> tuple[VAE, Tensor]:
+    """Train all as one; the stacked model and the loss terms' sums [R, steps, 2]."""
+    stacked = stack(models)
+    dtype = next(stacked.parameters()).dtype
+    step = StackedStep(stacked, objective_of(run), optimizer_of(run), run.precision)
+    sums = []
+    for i in range(steps):
+        pairs = [batch(i, seed, dtype) for seed in seeds]
+        grey, noise = (torch.stack(column) for column in zip(*pairs, strict=True))
+        sums.append(step(grey, noise))
+    return stacked, torch.stack(sums, 1)
+
+
+def check_states(stacked: VAE, models: list[VAE], tolerance: float) -> None:
+    """Every parameter and buffer of every replica, within a share of the largest element of its tensor."""
+    for r, model in enumerate(models):
+        into = copy.deepcopy(model)
+        for value in into.state_dict().values():
+            value.zero_()
+        state = unstack(stacked, r, into)
+        for name, value in model.state_dict().items():
+            scale = max(1.0, float(value.abs().max()))
+            difference = float((state[name] - value).abs().max())
+            assert state[name].shape == value.shape
+            allowed = max(tolerance, WITHOUT_GRADIENT) if name in without_gradient(model) else tolerance
+            assert difference <= allowed * scale, (name, r, difference)
+
+
+def without_gradient(model: nn.Module) -> set[str]:
+    """Names of biases that a BatchNorm takes out again, and of its running means."""
+    trunks = {name: m for name, m in model.named_modules() if isinstance(m, nn.Sequential)}
+    return {
+        f"{name}.{i}.{what}"
+        for name, trunk in trunks.items()
+        for j, m in enumerate(trunk)
+        if isinstance(m, nn.BatchNorm2d)
+        for i, what in ((j - 1, "bias"), (j, "running_mean"))
+    }
+
+
+def certify(**changes: Any) -> None:
+    run = a_run(**changes)
+    models = replicas(run)
+    stacked, sums = together(run, models, list(range(R)))  # stack copies: the serial ones start afresh
+    expected = serial(run, models, list(range(R)))
+    torch.testing.assert_close(sums, expected, rtol=EXACT, atol=EXACT)
+    check_states(stacked, models, EXACT)
+    x, noise = batch(0, 9)
+    with torch.no_grad():  # eval mode: BatchNorm by its running statistics; the same images for all
+        stacked.eval()
+        got = stacked(x, noise.expand(R, -1, -1))
+        for r, model in enumerate(models):
+            alone = model.eval()(x, noise)
+            torch.testing.assert_close(got.reconstruction[r], alone.reconstruction, rtol=EXACT, atol=EXACT)
+            torch.testing.assert_close(got.charged_kl[r], alone.charged_kl, rtol=EXACT, atol=EXACT)
+
+
+@pytest.mark.parametrize("posterior", POSTERIORS)
+@pytest.mark.parametrize("likelihood", LIKELIHOODS)
+def test_every_likelihood_and_posterior(likelihood: str, posterior: str) -> None:
+    certify(likelihood=likelihood, posterior=posterior)
+
+
+@pytest.mark.parametrize("options", [{"form": "probabilities", "eps": 1e-20}])
+def test_bernoulli_of_probabilities(options: dict[str, Any]) -> None:
+    certify(likelihood=part("bernoulli", **options))
+
+
+@pytest.mark.parametrize("encoder", ENCODERS)
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_every_network(encoder: str, decoder: str) -> None:
+    certify(encoder=encoder, decoder=part(decoder, **({"hidden": [9]} if decoder == "mlp" else {})))
+
+
+@pytest.mark.parametrize("activation", ["tanh", "identity"])
+def test_every_activation(activation: str) -> None:
+    certify(encoder=part("mlp", activation=activation))
+
+
+@pytest.mark.parametrize("networks", [{}, CONV], ids=["mlp", "conv-bn"])
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_every_optimizer(optimizer: str, networks: dict[str, str]) -> None:
+    options = {"momentum": 0.9} if optimizer == "sgd" else {}
+    certify(optimizer=part(optimizer, **options), likelihood="gaussian-learned", **networks)
+
+
+@pytest.mark.parametrize("reduction", ["sum", "batchmean", "mean"])
+@pytest.mark.parametrize("kl", ["sum", "mean"])
+def test_every_reduction(reduction: str, kl: str) -> None:
+    certify(objective=part("elbo", beta=0.1, reconstruction=reduction, kl=kl))
+
+
+@pytest.mark.parametrize("pixels", PIXELS)
+def test_every_input_and_target(pixels: str) -> None:
+    certify(input=pixels, target=pixels, likelihood="gaussian")
+
+
+def test_single_precision_within_rounding() -> None:
+    """1e-4 of the loss; weights to 1e-3 (Adam divides tiny gradients by tiny numbers, which magnifies)."""
+    for networks in ({}, CONV):
+        run = a_run(**networks)
+        models = replicas(run, dtype=torch.float32)
+        stacked, sums = together(run, models, [0, 1, 2], steps=8)
+        torch.testing.assert_close(sums, serial(run, models, [0, 1, 2], steps=8), rtol=1e-4, atol=0)
+        if not networks:
+            check_states(stacked, models, 1e-3)
+
+
+def test_bf16_stays_within_its_rounding() -> None:
+    run = a_run(precision="bf16")
+    models = replicas(run, dtype=torch.float32)
+    _, sums = together(run, models, [0, 1, 2])
+    torch.testing.assert_close(sums, serial(run, models, [0, 1, 2]), rtol=2e-2, atol=0)
+
+
+@pytest.mark.parametrize("networks", [{}, CONV], ids=["mlp", "conv-bn"])
+def test_a_replica_is_the_same_in_any_company(networks: dict[str, str]) -> None:
+    run = a_run(**networks)
+    results = {}
+    for seeds in ([2], [0, 2], [2, 1, 0, 3]):
+        stacked, sums = together(run, replicas(run, seeds), seeds)
+        place = seeds.index(2)
+        [into] = replicas(run, [2])
+        results[len(seeds)] = (sums[place], unstack(stacked, place, into))
+    for sums, state in results.values():
+        torch.testing.assert_close(sums, results[1][0], rtol=EXACT, atol=EXACT)
+        for name, value in state.items():
+            torch.testing.assert_close(value, results[1][1][name], rtol=EXACT, atol=EXACT)
+
+
+@pytest.mark.parametrize("networks", [{}, CONV], ids=["mlp", "conv-bn"])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+def test_nan_stays_in_its_own_slices(networks: dict[str, str], dtype: torch.dtype) -> None:
+    run = a_run(**networks)
+    results = []
+    for spoil in (False, True):
+        models = replicas(run, dtype=dtype)
+        if spoil:
+            with torch.no_grad():
+                next(models[1].encoder.parameters()).fill_(torch.nan)
+        stacked, sums = together(run, models, [0, 1, 2])
+        results.append((stacked.state_dict(), sums))
+    (clean, clean_sums), (spoilt, spoilt_sums) = results
+    assert not spoilt_sums[1].isfinite().any()
+    for r in (0, 2):
+        assert torch.equal(clean_sums[r], spoilt_sums[r])
+        assert all(torch.equal(clean[name][r], spoilt[name][r]) for name in clean)
+
+
+def test_names_and_shapes_are_a_replicas_with_the_axis_in_front() -> None:
+    for changes in ({}, CONV, {"encoder": "linear"}):
+        run = a_run(**changes)
+        models = replicas(run)
+        state = stack(models).state_dict()
+        assert {n: v.shape for n, v in state.items()} == {
+            n: (R, *v.shape) for n, v in models[0].state_dict().items()
+        }
+
+
+def test_what_is_not_known_is_not_stacked() -> None:
+    class Odd(nn.Linear):
+        """Whose forward nobody has stacked."""
+
+    [model] = replicas(a_run(), [0])
+    assert stackable(model)
+    model.decoder.output = Odd(9, 784)  # type: ignore[assignment]
+    assert not stackable(model)
+    with pytest.raises(TypeError, match="Odd has no stacked form"):
+        stack([model])
+
+
+def test_the_loss_is_the_sum_of_the_replicas_losses() -> None:
+    run = a_run()
+    models = replicas(run)
+    stacked = stack(models)
+    grey, noise = batch(0, 0)
+    terms = stacked(grey, noise.expand(R, -1, -1))
+    objective = Elbo(beta=0.3)
+    total = torch.func.vmap(objective.loss, in_dims=(0, 0, None, None))(
+        terms.reconstruction, terms.charged_kl, 784, LATENT
+    ).sum()
+    alone = [m(grey, noise) for m in models]
+    expected = sum(objective.loss(t.reconstruction, t.charged_kl, 784, LATENT) for t in alone)
+    torch.testing.assert_close(total, expected)
