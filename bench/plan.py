@@ -24,6 +24,7 @@ from bench.records import Record, write_json_atomic
 from bench.spec import Experiment, Run, load
 from bench.tracking import redacted
 
+STAND_IN_SEEDS = 3  # of a stand-in data set's numbers no more are wanted: minutes, yet with intervals
 DONE = ("finished", "diverged")  # a diverged run is a result: the same seed diverges again
 
 
@@ -99,7 +100,8 @@ def make_plan(request: Request, *, download: bool = True) -> Plan:
     _check_writable(request.reports)
     data, warnings = _data(experiment, request, download=download)
     if data.name != experiment.dataset:
-        experiment = experiment.with_overrides(dataset=data.name)
+        seeds = request.seeds or experiment.seeds[:STAND_IN_SEEDS]
+        experiment = experiment.with_overrides(dataset=data.name, seeds=seeds)
     folder = _folder(request, declared, data.name)
     found = records.find(folder)
     runs = []
@@ -155,8 +157,8 @@ def _data(experiment: Experiment, request: Request, *, download: bool) -> tuple[
             raise
         stand_in = load_data(experiment.offline_fallback, request.data_dir)
         warning = (
-            f"{experiment.dataset} can't be had, so {stand_in.name} stands in for it: "
-            f"these numbers say nothing about {experiment.dataset}. {error}"
+            f"{experiment.dataset} can't be had, so {stand_in.name} stands in for it with at most "
+            f"{STAND_IN_SEEDS} seeds: these numbers say nothing about {experiment.dataset}. {error}"
         )
         return stand_in, (warning,)
 

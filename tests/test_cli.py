@@ -1,0 +1,262 @@
+"""The command line as people use it: real processes on a tiny experiment, exit codes, one-line errors."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+
+CACHE = tempfile.TemporaryDirectory(prefix="bench-tests-")
+TIMES = {"train_seconds", "images_per_second", "peak_memory_mb"}
+SPEC = """
+question: Does a tiny experiment run from end to end?
+dataset: digits
+seeds: 2
+evaluation: {importance_samples: 3}
+defaults: {epochs: 2, batch_size: 256}
+architectures:
+  small: {encoder: {name: mlp, hidden: [16]}, decoder: {name: mlp, hidden: [16]}, latent: 2}
+matrix:
+  architecture: [small]
+  likelihood: [bernoulli, gaussian]
+"""
+
+
+def bench(*words: str | Path, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run bench as a user does, with a cache of its own."""
+    return subprocess.run(
+        [sys.executable, "-m", "bench", *map(str, words)],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+        env=clean(cwd) | environment,
+    )
+
+
+def clean(cwd: Path) -> dict[str, str]:
+    kept = {k: v for k, v in os.environ.items() if k not in ("BENCH_DATA_DIR", "MLFLOW_TRACKING_URI")}
+    return kept | {"XDG_CACHE_HOME": CACHE.name}  # one classifier of digits for all the processes below
+
+
+def files(folder: Path) -> set[str]:
+    return {p.relative_to(folder).as_posix() for p in folder.rglob("*")}
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
+    """A finished run of the tiny experiment, and what it printed."""
+    folder = tmp_path_factory.mktemp("done")
+    (folder / "tiny.yaml").write_text(SPEC)
+    return folder, bench("run", "tiny.yaml", "--workers", "2", cwd=folder)
+
+
+def test_a_matrix_runs_to_its_report(done: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+    folder, result = done
+    assert result.returncode == 0, result.stderr
+    assert "4 finished" in result.stdout
+    assert "Traceback" not in result.stderr
+    report = (folder / "reports/tiny/report.md").read_text()
+    assert "Covers 4 of 4 runs" in report
+    with (folder / "reports/tiny/results.csv").open() as lines:
+        rows = list(csv.DictReader(lines))
+    assert sorted((r["variant"], r["seed"]) for r in rows) == [
+        (variant, seed) for variant in ("small-bernoulli", "small-gaussian") for seed in ("0", "1")
+    ]
+    linked = re.findall(r"\]\(([^)#]+)\)", report)
+    assert linked
+    assert not [
+        link for link in linked if "://" not in link and not (folder / "reports/tiny" / link).exists()
+    ]
+
+
+def test_every_run_is_in_mlflow_with_curves_and_pictures(
+    done: tuple[Path, subprocess.CompletedProcess[str]],
+) -> None:
+    folder, _ = done
+    os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{folder}/mlflow.db")
+    (experiment,) = [e for e in client.search_experiments() if e.name != "Default"]
+    assert "digits" in experiment.name
+    runs = [r for r in client.search_runs([experiment.experiment_id]) if "variant" in r.data.tags]
+    assert len(runs) == 4
+    for run in runs:
+        assert run.info.status == "FINISHED"
+        history = client.get_metric_history(run.info.run_id, "test/elbo")
+        assert [point.step for point in history] == [1, 2]
+        pictures = [f.path for f in client.list_artifacts(run.info.run_id, "images")]
+        assert any("samples" in p for p in pictures)
+        assert any("reconstructions" in p for p in pictures)
+        assert "weights.safetensors" in [f.path for f in client.list_artifacts(run.info.run_id)]
+
+
+def test_seeds_are_paired_and_records_hold_the_contract(
+    done: tuple[Path, subprocess.CompletedProcess[str]],
+) -> None:
+    folder, _ = done
+    records = [json.loads(p.read_text()) for p in folder.glob("reports/tiny/records/*/record.json")]
+    assert len(records) == 4
+    for record in records:
+        assert record["status"] == "finished"
+        assert [row["epoch"] for row in record["curves"]] == [1, 2]
+        assert record["data"]["name"] == "digits"
+        assert record["environment"]["threads"] == 1
+        assert {"commit", "dirty"} <= set(record["git"]) or record["git"] == {}
+        assert f"--only '{record['variant']}'" in record["command"]
+
+
+def test_finished_runs_are_skipped_and_the_same_seed_gives_the_same_bits(
+    done: tuple[Path, subprocess.CompletedProcess[str]],
+) -> None:
+    folder, _ = done
+    again = bench("run", "tiny.yaml", cwd=folder)
+    assert again.returncode == 0
+    assert "4 skipped" in again.stdout
+    path = next(folder.glob("reports/tiny/records/small-bernoulli-s1-*/record.json"))
+    before = json.loads(path.read_text())
+    fresh = bench("run", "tiny.yaml", "--fresh", "--only", "small-bernoulli", "--seeds", "1,", cwd=folder)
+    assert fresh.returncode == 0, fresh.stderr
+    after = json.loads(path.read_text())
+    assert after["artifacts"]["weights.safetensors"] == before["artifacts"]["weights.safetensors"]
+    exact = set(before["metrics"]) - TIMES
+    assert {n: after["metrics"][n] for n in exact} == {n: before["metrics"][n] for n in exact}
+
+
+def test_a_plan_creates_nothing(done: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+    folder, _ = done
+    before = files(folder)
+    result = bench("plan", "tiny.yaml", "--seeds", "3", "--reports", "elsewhere/deep", cwd=folder)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.count("never run") == 6
+    changed = bench("plan", "tiny.yaml", "--seeds", "3", cwd=folder)
+    assert changed.stdout.count("skip") == 4
+    assert files(folder) == before
+
+
+def test_a_report_is_rebuilt_from_records_alone(done: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+    folder, _ = done
+    report = folder / "reports/tiny/report.md"
+    before = report.read_bytes()
+    report.unlink()
+    assert bench("report", "reports/tiny", cwd=folder).returncode == 0
+    assert report.read_bytes() == before
+
+
+BAD = {
+    "unknown variant": ("run", "tiny.yaml", "--only", "smell-*"),
+    "missing file": ("run", "none.yaml"),
+    "directory": ("run", "."),
+    "binary junk": ("run", "junk.yaml"),
+    "empty file": ("run", "empty.yaml"),
+    "misspelt key": ("run", "misspelt.yaml"),
+    "negative beta": ("run", "beta.yaml"),
+    "latent 0": ("run", "latent.yaml"),
+    "epochs 0": ("run", "tiny.yaml", "--epochs", "0"),
+    "no such device": ("run", "tiny.yaml", "--device", "cuda:7"),
+    "not a device": ("run", "tiny.yaml", "--device", "tpu"),
+    "unwritable reports": ("run", "tiny.yaml", "--reports", "tiny.yaml/inside"),
+    "no data folder": ("run", "tiny.yaml", "--data-dir", "nowhere"),
+    "unknown dataset": ("run", "tiny.yaml", "--dataset", "minst"),
+    "bad seeds": ("run", "tiny.yaml", "--seeds", "zero"),
+    "no seeds": ("run", "tiny.yaml", "--seeds", "0"),
+    "truncated IDX": ("run", "tiny.yaml", "--dataset", "mnist", "--data-dir", "data"),
+    "no server": ("run", "tiny.yaml", "--tracking-uri", "http://127.0.0.1:9"),
+    "report of nothing": ("report", "nowhere"),
+    "unknown kind of part": ("parts", "encodr"),
+}
+
+
+@pytest.mark.parametrize("words", BAD.values(), ids=BAD.keys())
+def test_bad_input_is_one_line_exit_2_and_leaves_nothing(words: tuple[str, ...], tmp_path: Path) -> None:
+    (tmp_path / "tiny.yaml").write_text(SPEC)
+    (tmp_path / "junk.yaml").write_bytes(bytes(range(256)))
+    (tmp_path / "empty.yaml").touch()
+    (tmp_path / "misspelt.yaml").write_text(SPEC.replace("epochs", "epoks"))
+    (tmp_path / "beta.yaml").write_text(SPEC.replace("epochs: 2", "objective: {beta: -1}"))
+    (tmp_path / "latent.yaml").write_text(SPEC.replace("latent: 2", "latent: 0"))
+    raw = tmp_path / "data/MNIST/raw"
+    raw.mkdir(parents=True)
+    for name in ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1"):
+        (raw / f"{name}-ubyte").write_bytes(b"\x00\x00\x08\x03\x00\x00")
+    before = files(tmp_path)
+    result = bench(*words, cwd=tmp_path)
+    assert result.returncode == 2, result.stdout + result.stderr
+    lines = [line for line in result.stderr.splitlines() if line.startswith("bench: ")]
+    assert len(lines) == 1, result.stderr
+    assert "Traceback" not in result.stderr
+    assert files(tmp_path) == before
+
+
+def test_help_and_yaml_errors_need_no_torch(tmp_path: Path) -> None:
+    code = (
+        "import sys; from bench.cli import main\n"
+        "sys.argv = ['bench', *sys.argv[1:]]\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "print(sorted({'torch', 'mlflow', 'sklearn', 'matplotlib', 'pandas'} & set(sys.modules)))"
+    )
+    (tmp_path / "bad.yaml").write_text("question: 1\nvariants: {}\n")
+    for words in (["--help"], ["run", "bad.yaml"], ["parts"]):
+        result = subprocess.run(
+            [sys.executable, "-c", code, *words], cwd=tmp_path, capture_output=True, text=True, check=True
+        )
+        assert result.stdout.splitlines()[-1] == "[]"
+
+
+def test_every_command_has_a_sentence_and_an_example(tmp_path: Path) -> None:
+    top = bench("--help", cwd=tmp_path).stdout
+    commands = re.findall(r"^  ([a-z]+)  ", top.partition("Commands:")[2], re.M)
+    assert {"run", "plan", "report", "parts", "ui", "doctor"} <= set(commands)
+    for command in commands:
+        text = bench(command, "--help", cwd=tmp_path).stdout
+        assert f"Example: bench {command}" in text
+
+
+def test_a_diverged_run_is_reported_and_exits_1(tmp_path: Path) -> None:
+    (tmp_path / "tiny.yaml").write_text(
+        SPEC.replace("epochs: 2,", "epochs: 3, optimizer: {name: sgd, lr: 1.0e+6},")
+    )
+    result = bench("run", "tiny.yaml", "--seeds", "1", "--workers", "1", cwd=tmp_path)
+    assert result.returncode == 1, result.stdout + result.stderr
+    assert "2 diverged" in result.stdout
+    report = (tmp_path / "reports/tiny/report.md").read_text()
+    assert "non-finite" in report
+    assert "nan" not in report.lower().replace("non-finite", "").split()
+
+
+def test_ctrl_c_keeps_what_is_finished_and_exits_130(tmp_path: Path) -> None:
+    (tmp_path / "tiny.yaml").write_text(SPEC.replace("epochs: 2", "epochs: 5000"))
+    process = subprocess.Popen(
+        [sys.executable, "-m", "bench", "run", "tiny.yaml", "--workers", "1"],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=clean(tmp_path),
+    )
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and not list(tmp_path.glob("reports/tiny/records/*/pictures/*.png")):
+        time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert "goes on with the rest" in errors
+    states = [
+        json.loads(p.read_text())["status"] for p in tmp_path.glob("reports/tiny/records/*/record.json")
+    ]
+    assert states
+    assert set(states) == {"interrupted"}
+    plan = bench("plan", "tiny.yaml", cwd=tmp_path)
+    assert "interrupted before" in plan.stdout
