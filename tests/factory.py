@@ -72,7 +72,7 @@ def a_vae(
     target_pixels: Pixels | None = None,
     pixels: int = PIXELS,
     latent: int = LATENT,
-    hidden: tuple[int, int] = (11, 7),
+    hidden: tuple[int, ...] = (11, 7),
     seed: int = 0,
 ) -> VAE:
     """A small fully connected VAE of any number of pixels, on torch's default dtype."""

@@ -1,0 +1,191 @@
+"""Sample metrics on sets whose answer is known, and the classifier's cache."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from factory import a_dataset, random
+from scipy.linalg import sqrtm
+
+from bench import samples
+from bench.data import Dataset
+from bench.device import initialised
+from bench.samples import FeatureNet, Reference, classifier, frechet_distance, yardstick
+
+Array = np.ndarray
+
+
+def points(*values: float) -> Array:
+    """Features on a line."""
+    return np.stack([np.array(values), np.zeros(len(values))], 1)
+
+
+def gaussians(count: int, features: int, seed: int) -> Array:
+    """Features with a full covariance and a mean of their own."""
+    rng = np.random.default_rng(seed)
+    mixing = rng.standard_normal((features, features))
+    return rng.standard_normal((count, features)) @ mixing + rng.standard_normal(features)
+
+
+def exactly(covariance: Array, mean: Array, count: int = 50) -> Array:
+    """Features whose sample mean and covariance are those given, not merely nearly."""
+    raw = np.random.default_rng(0).standard_normal((count, len(mean)))
+    raw -= raw.mean(0)
+    whitened = raw @ np.linalg.inv(np.linalg.cholesky(np.cov(raw, rowvar=False))).T
+    return np.asarray(whitened @ np.linalg.cholesky(covariance).T + mean)
+
+
+def test_frechet_distance_of_diagonal_gaussians() -> None:
+    """‖Δμ‖² + Σ (σ_a − σ_b)²."""
+    sigma_a, sigma_b = np.array([1.0, 2.0, 0.5, 3.0, 0.1]), np.array([2.0, 2.0, 1.5, 0.2, 0.1])
+    mean = np.array([0.0, 1.0, -2.0, 0.5, 3.0])
+    a, b = exactly(np.diag(sigma_a**2), mean), exactly(np.diag(sigma_b**2), mean + 0.5, 71)
+    assert frechet_distance(a, b) == pytest.approx(5 * 0.25 + ((sigma_a - sigma_b) ** 2).sum())
+
+
+def test_frechet_distance_with_full_covariances_by_a_matrix_square_root() -> None:
+    a, b = gaussians(91, 7, 1), gaussians(53, 7, 2)
+    cov_a, cov_b = np.cov(a, rowvar=False), np.cov(b, rowvar=False)
+    root = np.real(sqrtm(cov_a @ cov_b))
+    expected = ((a.mean(0) - b.mean(0)) ** 2).sum() + np.trace(cov_a + cov_b - 2 * root)
+    assert frechet_distance(a, b) == pytest.approx(expected)
+    assert frechet_distance(b, a) == pytest.approx(expected)
+    assert frechet_distance(a, a) == pytest.approx(0, abs=1e-6)
+
+
+def test_frechet_distance_where_a_covariance_is_singular() -> None:
+    """Samples that are all alike, and features that no image excites."""
+    a = gaussians(91, 7, 1)
+    same = np.repeat(a[:1], 20, axis=0)
+    expected = ((a.mean(0) - a[0]) ** 2).sum() + np.trace(np.cov(a, rowvar=False))
+    assert frechet_distance(a, same) == pytest.approx(expected)
+    dead = a.copy()
+    dead[:, :3] = 0
+    assert np.isfinite(frechet_distance(dead, a))
+
+
+def test_precision_recall_and_coverage_by_hand() -> None:
+    """Seven points 0 to 6: radii to the third neighbour 3 2 2 2 2 2 3, to the fifth 5 4 3 3 3 4 5."""
+    reference = Reference.of(points(0, 1, 2, 3, 4, 5, 6))
+    assert reference.radius_3.tolist() == pytest.approx([3, 2, 2, 2, 2, 2, 3])
+    assert reference.radius_5.tolist() == pytest.approx([5, 4, 3, 3, 3, 4, 5])
+    # −2.5 and 8.5 lie in the spheres of the ends, −3.5 and 9.5 in none
+    scores = reference.score(points(-3.5, -2.5, 8.5, 9.5))
+    assert scores.precision == 0.5
+    # Their own third neighbours: 13, 12, 12 and 13 away, which reaches everything
+    assert scores.recall == 1
+    # To the nearest sample from 0: 2.5 (radius 5), 1: 3.5 (4), but 2: 4.5 (3), 3: 5.5 (3); and so at the top
+    assert scores.coverage == pytest.approx(4 / 7)
+
+
+def test_samples_from_the_data_and_samples_from_elsewhere() -> None:
+    real = gaussians(60, 3, 1)
+    reference = Reference.of(real)
+    same = reference.score(real)
+    assert (same.precision, same.recall, same.coverage) == (1, 1, 1)
+    away = reference.score(real + 1000)
+    assert (away.precision, away.recall, away.coverage) == (0, 0, 0)
+    assert away.frechet_distance == pytest.approx(3 * 1000**2, rel=1e-6)
+
+
+def test_a_collapsed_sampler_is_precise_and_covers_nothing() -> None:
+    """One good image again and again."""
+    real = gaussians(60, 3, 1)
+    scores = Reference.of(real).score(np.repeat(real[:1] + 1e-9, 50, axis=0))
+    assert scores.precision == 1
+    assert scores.recall <= 1 / 60
+    assert scores.coverage < 0.5
+
+
+def test_half_of_the_modes_gives_half_of_the_recall_and_coverage() -> None:
+    left, right = gaussians(40, 3, 1), gaussians(40, 3, 2) + 500
+    scores = Reference.of(np.concatenate([left, right])).score(left)
+    assert scores.precision == 1
+    assert scores.recall == scores.coverage == 0.5
+
+
+def test_neighbours_by_brute_force(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(samples, "NEIGHBOURHOOD", 37)
+    all_real, all_fake = gaussians(60, 3, 1), 0.7 * gaussians(45, 3, 1)
+    scores = Reference.of(all_real).score(all_fake)
+    real, fake = all_real[:37], all_fake[:37]
+
+    def radius(x: Array, others: Array, k: int) -> float:
+        return float(sorted(np.linalg.norm(others - x, axis=1))[k])  # the nearest is itself
+
+    def inside(x: Array, centres: Array, k: int) -> bool:
+        return any(np.linalg.norm(x - c) <= radius(c, centres, k) for c in centres)
+
+    assert scores.precision == pytest.approx(np.mean([inside(x, real, 3) for x in fake]))
+    assert scores.recall == pytest.approx(np.mean([inside(x, fake, 3) for x in real]))
+    covered = [min(np.linalg.norm(fake - x, axis=1)) <= radius(x, real, 5) for x in real]
+    assert scores.coverage == pytest.approx(np.mean(covered))
+
+
+# The classifier
+
+
+@pytest.fixture
+def trainings(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The data sets that a classifier was trained for, by a training of no steps."""
+    seen: list[str] = []
+
+    def untrained(data: Dataset) -> FeatureNet:
+        seen.append(data.digest)
+        with initialised(0):
+            return FeatureNet()
+
+    monkeypatch.setattr(samples, "_train", untrained)
+    return seen
+
+
+def test_the_classifier_is_trained_once_for_each_data_set(tmp_path: Path, trainings: list[str]) -> None:
+    data, other = a_dataset(), a_dataset(seed=5)
+    first, accuracy, digest = classifier(data, tmp_path)
+    again, same_accuracy, same_digest = classifier(data, tmp_path)
+    assert trainings == [data.digest]
+    assert (accuracy, digest) == (same_accuracy, same_digest)
+    assert torch.equal(first.head.weight, again.head.weight)
+    assert not first.training
+    classifier(other, tmp_path)
+    assert trainings == [data.digest, other.digest]
+    assert len(list(tmp_path.iterdir())) == 2  # and no half-written file
+
+
+@pytest.mark.parametrize("damage", ["cut short", "rubbish", "another design"])
+def test_a_damaged_cache_is_trained_anew(tmp_path: Path, trainings: list[str], damage: str) -> None:
+    data = a_dataset()
+    digest = classifier(data, tmp_path)[2]
+    (path,) = tmp_path.iterdir()
+    if damage == "another design":
+        samples.save_file({"head.weight": torch.zeros(3)}, path)
+    else:
+        path.write_bytes(path.read_bytes()[:1000] if damage == "cut short" else b"\xff" * 99)
+    assert classifier(data, tmp_path)[2] == digest
+    assert len(trainings) == 2
+    assert classifier(data, tmp_path)[2] == digest
+    assert len(trainings) == 2
+
+
+def test_training_learns_the_classes() -> None:
+    data = a_dataset()
+    net = samples._train(data, batch=10)
+    assert net.accuracy(data.test_images.flatten(1), data.test_labels) > 0.95
+    features = net.features(random(11, 784))
+    assert features.shape == (11, samples.FEATURES)
+    assert features.dtype == np.float64
+
+
+def test_the_floor_is_below_the_ceiling() -> None:
+    """Training images are nearer to test images than samples of the pixel-mean model are."""
+    data = a_dataset()
+    with initialised(0):
+        net = FeatureNet().eval()
+    reference = Reference.of(net.features(data.test_images.flatten(1).float() / 255))
+    found = yardstick(data, net, reference)
+    assert set(found) == {"floor", "ceiling"}
+    assert found["floor"].frechet_distance < found["ceiling"].frechet_distance
+    assert found["floor"].coverage > found["ceiling"].coverage

@@ -1,0 +1,159 @@
+"""A linear VAE with one variance is probabilistic PCA: its best ELBO is a log-likelihood in closed form.
+
+Tipping & Bishop 1999 (eqs. 7 and 8 the optimum, eq. 6 the posterior); Lucas et al. 2019 (the ELBO's optimum
+is the same). scikit-learn's `PCA.score` is the log-likelihood of images; `ppca_bits` that of images plus
+uniform noise over a grey level's cell.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from factory import a_run, a_vae, normal, part
+from sklearn.decomposition import PCA
+from torch import Tensor
+
+from bench.baselines import ppca_bits
+from bench.evaluate import encode
+from bench.footing import Footing, LogPx, calibrate, footing, log_px
+from bench.model.likelihoods import Gaussian, LearnedGaussian, Likelihood
+from bench.model.vae import VAE
+from bench.objectives import Elbo
+from bench.own import own_terms
+from bench.pixels import Normalised
+from bench.train import Images, train
+
+COUNT, PIXELS, LATENT, HIDDEN = 701, 13, 3, (11,)
+
+STD = 0.1  # of pixels, near enough: it brings the encoder's input to unit size
+
+# Points z = μ ± √Z·σ·e_i, whose mean is the exact expectation of a polynomial of degree 3 or less
+SIGMA_POINTS = torch.cat([torch.eye(LATENT), -torch.eye(LATENT)]).unsqueeze(1) * math.sqrt(LATENT)
+
+
+def images() -> Tensor:
+    """Bytes of linear-Gaussian images, all inside (0, 255)."""
+    loading = 0.065 * normal(LATENT, PIXELS, seed=1) * torch.tensor([[1.0], [0.7], [0.5]])
+    grey = 0.5 + normal(COUNT, LATENT, seed=2) @ loading + 0.035 * normal(COUNT, PIXELS, seed=3)
+    return (grey.clamp(0, 1) * 255).round().to(torch.uint8)
+
+
+DATA = images()
+GREY = DATA.numpy() / 255
+PCA_ = PCA(n_components=LATENT).fit(GREY)
+FULL = PCA().fit(GREY)
+LOG_LIKELIHOOD = float(PCA_.score(GREY))
+
+
+def linear_vae(likelihood: Likelihood) -> VAE:
+    """Without non-linearity anywhere."""
+    return a_vae(
+        likelihood=likelihood,
+        activation="identity",
+        pixels=PIXELS,
+        latent=LATENT,
+        hidden=HIDDEN,
+        input_pixels=Normalised(mean=0.5, std=STD),
+    )
+
+
+@torch.no_grad()
+def at_the_optimum(likelihood: Likelihood) -> VAE:
+    """W = U(Λ − σ²)^½; q(z|x) = N(M⁻¹Wᵀ(x − μ), σ²M⁻¹) with M = WᵀW + σ²I = Λ."""
+    model = linear_vae(likelihood)
+    for p in (*model.encoder.parameters(), *model.decoder.parameters()):
+        p.zero_()
+    values, noise = PCA_.explained_variance_, PCA_.noise_variance_
+    w = PCA_.components_.T * np.sqrt(values - noise)  # [D, Z]
+    inverse = torch.tensor(w.T / values[:, None], dtype=torch.float32)  # [Z, D]
+    first = model.encoder.trunk[0]
+    first.weight[:LATENT] = STD * inverse
+    first.bias[:LATENT] = inverse @ torch.tensor(0.5 - PCA_.mean_, dtype=torch.float32)
+    model.encoder.mean.weight[:, :LATENT] = torch.eye(LATENT)
+    model.encoder.second.bias.copy_(torch.tensor(np.log(noise / values)))
+    model.decoder.trunk[0].weight[:LATENT] = torch.eye(LATENT)
+    model.decoder.output.weight[:, :LATENT] = torch.tensor(w, dtype=torch.float32)
+    model.decoder.output.bias.copy_(torch.tensor(PCA_.mean_))
+    return model
+
+
+def exact_elbo(model: VAE, objective: Elbo) -> float:
+    """The ELBO in own terms without Monte Carlo error: squared error is a quadratic of z."""
+    noises = SIGMA_POINTS.expand(-1, COUNT, -1)
+    return float(np.mean([own_terms(model, objective, DATA, noise, COUNT).elbo for noise in noises]))
+
+
+def on_the_footing(model: VAE, k: int = 50) -> tuple[Footing, LogPx]:
+    """Both bounds, calibrated on the images themselves, as scikit-learn is fitted to them."""
+    calibration = calibrate(model, DATA, normal(COUNT, LATENT, seed=4))
+    q = encode(model, DATA)
+    bound = footing(model, q, DATA, SIGMA_POINTS.expand(-1, COUNT, -1), calibration)
+    generator = torch.Generator().manual_seed(0)
+    return bound, log_px(model, q, DATA, k, calibration, generator, DATA > 127)
+
+
+def test_both_libraries_agree_on_probabilistic_pca() -> None:
+    """The grey level's cell adds little here, and brings a density to bits per dimension."""
+    bits = -LOG_LIKELIHOOD / (PIXELS * math.log(2)) + math.log2(255)
+    assert ppca_bits(FULL, GREY, LATENT) == pytest.approx(bits, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("likelihood", "beta"),
+    [
+        (LearnedGaussian(variance=PCA_.noise_variance_, mean="linear"), 1.0),
+        (Gaussian(variance=PCA_.noise_variance_, mean="linear"), 1.0),
+        # squared error plus β·KL with β = 2σ² is the same model
+        (Gaussian(variance=0.5, mean="linear"), 2 * PCA_.noise_variance_),
+    ],
+    ids=["learned", "fixed", "squared error"],
+)
+def test_the_elbo_at_the_optimum_is_the_log_likelihood(likelihood: Likelihood, beta: float) -> None:
+    model = at_the_optimum(likelihood)
+    assert exact_elbo(model, Elbo(beta=beta)) == pytest.approx(LOG_LIKELIHOOD, rel=1e-4)
+
+
+def test_the_footing_at_the_optimum_is_probabilistic_pcas_code_length() -> None:
+    bits = ppca_bits(FULL, GREY, LATENT)
+    bound, weighted = on_the_footing(at_the_optimum(Gaussian(variance=0.5, mean="linear")))
+    assert bound.elbo_gaussian == pytest.approx(bits, abs=2e-3)
+    assert weighted.gaussian == pytest.approx(bits, abs=2e-3)  # the weights are constant: nothing to gain
+    assert weighted.error_gaussian < 1e-3
+
+
+def test_a_wrong_posterior_costs_the_elbo_but_hardly_the_weighted_bound() -> None:
+    model = at_the_optimum(Gaussian(variance=0.5, mean="linear"))
+    with torch.no_grad():
+        model.encoder.second.bias += 2 * math.log(1.5)
+    bits = ppca_bits(FULL, GREY, LATENT)
+    bound, weighted = on_the_footing(model, k=500)
+    # Per latent ½(1.5² − 1) − ln 1.5 nats too much, with the decoder's own σ²
+    elbo = exact_elbo(model, Elbo(beta=2 * PCA_.noise_variance_))
+    loss = LATENT * (0.5 * (1.5**2 - 1) - math.log(1.5))
+    assert LOG_LIKELIHOOD - elbo == pytest.approx(loss, rel=2e-3)
+    assert bound.elbo_gaussian > bits + 0.03
+    assert weighted.gaussian < bits + 0.02 < bound.elbo_gaussian
+    assert weighted.gaussian > bits - 4 * weighted.error_gaussian
+
+
+def test_training_approaches_the_log_likelihood_from_below() -> None:
+    run = a_run(
+        latent=LATENT,
+        likelihood=part("gaussian-learned", mean="linear"),
+        optimizer=part("adam", lr=0.01),
+        schedule=part("step", every=40, gamma=0.2),
+        batch_size=51,
+        epochs=80,
+    )
+    model = linear_vae(LearnedGaussian(variance=0.001, mean="linear"))
+    untrained = exact_elbo(model, Elbo())
+    train(run, model, Images(DATA, DATA[:7]), lambda row, model: None)
+    elbo, bits = exact_elbo(model, Elbo()), ppca_bits(FULL, GREY, LATENT)
+    assert untrained < 0.5 * LOG_LIKELIHOOD
+    assert 0.99 * LOG_LIKELIHOOD < elbo < LOG_LIKELIHOOD + 1e-3
+    bound, weighted = on_the_footing(model)
+    assert bits - 1e-3 < bound.elbo_gaussian < 1.01 * bits
+    assert bits - 4 * weighted.error_gaussian < weighted.gaussian < bound.elbo_gaussian + 1e-3
