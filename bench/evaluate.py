@@ -160,8 +160,9 @@ class Measured:
     @cached_property
     def cost(self) -> Cost:
         """What training cost."""
-        images = len(self.training.curves) * len(self.images.train)
-        seconds = self.training.seconds
+        curves, seconds = self.training.curves, self.training.seconds
+        # Not epochs times images: `drop_last` leaves some out
+        images = sum(float(r["images_per_second"] or 0) * float(r["train_seconds"] or 0) for r in curves)
         return Cost(
             parameters=parameter_count(self.model),
             train_seconds=seconds,
