@@ -1,0 +1,241 @@
+"""Comparisons are paired by seed, corrected for what they show, and silent where nothing may be compared."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+import synthetic
+from scipy import stats
+from synthetic import Settings, settings
+
+from bench import cli
+from bench.errors import BenchError
+from bench.printing import aligned, comparison_lines
+from bench.report.compare import Comparison, Row, compare
+
+NOISE = (0.0, 0.02, -0.01, 0.03, -0.02)
+
+
+def measured(levels: Mapping[str, Mapping[str, float]]) -> synthetic.Measure:
+    """A measure with given levels and the same noise in every variant, more in each next one."""
+    names = list(levels)
+
+    def measure(name: str, _: Settings, seed: int) -> dict[str, float]:
+        scale = 1 + 0.1 * names.index(name)
+        return {metric: value + scale * NOISE[seed] for metric, value in levels[name].items()}
+
+    return measure
+
+
+def write(folder: Path, levels: Mapping[str, Mapping[str, float]], variants=None, **more) -> Path:
+    variants = variants or {name: settings() for name in levels}
+    return synthetic.write(folder, variants, measure=measured(levels), **more)
+
+
+def pair(folder: Path, *arguments, **more) -> Comparison:
+    """The comparison of the variants a and b of one report."""
+    (only,) = compare("a", "b", write(folder, *arguments, **more))
+    return only
+
+
+def rows(comparison: Comparison) -> dict[str, Row]:
+    return {row.metric.name: row for row in comparison.rows}
+
+
+def test_the_difference_is_paired_and_its_interval_students(tmp_path: Path) -> None:
+    report = synthetic.write(tmp_path, dict(list(synthetic.matrix().items())[:2]))
+    (found,) = compare(*list(synthetic.matrix())[:2], report)
+    d = rows(found)["mse"].difference
+    a, b = (list(v.values("mse").values()) for v in (found.a, found.b))
+    test = stats.ttest_rel(a, b)
+    interval = test.confidence_interval(0.95)
+    assert d is not None
+    assert d.n == 5
+    assert d.mean == pytest.approx(
+        test.statistic * (interval.high - interval.low) / 2 / stats.t.ppf(0.975, 4)
+    )
+    assert d.half_width == pytest.approx((interval.high - interval.low) / 2)
+    assert d.p == pytest.approx(test.pvalue)
+
+
+def test_better_follows_the_direction_of_the_metric(tmp_path: Path) -> None:
+    levels = {"a": {"elbo_bernoulli": -90.0, "mse": 9.0}, "b": {"elbo_bernoulli": -99.0, "mse": 8.0}}
+    found = rows(pair(tmp_path, levels))
+    assert found["elbo_bernoulli"].verdict == "A is better"
+    assert found["mse"].verdict == "B is better"
+
+
+def test_holm_covers_every_metric_that_is_judged(tmp_path: Path) -> None:
+    """A difference of p = 0.03 is one alone, and none beside another that is not."""
+    spread, n = 0.1 * stats.tstd(NOISE), len(NOISE)
+    edge = float(stats.t.ppf(1 - 0.03 / 2, n - 1)) * spread / math.sqrt(n)
+    shift = edge + 0.1 * float(stats.tmean(NOISE))  # the pairs differ by this, less a tenth of the noise
+    alone = {"a": {"mse": shift}, "b": {"mse": 0.0}}
+    assert rows(pair(tmp_path / "1", alone))["mse"].verdict == "B is better"
+    beside = {"a": {"mse": shift, "coverage": 0.0}, "b": {"mse": 0.0, "coverage": 0.0}}
+    assert rows(pair(tmp_path / "2", beside))["mse"].verdict.startswith("too few seeds: add ")
+
+
+def test_descriptions_have_a_difference_and_no_verdict(tmp_path: Path) -> None:
+    found = rows(pair(tmp_path, {"a": {"kl": 20.0, "parameters": 9.0}, "b": {"kl": 10.0, "parameters": 5.0}}))
+    for row in found.values():
+        assert row.difference is not None
+        assert not row.judged
+        assert row.verdict == ""
+
+
+@pytest.mark.parametrize(("seeds", "missing"), [((0,), 2), ((0, 1), 2)])
+def test_below_three_seeds_nothing_is_judged(seeds: tuple[int, ...], missing: int, tmp_path: Path) -> None:
+    levels = {"a": {"mse": 9.0}, "b": {"mse": 1.0}}
+    found = rows(pair(tmp_path, levels, seeds=seeds))
+    assert found["mse"].verdict == f"too few seeds: add at least {missing}"
+
+
+def test_equal_values_are_called_equal(tmp_path: Path) -> None:
+    report = write(tmp_path, {"a": {"mse": 1.0}})
+    (found,) = compare(str(report), str(report), tmp_path)
+    assert rows(found)["mse"].verdict == "equal in every seed"
+    assert found.changes == ()
+
+
+def test_own_terms_stay_inside_one_likelihood_class(tmp_path: Path) -> None:
+    levels = {name: {"elbo": -90.0, "kl": 9.0, "mse": 1.0, "precision": 0.5} for name in ("a", "b")}
+    alike = pair(tmp_path / "1", levels)
+    assert {"elbo", "kl"} <= rows(alike).keys()
+    unlike = pair(tmp_path / "2", levels, {"a": settings(), "b": settings(likelihood="gaussian")})
+    assert rows(unlike).keys() == {"mse", "precision"}
+    (why,) = unlike.notes
+    assert "Bernoulli, grey target and Gaussian, grey target" in why
+
+
+def test_a_loss_as_written_needs_the_same_objective(tmp_path: Path) -> None:
+    levels = {name: {"test_loss": 1.0, "test_loss_nats": 1.0} for name in ("a", "b")}
+    assert "test_loss" in rows(pair(tmp_path / "1", levels))
+    found = pair(tmp_path / "2", levels, {"a": settings(), "b": settings(beta=0.5)})
+    assert rows(found).keys() == {"test_loss_nats"}
+    assert found.changes == ("objective.beta: 1 → 0.5",)
+
+
+def test_a_variant_that_lost_seeds_is_not_ranked(tmp_path: Path) -> None:
+    levels = {"a": {"mse": 9.0}, "b": {"mse": 1.0}}
+    found = pair(tmp_path, levels, status={("b", 4): "diverged"})
+    row = rows(found)["mse"]
+    assert row.verdict == "not ranked: B lost 1 of 5 seeds"
+    assert row.difference is not None
+    assert row.difference.n == 4
+    assert any("finished seed 4" in note for note in found.notes)
+
+
+def test_a_collapsed_variant_is_no_contest_for_latents(tmp_path: Path) -> None:
+    common = {"linear_probe_accuracy": 0.9, "mse": 1.0}
+    found = rows(pair(tmp_path, {"a": {**common, "kl": 20.0}, "b": {**common, "kl": -1.0}}))
+    assert found["linear_probe_accuracy"].verdict == "not ranked: B collapsed in 5"
+    assert found["mse"].judged
+
+
+def test_times_of_different_machines_are_left_out(tmp_path: Path) -> None:
+    levels = {"a": {"train_seconds": 9.0, "parameters": 3.0}}
+    here, there = write(tmp_path / "here", levels), write(tmp_path / "there", levels)
+    for file in there.glob("records/*/record.json"):
+        file.write_text(file.read_text().replace("Example CPU", "Another CPU"))
+    (found,) = compare(str(here), str(there), tmp_path)
+    assert rows(found).keys() == {"parameters"}
+    assert any("different machines" in note for note in found.notes)
+
+
+def test_reports_are_compared_in_what_both_have(tmp_path: Path) -> None:
+    level = {"mse": 1.0}
+    here = write(tmp_path / "here", {"a": level, "b": level, "c": level})
+    there = write(tmp_path / "there", {"c": {"mse": 2.0}, "a": level}, seeds=(0, 1, 2))
+    found = compare(str(here), str(there), tmp_path)
+    assert [(c.a.name, c.b.name) for c in found] == [("a", "a"), ("c", "c")]
+    assert rows(found[1])["mse"].verdict == "A is better"
+    difference = rows(found[1])["mse"].difference
+    assert difference is not None
+    assert difference.n == 3
+
+
+def test_without_a_shared_seed_nothing_is_paired(tmp_path: Path) -> None:
+    here = write(tmp_path / "here", {"a": {"mse": 1.0}}, seeds=(0, 1))
+    there = write(tmp_path / "there", {"a": {"mse": 1.0}}, seeds=(2, 3))
+    (found,) = compare(str(here), str(there), tmp_path)
+    assert rows(found)["mse"].difference is None
+    assert any("share no finished seed" in note for note in found.notes)
+    assert any("–" in line for line in comparison_lines([found]))
+
+
+def test_other_data_is_refused(tmp_path: Path) -> None:
+    here, there = (write(tmp_path / name, {"a": {"mse": 1.0}}) for name in ("here", "there"))
+    for file in there.glob("records/*/record.json"):
+        file.write_text(file.read_text().replace("0f1e2d3c", "ffffffff"))
+    with pytest.raises(BenchError, match="different data"):
+        compare(str(here), str(there), tmp_path)
+
+
+def test_a_table_is_aligned() -> None:
+    assert list(aligned([["", "A", "B", ""], ["head"], ["x", "1", "22", "why"]])) == [
+        "   A   B", "head", "x  1  22  why",
+    ]  # fmt: skip
+
+
+# The command
+
+
+def command(monkeypatch: pytest.MonkeyPatch, *words: str | Path) -> int:
+    monkeypatch.setattr(sys, "argv", ["bench", *map(str, words)])
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    return int(end.value.code or 0)
+
+
+@pytest.fixture
+def report(tmp_path: Path) -> Path:
+    return write(tmp_path / "report", {"a": {"mse": 1.0}, "b": {"mse": 2.0}, "lost": {"mse": 3.0}},
+                 status={("lost", seed): "failed" for seed in range(5)})  # fmt: skip
+
+
+def test_the_command_prints_a_table(
+    report: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command(monkeypatch, "compare", "a", "b", "--report", report) == 0
+    told = capsys.readouterr()
+    assert "A  a, 5/5 finished" in told.out
+    assert any(
+        line.startswith("  MSE ↓ (per pixel)") and "A is better" in line for line in told.out.splitlines()
+    )
+    assert "Holm's correction for the 1 that" in told.out
+    assert told.err == ""
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("a", "bb"), "did you mean 'b'"),
+        (("a", "lost"), "lost has no finished run"),
+        (("report", "a"), "not two reports' folders"),
+        (("a", "report"), "not two reports' folders"),
+        (("a", "no/such/folder"), "not two reports' folders"),
+        (("report", "other"), "share no variant"),
+        (("a", "b", "--report", "nowhere"), "does not exist"),
+        (("a",), "Missing argument 'b'; see bench compare --help"),
+    ],
+)
+def test_bad_input_is_one_line(
+    words: tuple[str, ...],
+    told: str,
+    report: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(report.parent)
+    write(Path("other"), {"z": {"mse": 1.0}})
+    where = () if "--report" in words else ("--report", "report")
+    assert command(monkeypatch, "compare", *words, *where) == 2
+    out, error = capsys.readouterr()
+    assert out == ""
+    assert told in error
+    assert error.count("\n") == 1

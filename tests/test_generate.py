@@ -1,0 +1,454 @@
+"""A model comes back as it was saved, and what is drawn with it follows from the request alone."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import factory
+import numpy as np
+import pytest
+import torch
+from factory import a_dataset, a_run
+from PIL import Image
+from safetensors.torch import save_file
+
+from bench import cli, data, pictures
+from bench.data import Dataset
+from bench.errors import BenchError
+from bench.evaluate import encode
+from bench.generate import STEPS, Source, Wish, find, generate, read_image
+from bench.model.likelihoods import LIKELIHOODS
+from bench.model.networks import DECODERS, ENCODERS
+from bench.model.posteriors import POSTERIORS
+from bench.model.vae import VAE, build
+from bench.pixels import PIXELS
+from bench.records import RunFolder
+from bench.saved import load_model
+from bench.spec import Run
+
+pytestmark = [
+    # Third parties' own deprecations, raised while MLflow loads and builds its tables.
+    pytest.mark.filterwarnings("ignore::DeprecationWarning:mlflow"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning:pydantic"),
+    pytest.mark.filterwarnings("ignore:.*loader strategy is deprecated"),
+]
+
+TINY = a_dataset()
+TILE = 56  # screen pixels of an image of 28
+
+
+@pytest.fixture(autouse=True)
+def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The data set `tiny`, as every run of the factory names it."""
+
+    def load(data_dir: Path | None, download: bool) -> Dataset:
+        return TINY
+
+    monkeypatch.setitem(data.DATASETS, "tiny", load)
+
+
+def model_of(run: Run, seed: int) -> VAE:
+    with torch.random.fork_rng():
+        torch.manual_seed(1000 + seed)  # not what the run's own seed would build
+        return build(run)
+
+
+def leave(reports: Path, run: Run, experiment: str = "one", status: str = "finished", **more: Any) -> Path:
+    """A run's folder as bench leaves it, its experiment.json brought up to date."""
+    run_id = run.identity(TINY.digest)
+    folder = RunFolder(reports / experiment / "records" / run_id)
+    folder.path.mkdir(parents=True)
+    if status != "failed":
+        weights = model_of(run, run.seed).state_dict()
+        save_file({name: value.contiguous() for name, value in weights.items()}, folder.weights)
+    folder.write_record(
+        {
+            "id": run_id, "variant": run.variant, "seed": run.seed, "status": status,
+            "reason": None if status == "finished" else "it went wrong",
+            "run": run.model_dump(mode="json"), "data": {"name": "tiny", "digest": TINY.digest},
+            "metrics": {"elbo": -100.0}, "curves": [], "artifacts": folder.artifacts(), **more,
+        }
+    )  # fmt: skip
+    file = reports / experiment / "experiment.json"
+    known = json.loads(file.read_text()) if file.exists() else {"variants": {}, "planned": {}}
+    known["variants"][run.variant] = {}
+    known["planned"][run_id] = {"variant": run.variant, "seed": run.seed}
+    file.write_text(json.dumps(known))
+    return folder.path
+
+
+@pytest.fixture
+def reports(tmp_path: Path) -> Path:
+    """Two experiments: `one` has the variants small and flat (latent 2), `two` has flat alone."""
+    made = tmp_path / "reports"
+    leave(made, a_run(), status="diverged")
+    leave(made, a_run(seed=2))
+    leave(made, a_run(seed=1))
+    leave(made, a_run(variant="flat", latent=2))
+    leave(made, a_run(variant="flat", latent=2, epochs=3), "two")
+    return made
+
+
+def drawn(what: str, reports: Path, out: Path, experiment: str | None = None, **wish: Any) -> bytes:
+    return generate(what, Wish(**wish), Source(reports, experiment), out, force=True).read_bytes()
+
+
+def tiles(picture: Path) -> np.ndarray[Any, Any]:
+    """The images of a grid [rows, columns, 28, 28], undoing the enlargement."""
+    with Image.open(picture) as file:
+        pixels = np.asarray(file)[::2, ::2]
+    rows, columns = pixels.shape[0] // 28, pixels.shape[1] // 28
+    return pixels.reshape(rows, 28, columns, 28).swapaxes(1, 2)
+
+
+# Loading
+
+ALL_PARTS = [
+    (kind, name)
+    for kind, registry in {
+        "encoder": ENCODERS, "decoder": DECODERS, "posterior": POSTERIORS, "likelihood": LIKELIHOODS,
+        "input": PIXELS, "target": PIXELS,
+    }.items()
+    for name in registry
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("kind", "name"), ALL_PARTS)
+def test_every_part_comes_back_as_it_was_saved(kind: str, name: str, tmp_path: Path) -> None:
+    run = a_run(
+        **{kind: factory.part(name, **({"hidden": [9]} if (kind, name) == ("decoder", "mlp") else {}))}
+    )
+    loaded = load_model(leave(tmp_path, run))
+    assert not loaded.training
+    kept = model_of(run, run.seed).state_dict()
+    assert loaded.state_dict().keys() == kept.keys()
+    assert all(torch.equal(value, kept[key]) for key, value in loaded.state_dict().items())
+
+
+def test_loading_leaves_the_random_numbers_alone(tmp_path: Path) -> None:
+    folder = leave(tmp_path, a_run())
+    before = torch.get_rng_state()
+    load_model(str(folder))
+    load_model(folder / "record.json")
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def spoil_weights(folder: Path, tensors: Mapping[str, torch.Tensor]) -> None:
+    """Other weights, with the record saying that they are the right ones."""
+    save_file(dict(tensors), folder / "weights.safetensors")
+    record = json.loads((folder / "record.json").read_text())
+    record["artifacts"] = RunFolder(folder).artifacts()
+    (folder / "record.json").write_text(json.dumps(record))
+
+
+def edit(folder: Path, **parts: Any) -> None:
+    """A record whose run says something else."""
+    file = folder / "record.json"
+    record = json.loads(file.read_text())
+    file.write_text(json.dumps(record | {"run": record["run"] | parts}))
+
+
+def flip(file: Path) -> None:
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+
+
+SPOILT: dict[str, Callable[[Path], object]] = {
+    "no record": lambda f: (f / "record.json").unlink(),
+    "truncated record": lambda f: (f / "record.json").write_bytes((f / "record.json").read_bytes()[:99]),
+    "foreign record": lambda f: (f / "record.json").write_text('{"id": "x"}'),
+    "a run of another version": lambda f: edit(f, latent="three"),
+    "unknown part": lambda f: edit(f, encoder={"name": "transformer", "options": {}}),
+    "unknown option": lambda f: edit(f, encoder={"name": "mlp", "options": {"hidden": [9], "depth": 7}}),
+    "no weights": lambda f: (f / "weights.safetensors").unlink(),
+    "truncated weights": lambda f: os.truncate(f / "weights.safetensors", 999),
+    "one bit": lambda f: flip(f / "weights.safetensors"),
+    "other tensors": lambda f: spoil_weights(f, {"a": torch.zeros(1)}),
+    "other sizes": lambda f: spoil_weights(f, build(a_run(latent=5)).state_dict()),
+}
+
+
+@pytest.mark.parametrize("how", SPOILT)
+def test_what_is_not_the_run_is_refused_in_one_line(how: str, tmp_path: Path) -> None:
+    folder = leave(tmp_path, a_run())
+    SPOILT[how](folder)
+    with pytest.raises(BenchError, match=r"; |give") as told:
+        load_model(folder)
+    assert "\n" not in str(told.value)
+
+
+def test_a_run_without_weights_says_why(tmp_path: Path) -> None:
+    with pytest.raises(BenchError, match=r"kept no weights \(failed: it went wrong"):
+        load_model(leave(tmp_path, a_run(), status="failed"))
+
+
+# Finding
+
+
+def seed_of(what: str, reports: Path, experiment: str | None = None) -> tuple[str, int]:
+    run = find(what, Source(reports, experiment), reports).run
+    return run.variant, run.seed
+
+
+def test_a_run_is_found_by_folder_id_and_variant(reports: Path) -> None:
+    run_id = a_run(seed=2).identity(TINY.digest)
+    folder = reports / "one/records" / run_id
+    for what in (str(folder), str(folder / "record.json"), run_id):
+        assert seed_of(what, reports) == ("small", 2)
+    assert seed_of("small", reports) == ("small", 1)  # seed 0 diverged: the smallest that finished
+
+
+def test_a_diverged_run_is_drawn_when_named_itself(reports: Path, tmp_path: Path) -> None:
+    assert drawn(a_run().identity(TINY.digest), reports, tmp_path / "a.png", n=1)
+
+
+def test_a_variant_of_two_experiments_needs_one(reports: Path) -> None:
+    with pytest.raises(BenchError, match=r"flat is in one, two; say which with --experiment"):
+        seed_of("flat", reports)
+    assert find("flat", Source(reports, "two"), reports).run.epochs == 3
+
+
+@pytest.mark.parametrize(
+    ("what", "experiment", "told"),
+    [
+        ("smal", None, "did you mean 'small'"),
+        ("a" * 500, None, "no run's folder"),
+        ("", None, "no run's folder"),
+        ("..", None, "no run's folder"),
+        ("none/of/it", None, r"holds no record\.json"),
+        ("small", "on", "did you mean 'one'"),
+        ("small", "two", "known: flat"),
+    ],
+)
+def test_what_is_not_found_says_what_is(what: str, experiment: str | None, told: str, reports: Path) -> None:
+    with pytest.raises(BenchError, match=told):
+        seed_of(what, reports, experiment)
+
+
+def test_a_variant_without_a_finished_run_is_told(reports: Path) -> None:
+    leave(reports, a_run(variant="lost"), status="diverged")
+    with pytest.raises(BenchError, match="lost has no finished run in one"):
+        seed_of("lost", reports)
+
+
+def test_no_reports_is_told(tmp_path: Path) -> None:
+    with pytest.raises(BenchError, match="holds no experiment"):
+        seed_of("small", tmp_path / "nothing")
+
+
+# Drawing
+
+
+@pytest.mark.parametrize("kind", ["samples", "reconstructions", "interpolations", "manifold"])
+def test_the_same_seed_gives_the_same_bytes(kind: str, reports: Path, tmp_path: Path) -> None:
+    n = {"manifold": 16, "interpolations": 20}.get(kind, 13)
+    first, again, other = (
+        drawn("flat", reports, tmp_path / f"{i}.png", "one", kind=kind, n=n, seed=seed)
+        for i, seed in enumerate((7, 7, 8))
+    )
+    assert first == again
+    assert (first != other) is (kind != "manifold")  # which has nothing random in it
+
+
+def test_samples_are_those_of_the_report(reports: Path, tmp_path: Path) -> None:
+    picture = tmp_path / "a.png"
+    drawn("small", reports, picture, seed=4)
+    model = load_model(reports / "one/records" / a_run(seed=1).identity(TINY.digest))
+    with Image.open(picture) as file:
+        assert np.array_equal(np.asarray(file), np.asarray(pictures.samples(model, 4)))
+
+
+@pytest.mark.parametrize(("n", "shape"), [(1, (1, 10)), (30, (3, 10)), (101, (10, 11)), (400, (20, 20))])
+def test_a_grid_has_ten_columns_until_it_is_large(
+    n: int, shape: tuple[int, int], reports: Path, tmp_path: Path
+) -> None:
+    drawn("small", reports, tmp_path / "a.png", n=n)
+    assert tiles(tmp_path / "a.png").shape[:2] == shape
+
+
+def test_odd_rows_are_test_images_in_order_of_their_digit(reports: Path, tmp_path: Path) -> None:
+    drawn("small", reports, tmp_path / "a.png", kind="reconstructions", n=25)
+    rows = tiles(tmp_path / "a.png")
+    assert rows.shape[:2] == (6, 10)  # three rows of originals, each over its reconstructions
+    originals = rows[::2].reshape(-1, 28, 28)[:25]
+    known = {
+        image.numpy().tobytes(): int(y) for image, y in zip(TINY.test_images, TINY.test_labels, strict=True)
+    }
+    digits = [known[np.ascontiguousarray(image).tobytes()] for image in originals]
+    assert digits == sorted(digits)
+    assert len({image.tobytes() for image in map(np.ascontiguousarray, originals)}) == 25
+    assert not rows[4:, 5:].any()
+
+
+def test_interpolations_run_from_mean_to_mean(reports: Path, tmp_path: Path) -> None:
+    files = []
+    for i in range(3):
+        files.append(tmp_path / f"{i}-given.png")
+        Image.fromarray(TINY.test_images[i].numpy()).save(files[-1])
+    drawn("small", reports, tmp_path / "a.png", kind="interpolations", images=tuple(files))
+    rows = tiles(tmp_path / "a.png")
+    assert rows.shape[:2] == (2, STEPS)  # from the first to the second, from the second to the third
+    model = load_model(reports / "one/records" / a_run(seed=1).identity(TINY.digest))
+    with torch.no_grad():
+        means = encode(model, TINY.test_images[:3].flatten(1)).mean
+        made = (model.grey_mean(model.decode(means)) * 255).round().view(3, 28, 28).numpy()
+    for shown, wanted in zip(
+        (rows[0, 0], rows[0, -1], rows[1, 0], rows[1, -1]), made[[0, 1, 1, 2]], strict=True
+    ):
+        assert np.abs(shown.astype(float) - wanted).max() <= 1
+    assert np.array_equal(rows[0, -1], rows[1, 0])
+
+
+def test_data_of_another_digest_is_refused(reports: Path) -> None:
+    leave(reports, a_run(variant="old"), data={"name": "tiny", "digest": "0" * 32})
+    with pytest.raises(BenchError, match="not what the run was measured on"):
+        drawn("old", reports, reports / "a.png", kind="reconstructions")
+
+
+# Images given
+
+GREY = (torch.arange(784) % 251).to(torch.uint8).view(28, 28).numpy()
+
+
+def test_a_grey_picture_of_the_right_size_is_read_as_it_is(tmp_path: Path) -> None:
+    Image.fromarray(GREY).save(tmp_path / "a.png")
+    assert np.array_equal(read_image(tmp_path / "a.png").view(28, 28).numpy(), GREY)
+
+
+def test_sixteen_bits_become_eight(tmp_path: Path) -> None:
+    Image.fromarray(GREY.astype(np.uint16) * 257).save(tmp_path / "a.png")
+    assert np.array_equal(read_image(tmp_path / "a.png").view(28, 28).numpy(), GREY)
+
+
+def test_what_is_clear_is_black_and_what_is_narrow_is_padded(tmp_path: Path) -> None:
+    pixels = np.full((56, 28, 4), 255, np.uint8)
+    pixels[28:, :, 3] = 0
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    read = read_image(tmp_path / "a.png").view(28, 28)
+    assert (read[:13, 8:20] == 255).all()
+    assert not read[15:].any()
+    assert not read[:, :7].any()
+
+
+def test_a_jpeg_in_colour_is_read(tmp_path: Path) -> None:
+    Image.new("RGB", (280, 280), (255, 255, 255)).save(tmp_path / "a.jpg")
+    assert (read_image(tmp_path / "a.jpg") > 250).all()
+
+
+def test_other_files_are_refused_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "text.png").write_text("not a picture")
+    (tmp_path / "empty.png").touch()
+    Image.fromarray(GREY).save(tmp_path / "whole.png")
+    (tmp_path / "cut.png").write_bytes((tmp_path / "whole.png").read_bytes()[:60])
+    Image.fromarray(GREY).save(tmp_path / "a.bmp")
+    for name in ("text.png", "empty.png", "cut.png", "a.bmp", "absent.png", "."):
+        with pytest.raises(BenchError, match=r"^--from-images .*; give a PNG or JPEG file$"):
+            read_image(tmp_path / name)
+
+
+# MLflow
+
+
+def test_a_run_of_a_store_is_drawn_as_from_its_folder(reports: Path, tmp_path: Path) -> None:
+    from bench.tracking import Tracker
+
+    uri = f"sqlite:///{tmp_path}/store.db"
+    run = a_run(seed=2)
+    folder = reports / "one/records" / run.identity(TINY.digest)
+    tracker = Tracker(uri, "one", reports=reports / "one")
+    mlflow_id = tracker.deliver(RunFolder(folder).read() or {}, folder)
+    here = drawn(str(folder), reports, tmp_path / "a.png", n=5)
+    source = Source(reports=tmp_path / "none", tracking_uri=uri)
+    there = generate(mlflow_id, Wish(n=5), source, tmp_path / "b.png").read_bytes()
+    assert here == there
+
+    with pytest.raises(BenchError, match="holds no run ffff"):
+        generate("f" * 32, Wish(), source, tmp_path / "c.png")
+    lost = a_run(seed=3)
+    folder = leave(reports, lost, status="failed")
+    failed = tracker.deliver(RunFolder(folder).read() or {}, folder)
+    with pytest.raises(BenchError, match="to give"):
+        generate(failed, Wish(), source, tmp_path / "c.png")
+
+
+def test_a_store_that_is_not_there_is_not_made(tmp_path: Path) -> None:
+    with pytest.raises(BenchError, match="there is no MLflow store"):
+        generate("f" * 32, Wish(), Source(tmp_path, None, f"sqlite:///{tmp_path}/store.db"))
+    assert not list(tmp_path.iterdir())
+
+
+# The command
+
+
+def command(monkeypatch: pytest.MonkeyPatch, *words: str | Path) -> int:
+    monkeypatch.setattr(sys, "argv", ["bench", *map(str, words)])
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    return int(end.value.code or 0)
+
+
+def test_the_command_writes_a_png_once(
+    reports: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert command(monkeypatch, "generate", "small", "--n", "3") == 0
+    assert capsys.readouterr().out == "small-samples.png\n"
+    before = Path("small-samples.png").read_bytes()
+    assert command(monkeypatch, "generate", "small", "--n", "4") == 2
+    assert "exists; give another --out, or --force" in capsys.readouterr().err
+    assert Path("small-samples.png").read_bytes() == before
+    assert command(monkeypatch, "generate", "small", "--n", "40", "--force") == 0
+    assert Path("small-samples.png").read_bytes() != before
+    assert command(monkeypatch, "generate", "small", "--out", "deep/in/a.PNG") == 0
+    assert Path("deep/in/a.PNG").is_file()
+
+
+BAD = {
+    "kind": ("small", "--kind", "sample"),
+    "no images": ("small", "--n", "0"),
+    "too many images": ("small", "--n", "10001"),
+    "not a number": ("small", "--n", "ten"),
+    "seed": ("small", "--seed", "-1"),
+    "not a PNG": ("small", "--out", "a.jpg"),
+    "a folder": ("small", "--out", "folder.png"),
+    "a folder by force": ("small", "--out", "folder.png", "--force"),
+    "unwritable": ("small", "--out", "plain/a.png"),
+    "no square": ("flat", "--experiment", "one", "--kind", "manifold", "--n", "10"),
+    "manifold of three latents": ("small", "--kind", "manifold"),
+    "interpolation": ("small", "--kind", "interpolations", "--n", "15"),
+    "more than there are": ("small", "--kind", "reconstructions", "--n", "71"),
+    "images for samples": ("small", "--from-images", "plain"),
+    "one image to interpolate": ("small", "--kind", "interpolations", "--from-images", "plain"),
+    "no image": ("small", "--kind", "reconstructions", "--from-images", "plain"),
+    "two experiments": ("flat",),
+    "unknown": ("nothing",),
+    "nothing": (),
+    "unknown option": ("small", "--colour"),
+    "too many words": ("small", "flat"),
+}
+
+
+@pytest.mark.parametrize("words", BAD.values(), ids=BAD.keys())
+def test_bad_input_is_one_line_and_writes_nothing(
+    words: tuple[str, ...],
+    reports: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "folder.png").mkdir()
+    (tmp_path / "plain").write_text("not a folder, not a picture")
+    monkeypatch.chdir(tmp_path)
+    before = set(tmp_path.rglob("*"))
+    assert command(monkeypatch, "generate", *words) == 2
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert told.err.startswith("bench: ")
+    assert told.err.count("\n") == 1
+    assert set(tmp_path.rglob("*")) == before
