@@ -6,6 +6,7 @@ Whatever happens to it becomes a record, never the end of the matrix.
 from __future__ import annotations
 
 import shutil
+import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,13 +15,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor
 
-from bench import pictures
+from bench import pictures, plots
 from bench.data import Dataset, split
 from bench.device import describe, initialised, reset_peak_memory
 from bench.evaluate import Labels, Measured
+from bench.model.posteriors import Q
 from bench.model.vae import VAE, build, likelihood_class
 from bench.records import Record, RunFolder
 from bench.samples import FeatureNet, Reference
@@ -41,6 +44,7 @@ class Job:
     run: Run
     folder: Path
     about: dict[str, Any]  # experiment, axes, git, command: copied into the record
+    full: bool = False  # draw what takes seconds too: t-SNE
 
 
 @dataclass(frozen=True)
@@ -67,7 +71,7 @@ def execute(job: Job, shop: Workshop, emit: Emit) -> Record:
         "started": _now(),
     }
     try:
-        record |= _train_and_measure(job.run, shop, folder, emit)
+        record |= _train_and_measure(job, shop, folder, emit)
     except DivergedError as error:
         _save_weights(error.training.weights, folder)
         record |= {
@@ -104,36 +108,34 @@ def untrained(run: Run) -> VAE:
         return build(run)
 
 
-def _train_and_measure(run: Run, shop: Workshop, folder: RunFolder, emit: Emit) -> dict[str, Any]:
+def _train_and_measure(job: Job, shop: Workshop, folder: RunFolder, emit: Emit) -> dict[str, Any]:
     reset_peak_memory(shop.device)
+    run = job.run
     images, labels = divide(run, shop.data, shop.device)
     model = untrained(run).to(shop.device)
-    shown = pictures.epochs_shown(run.epochs)
+    album = _Album(job, images.test, labels.test, folder, emit)
 
     def on_epoch(row: Row, model: VAE) -> None:
         emit("epoch", dict(row))
-        epoch = int(row["epoch"] or 0)
-        if epoch in shown:
-            _draw(model, run, images.test, labels.test, epoch, folder, emit)
+        album.epoch(model, int(row["epoch"] or 0))
 
     training = train(run, model, images, on_epoch)
     _save_weights(training.weights, folder)
-    if run.latent == 2:
-        path = pictures.save(pictures.manifold(model), folder.pictures / "manifold.png")
-        emit("image", {"path": str(path), "key": "manifold", "step": run.epochs})
     emit("evaluate", {})
     measured = Measured(run, model, training, images, labels, shop.net, shop.reference)
+    metrics = measured.metrics()
+    album.close(model, measured.q)
     return {
         "status": "finished",
         "reason": None,
         "beta_eff": objective_of(run).beta_eff(run.batch_size, images.train.shape[1], run.latent),
         "likelihood_class": likelihood_class(model),
-        "metrics": measured.metrics(),
+        "metrics": metrics,
         "monte_carlo_error": measured.monte_carlo_error(),
         "kl_per_unit": measured.kl_per_unit(),
         "calibration": vars(measured.calibration),
         "curves": training.curves,
-        "evaluation_seconds": measured.seconds,
+        "evaluation_seconds": measured.seconds | {"pictures": album.seconds},
         "environment": describe(shop.device) | {"precision": run.precision, "engine": training.engine},
         "data": {
             "name": shop.data.name,
@@ -145,16 +147,50 @@ def _train_and_measure(run: Run, shop: Workshop, folder: RunFolder, emit: Emit) 
     }
 
 
-def _draw(
-    model: VAE, run: Run, test: Tensor, labels: Tensor, epoch: int, folder: RunFolder, emit: Emit
-) -> None:
-    drawn = {
-        "samples": pictures.samples(model, run.seed),
-        "reconstructions": pictures.reconstructions(model, test, labels, run.seed),
-    }
-    for key, image in drawn.items():
-        path = pictures.save(image, folder.pictures / f"{key}-epoch-{epoch:03d}.png")
-        emit("image", {"path": str(path), "key": key, "step": epoch})
+class _Album:
+    """The pictures of one run, drawn as it goes on, and the seconds they took."""
+
+    def __init__(self, job: Job, test: Tensor, labels: Tensor, folder: RunFolder, emit: Emit) -> None:
+        self.run = job.run
+        self.full = job.full
+        self.test = test
+        self.labels = labels
+        self.folder = folder
+        self.emit = emit
+        self.shown = pictures.epochs_shown(job.run.epochs)
+        self.samples: dict[int, Image.Image] = {}
+        self.seconds = 0.0
+
+    def epoch(self, model: VAE, epoch: int) -> None:
+        """What the model makes of noise and of test images by now."""
+        if epoch not in self.shown:
+            return
+        started = time.perf_counter()
+        self.samples[epoch] = pictures.samples(model, self.run.seed)
+        reconstructions = pictures.reconstructions(model, self.test, self.labels, self.run.seed)
+        for key, image in {"samples": self.samples[epoch], "reconstructions": reconstructions}.items():
+            self._keep(key, image, f"{key}-epoch-{epoch:03d}.png", epoch)
+        self.seconds += time.perf_counter() - started
+
+    def close(self, model: VAE, q: Q) -> None:
+        """What is drawn once, of the trained model and its posteriors of the test images."""
+        started = time.perf_counter()
+        drawn = {
+            "interpolations": pictures.interpolations(model, self.test, self.labels),
+            "latent": plots.latent(q.mean, self.labels),
+            "tsne": plots.tsne(q.mean, self.labels) if self.full else None,
+            "kl": plots.kl(q),
+            "manifold": pictures.manifold(model) if self.run.latent == 2 else None,
+        }
+        for key, image in drawn.items():
+            if image is not None:
+                self._keep(key, image, f"{key}.png", self.run.epochs)
+        pictures.progress(self.samples, self.folder.pictures / "progress.gif")
+        self.seconds += time.perf_counter() - started
+
+    def _keep(self, key: str, image: Image.Image, file: str, epoch: int) -> None:
+        path = pictures.save(image, self.folder.pictures / file)
+        self.emit("image", {"path": str(path), "key": key, "step": epoch})
 
 
 def _save_weights(weights: dict[str, Tensor], folder: RunFolder) -> None:

@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 
 from bench.errors import BenchError
-from bench.report import export, gallery, markdown
+from bench.report import contact, export, gallery, markdown
 from bench.report.results import Results, load
 
 __all__ = ["write_report"]
@@ -33,7 +33,7 @@ def write_report(folder: Path, figures: bool = True) -> Path:
         _replace(folder / "summary.csv", export.summary_csv(results))
         report = folder / "report.md"
         _replace(report, markdown.render(results, captions, pictures).encode())
-        for path in (folder / gallery.COPIES).glob("*.png"):  # pictures no longer shown
+        for path in (folder / gallery.COPIES).glob("*.*"):  # pictures no longer shown
             if path.relative_to(folder).as_posix() not in copies:
                 path.unlink(missing_ok=True)
     except OSError as error:
@@ -48,10 +48,11 @@ def _write_figures(folder: Path, results: Results, *, draw: bool) -> dict[str, s
     from bench.report import figures  # matplotlib, only where it is used
 
     if draw:
-        drawn = figures.draw(results)
-        for file in figures.FIGURES:
+        drawn = {file: content for file, (_, content) in figures.draw(results).items()}
+        drawn |= contact.draw(results)
+        for file in (*figures.FIGURES, *contact.SHEETS):
             if file in drawn:
-                _replace(folder / "figures" / file, drawn[file][1])
+                _replace(folder / "figures" / file, drawn[file])
             else:
                 (folder / "figures" / file).unlink(missing_ok=True)
     there = ((f"figures/{file}", caption) for file, (caption, _) in figures.FIGURES.items())

@@ -7,19 +7,45 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from bench.report import contact
 from bench.report.cells import image, table, text
 from bench.report.results import Results, Run
 
 PER_ROW = 3
 COPIES = "figures/runs"
-TITLES = {
-    "samples": "Samples from the prior",
-    "reconstructions": "Reconstructions",
-    "manifold": "Latent manifold",
-    "latent": "Latent space",
-    "interpolations": "Interpolations",
-    "kl": "KL per latent",
-    "progress": "Progress",
+KINDS = {  # kind -> title and what it shows
+    "samples": (
+        "Samples from the prior",
+        "Decoder means of 100 draws, the same z in every variant of a latent size.",
+    ),
+    "progress": ("Samples as training goes on", "The first thirty of them at epochs 1, 2, 5, 10 and so on."),
+    "reconstructions": (
+        "Reconstructions",
+        "Odd rows: test images, a digit a column. Even rows: their reconstructions, at one sampled z.",
+    ),
+    "interpolations": (
+        "Interpolations",
+        "Left and right: test images of two digits. Between them: decoder means on the straight line from"
+        " one's posterior mean to the other's.",
+    ),
+    "manifold": (
+        "Latent manifold",
+        "Decoder means over the plane of two latents, in steps of equal prior probability.",
+    ),
+    "latent": (
+        "Latent space",
+        "Posterior means of test images by digit: two latents as they are, one as histograms, more by their"
+        " first two principal components. Markers tell apart what colours do not.",
+    ),
+    "tsne": (
+        "Neighbours in the latent space",
+        "t-SNE of posterior means by digit: who is near whom; its axes and gaps mean nothing.",
+    ),
+    "kl": (
+        "KL per latent",
+        "Above: mean KL of each latent, largest first. Below: the variance of its posterior mean over test"
+        " images, which decides whether it is active (filled: above 0.01, the dashed line).",
+    ),
 }
 _EPOCH = re.compile(r"^(?P<kind>.+?)-epoch-(?P<epoch>\d+)$")
 
@@ -37,11 +63,12 @@ class Picture:
 def pictures(folder: Path, run: Run) -> dict[str, Picture]:
     """The last picture of each kind of a run."""
     found: dict[str, Picture] = {}
-    for path in sorted((folder / "records" / run.id / "pictures").glob("*.png")):
+    files = (folder / "records" / run.id / "pictures").glob("*.*")
+    for path in sorted(file for file in files if file.suffix in (".png", ".gif")):
         match = _EPOCH.match(path.stem)
         kind, epoch = (match["kind"], int(match["epoch"])) if match else (path.stem, None)
         if kind not in found or (epoch or 0) >= (found[kind].epoch or 0):
-            found[kind] = Picture(kind, epoch, path, f"{COPIES}/{run.id}-{kind}.png")
+            found[kind] = Picture(kind, epoch, path, f"{COPIES}/{run.id}-{kind}{path.suffix}")
     return found
 
 
@@ -51,9 +78,14 @@ def collect(results: Results) -> dict[str, Mapping[str, Picture]]:
 
 
 def markdown(results: Results, found: Mapping[str, Mapping[str, Picture]]) -> str:
-    """One grid per kind: a cell per variant, its name, seed and epoch above the picture."""
-    kinds = dict.fromkeys([*TITLES, *sorted({kind for of_run in found.values() for kind in of_run})])
-    parts = []
+    """The contact sheets, then one grid per kind: a cell per variant, its name, seed and epoch on top."""
+    kinds = dict.fromkeys([*KINDS, *sorted({kind for of_run in found.values() for kind in of_run})])
+    sheets = {f"figures/{file}": caption for file, caption in contact.captions(results).items()}
+    parts = [
+        f"{image(caption.partition(':')[0], path)}\n\n*{text(caption)}.*"
+        for path, caption in sheets.items()
+        if (results.folder / path).exists()
+    ]
     for kind in kinds:
         cells = []
         for v in results.variants:
@@ -65,7 +97,8 @@ def markdown(results: Results, found: Mapping[str, Mapping[str, Picture]]) -> st
                     (f"{name}<br>seed {v.first.seed}{epoch}", image(f"{kind} of {v.name}", picture.copy))
                 )
         if cells:
-            parts += [f"### {text(TITLES.get(kind, kind))}", _grid(cells)]
+            title, shows = KINDS.get(kind, (kind, ""))
+            parts += [part for part in (f"### {text(title)}", text(shows), _grid(cells)) if part]
     return "\n\n".join(parts)
 
 
