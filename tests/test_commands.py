@@ -1,0 +1,73 @@
+"""docs/commands.md names every command, option and example, and none that is not there."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+from bench.cli import app
+
+ROOT = Path(__file__).parents[1]
+TEXT = (ROOT / "docs/commands.md").read_text(encoding="utf-8")
+COMMANDS: dict[str, Any] = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+SECTIONS = {
+    found[1]: found[2]
+    for found in re.finditer(r"^## bench (\w+)\n(.*?)(?=^## |\Z)", TEXT, re.MULTILINE | re.DOTALL)
+}
+EXAMPLES = [
+    line.partition("  #")[0].strip() for line in TEXT.splitlines() if re.match(r"bench [a-z-]+( |$)", line)
+]
+
+
+def options(command: str) -> set[str]:
+    """The long options of a command, but for those that every command has."""
+    return {name for param in COMMANDS[command].params for name in param.opts if name[:2] == "--"} - {
+        "--help"
+    }
+
+
+def test_every_command_has_a_section_and_a_row() -> None:
+    assert SECTIONS.keys() == COMMANDS.keys()
+    for name in COMMANDS:
+        assert f"| [`bench {name}`](#bench-{name}) |" in TEXT
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_section_names_every_option_of_its_command(name: str) -> None:
+    named = set(re.findall(r"--[a-z][a-z-]*", SECTIONS[name]))
+    assert options(name) <= named
+    assert named <= set().union(*map(options, COMMANDS)), "an option that no command has"
+
+
+def parsed(line: str) -> None:
+    """Parse a command line as bench would, running nothing."""
+    program, *words = shlex.split(line)
+    assert program == "bench"
+    if words[0] == "--version":
+        return
+    COMMANDS[words[0]].make_context(words[0], words[1:])
+
+
+@pytest.mark.parametrize("line", EXAMPLES)
+def test_an_example_parses(line: str) -> None:
+    parsed(line)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_is_one_sentence_and_an_example_that_parses(name: str) -> None:
+    first = COMMANDS[name].help.split("\n\n")[0]
+    assert first.endswith(".")
+    assert ". " not in first
+    example = COMMANDS[name].epilog.removeprefix("Example: ")
+    assert example.startswith(f"bench {name}")
+    parsed(example)
+
+
+def test_every_exit_code_has_a_row() -> None:
+    told = re.findall(r"(\d+) ", app.info.epilog or "")
+    assert told == re.findall(r"^\| (\d+) \|", TEXT, re.MULTILINE)
