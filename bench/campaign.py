@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.baselines import baselines
+from bench.device import one_thread
 from bench.executor import default_workers, run_all
 from bench.forecast import forecast
 from bench.plan import Plan, Planned, command, write_experiment
@@ -47,6 +48,7 @@ def run_matrix(plan: Plan, seconds: dict[str, float], total: float, *, quiet: bo
     tracker = Tracker(plan.request.tracking_uri, experiment_name(plan), reports=plan.folder)
     display = Display(seconds, total, quiet=quiet)
     campaign = Campaign(plan, tracker, display)
+    one_thread(plan.device)
     with display:
         campaign.open()
         try:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from threadpoolctl import threadpool_limits
 
 from bench import __version__
 from bench.errors import BenchError
@@ -84,6 +85,17 @@ def deterministic() -> None:
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.allow_tf32 = False
     torch.backends.cuda.matmul.allow_tf32 = False
+
+
+def one_thread(device: torch.device) -> None:
+    """On a CPU, keep this process to one thread, BLAS and OpenMP included.
+
+    Runs go on beside each other, one a core: a second thread in any of them would wait for the others', and
+    results would depend on how many cores there are.
+    """
+    if device.type == "cpu":
+        torch.set_num_threads(1)
+        threadpool_limits(1)
 
 
 def synchronise(device: torch.device) -> None:

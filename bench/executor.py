@@ -17,9 +17,8 @@ from typing import Any, Protocol
 
 import torch
 import torch.multiprocessing as mp
-from threadpoolctl import threadpool_limits
 
-from bench.device import deterministic
+from bench.device import deterministic, one_thread
 from bench.records import Record, RunFolder
 from bench.runner import Job, Workshop, execute
 
@@ -175,11 +174,9 @@ def _work(connection: Connection, shop: Workshop, core: int) -> None:
     """A worker's life: take jobs until told to stop, or until the parent is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     deterministic()
-    if shop.device.type == "cpu":
-        torch.set_num_threads(1)
-        threadpool_limits(1)  # BLAS and OpenMP too: two threads on one core wait for each other
-        if hasattr(os, "sched_setaffinity"):
-            os.sched_setaffinity(0, {core})
+    one_thread(shop.device)
+    if shop.device.type == "cpu" and hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {core})
     with contextlib.suppress(EOFError, BrokenPipeError):
         while (job := connection.recv()) is not None:
             connection.send(("done", execute(job, shop, lambda kind, data: connection.send((kind, data)))))

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 
 import torch
 
-from bench.device import synchronise
+from bench.device import one_thread, synchronise
 from bench.evaluate import EXPECTATION_SAMPLES
 from bench.runner import untrained
 from bench.spec import Run
@@ -39,9 +39,7 @@ def forecast(runs: Iterable[Run], train_images: int, test_images: int, device: t
 
 def _measure(run: Run, device: torch.device) -> tuple[float, float]:
     """Seconds of one optimisation step, and of decoding and scoring one image."""
-    threads = torch.get_num_threads()
-    if device.type == "cpu":
-        torch.set_num_threads(1)  # as the workers do
+    one_thread(device)  # as the workers do
     model = untrained(run).to(device)
     step = make_step(run, model)
     grey = torch.rand(run.batch_size, 784, device=device)
@@ -50,7 +48,6 @@ def _measure(run: Run, device: torch.device) -> tuple[float, float]:
     seconds_step = _time(lambda: step(grey, noise), 6, device)
     with torch.no_grad():
         seconds_decode = _time(lambda: model.grey_mean(model.decode(z)).log().sum(), 2, device) / ROWS
-    torch.set_num_threads(threads)
     return seconds_step, seconds_decode
 
 
