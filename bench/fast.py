@@ -11,7 +11,9 @@ With c_r and c_k the objective's weights on the two per-image sums, divided by t
                      = ∂L/∂z·ε·2s + c_k·(s − s/(s² + 1e-20))   raw σ = s, scale s² (document 000)
 
 All parameters are views of one flat tensor, which a single call of the run's own optimizer adjusts; no
-gradient of the first layer's input is computed. Shapes: B images, D pixels, Z latents, H hidden.
+gradient of the first layer's input is computed. Whatever has D or H columns lies in a buffer that is
+allocated once: fresh pages cost more than the arithmetic on them. Shapes: B images, D pixels, Z latents,
+H hidden.
 """
 
 from __future__ import annotations
@@ -20,14 +22,16 @@ from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import softplus
 
 from bench.model.likelihoods import Bernoulli, Gaussian
 from bench.model.networks import MLPDecoder, MLPEncoder
 from bench.model.posteriors import gaussian, gaussian_raw_sigma
 from bench.model.vae import VAE
 from bench.objectives import Elbo
+from bench.pixels import Normalised, Pixels, Threshold
 from bench.step import MakeOptimizer
+
+_aten = torch.ops.aten  # autograd's own kernels, where they can write into a given tensor
 
 
 def accepts(model: VAE, precision: str) -> bool:
@@ -78,6 +82,9 @@ class FastStep:
         self.encoder = _stack(encoder_layers, grads)
         self.decoder = _stack(decoder_layers, grads)
         self.raw_sigma = model.posterior is gaussian_raw_sigma
+        self.same_pixels = _alike(model.input, model.target)
+        self.scratch: dict[int, Tensor] = {}  # [4, B, D] by batch size: the last batch is smaller
+        self.one = self.flat.new_ones(())
         self.optimizer = make_optimizer([self.flat])
 
     @torch.no_grad()
@@ -93,42 +100,53 @@ class FastStep:
         images, pixels = grey.shape
         latent = self.model.latent
         c_r, c_k = (w / images for w in self.objective.weights(images, pixels, latent))
+        if images not in self.scratch:
+            self.scratch[images] = grey.new_empty(4, images, pixels)
+        for_x, for_target, for_delta, spare = self.scratch[images]
         # Forward
-        target = self.model.target(grey)
-        hidden = _forward(self.encoder, self.model.input(grey))
-        heads = self.heads.forward(hidden)  # [B, 2Z]
+        x = _transformed(self.model.input, grey, for_x)
+        target = x if self.same_pixels else _transformed(self.model.target, grey, for_target)
+        heads = self.heads.forward(_forward(self.encoder, x))  # [B, 2Z]
         mean, second = heads[:, :latent], heads[:, latent:]
-        scale = second**2 if self.raw_sigma else torch.exp(0.5 * second)
+        scale = second.square() if self.raw_sigma else torch.exp(0.5 * second)
         output = _forward(self.decoder, torch.addcmul(mean, scale, noise))
-        reconstruction, delta = self._output(output, target, c_r)
+        reconstruction, delta = self._output(output, target, c_r, for_delta, spare)
         # Backward
         d_z = _backward(self.decoder, delta, to_input=True)
         d_heads = torch.empty_like(heads)
+        d_second = d_heads[:, latent:]
         torch.add(d_z, mean, alpha=c_k, out=d_heads[:, :latent])
         if self.raw_sigma:
             variance = scale + 1e-20
-            kl = 0.5 * (mean.square().sum() + (scale - variance.log() - 1).sum())
-            d_heads[:, latent:] = 2 * d_z * noise * second + c_k * (second - second / variance)
+            kl = 0.5 * (mean.square() + scale - variance.log() - 1).sum()
+            torch.sub(second, second / variance, out=d_second)
+            d_second.mul_(c_k).addcmul_(d_z * noise, second, value=2)
         else:
             variance = scale.square()
-            kl = 0.5 * (mean.square().sum() + (variance - second - 1).sum())
-            d_heads[:, latent:] = 0.5 * (d_z * noise * scale + c_k * (variance - 1))
+            kl = 0.5 * (mean.square() + variance - second - 1).sum()
+            torch.sub(variance, 1, out=d_second)
+            d_second.mul_(0.5 * c_k).addcmul_(d_z * noise, scale, value=0.5)
         _backward(self.encoder, self.heads.backward(d_heads, to_input=True))
         return torch.stack([reconstruction, kl])
 
-    def _output(self, output: Tensor, target: Tensor, c_r: float) -> tuple[Tensor, Tensor]:
-        """The reconstruction term's sum and ∂L/∂o [B, D]."""
+    def _output(
+        self, output: Tensor, target: Tensor, c_r: float, delta: Tensor, spare: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The reconstruction term's sum and ∂L/∂o [B, D] in `delta`; `output` and `spare` are overwritten."""
         likelihood = self.model.likelihood
         if isinstance(likelihood, Gaussian):
-            mean = likelihood.mean(output)
-            residual = mean - target
-            factor = c_r / likelihood.variance
-            loss = residual.square().sum() / (2 * likelihood.variance)
-            if likelihood.link == "sigmoid":
-                residual *= mean * (1 - mean)
-            return loss, residual.mul_(factor)
-        loss = softplus(output).sum() - torch.dot(target.reshape(-1), output.reshape(-1))
-        return loss, torch.sigmoid(output).sub_(target).mul_(c_r)
+            squash = likelihood.link == "sigmoid"
+            mean = torch.sigmoid(output, out=spare) if squash else output
+            torch.sub(mean, target, out=delta)
+            loss = _dot(delta, delta) / (2 * likelihood.variance)
+            if squash:
+                _aten.sigmoid_backward.grad_input(delta, mean, grad_input=delta)
+            return loss, delta.mul_(c_r / likelihood.variance)
+        # softplus(o) = max(o, 0) − ln max(p, 1 − p): no exponential but the sigmoid's, and no overflow
+        p = torch.sigmoid(output, out=delta)
+        torch.maximum(p, torch.sub(self.one, p, out=spare), out=spare)
+        loss = -_dot(target, output) - spare.log_().sum() + output.clamp_(min=0).sum()
+        return loss, p.sub_(target).mul_(c_r)
 
 
 class _Linear:
@@ -157,9 +175,9 @@ class _Linear:
     def backward(self, d_h: Tensor, *, to_input: bool) -> Tensor:
         """Fill the gradients, of ∂L/∂h [B, H] (overwritten); returns ∂L/∂x where asked for."""
         if self.activation == "relu":
-            d_h.mul_(self.h > 0)
+            _aten.threshold_backward.grad_input(d_h, self.h, 0, grad_input=d_h)
         elif self.activation == "tanh":
-            d_h.addcmul_(d_h * self.h, self.h, value=-1)
+            _aten.tanh_backward.grad_input(d_h, self.h, grad_input=d_h)
         torch.mm(d_h.T, self.x, out=self.d_weight)
         torch.sum(d_h, 0, out=self.d_bias)
         return torch.mm(d_h, self.weight, out=self.d_x) if to_input else d_h
@@ -188,3 +206,20 @@ def _backward(stack: list[_Linear], delta: Tensor, *, to_input: bool = False) ->
     for layer in reversed(stack):
         delta = layer.backward(delta, to_input=to_input or layer is not stack[0])
     return delta
+
+
+def _alike(a: Pixels, b: Pixels) -> bool:
+    return type(a) is type(b) and vars(a) == vars(b)
+
+
+def _transformed(pixels: Pixels, grey: Tensor, out: Tensor) -> Tensor:
+    """`pixels(grey)`, into `out` where it is not `grey` itself."""
+    if isinstance(pixels, Normalised):
+        return torch.sub(grey, pixels.mean, out=out).div_(pixels.scale)
+    if isinstance(pixels, Threshold):
+        return torch.gt(grey, pixels.at, out=out)
+    return grey
+
+
+def _dot(a: Tensor, b: Tensor) -> Tensor:
+    return torch.dot(a.reshape(-1), b.reshape(-1))

@@ -87,7 +87,7 @@ def train(run: Run, model: VAE, images: Images, on_epoch: Callable[[Row, VAE], A
         model.train()
         synchronise(device)
         started = time.perf_counter()
-        sums, seen = _one_epoch(run, step, images.train, epoch)
+        sums, seen = one_epoch(run, step, images.train, epoch)
         reconstruction, kl = (sums / seen).tolist()  # the epoch's one host sync
         seconds = time.perf_counter() - started
         schedule.step()
@@ -157,7 +157,7 @@ def evaluation_noise(seed: int, count: int, latent: int, device: torch.device) -
     return torch.randn(count, latent, generator=stream(seed, "evaluation")).to(device)
 
 
-def batches(run: Run, count: int, epoch: int) -> Iterator[Tensor]:
+def batches(run: Run, count: int, epoch: int, device: torch.device | str = "cpu") -> Iterator[Tensor]:
     """The epoch's batches, as indices [B], of a permutation that is the same in every variant.
 
     Each (seed, epoch) has its own; without shuffling the order is the data set's.
@@ -166,20 +166,26 @@ def batches(run: Run, count: int, epoch: int) -> Iterator[Tensor]:
         order = torch.randperm(count, generator=stream(run.seed, "order", epoch))
     else:
         order = torch.arange(count)
+    order = order.to(device)
     stop = count - count % run.batch_size if run.drop_last else count
     for start in range(0, stop, run.batch_size):
         yield order[start : min(start + run.batch_size, stop)]
 
 
-def _one_epoch(run: Run, step: Step, images: Tensor, epoch: int) -> tuple[Tensor, int]:
+def one_epoch(run: Run, step: Step, images: Tensor, epoch: int) -> tuple[Tensor, int]:
     """One pass over uint8 images [N, D]: sums of the loss terms [2], on the device, and the image count."""
     device = images.device
     noise_stream = stream(run.seed, "noise", epoch, device)
     sums = torch.zeros(2, dtype=torch.float64, device=device)
+    # Every batch lies in the same memory: fresh pages cost more than gathering into them
+    rows = images.new_empty(run.batch_size, images.shape[1])
+    grey = torch.empty(rows.shape, device=device)
     seen = 0
-    for index in batches(run, len(images), epoch):
-        grey = images[index.to(device)].float() / 255
-        noise = torch.randn(len(index), run.latent, generator=noise_stream, device=device)
-        sums += step(grey, noise)
-        seen += len(index)
+    for index in batches(run, len(images), epoch, device):
+        count = len(index)
+        torch.index_select(images, 0, index, out=rows[:count])
+        grey[:count].copy_(rows[:count]).div_(255)
+        noise = torch.randn(count, run.latent, generator=noise_stream, device=device)
+        sums += step(grey[:count], noise)
+        seen += count
     return sums, seen
