@@ -12,7 +12,6 @@ import os
 import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -35,7 +34,7 @@ from bench.train import evaluation_noise
 
 KINDS = ("samples", "manifold", "reconstructions", "interpolations")
 MOST = 10_000  # images of one picture
-STEPS = 10  # from one image to the other, both ends included
+STEPS = 10  # from one image to the next, both ends included
 
 
 @dataclass(frozen=True)
@@ -109,7 +108,8 @@ def draw(saved: Saved, wish: Wish) -> Image.Image:
             return _manifold(saved, model, wish.n)
         if wish.kind == "reconstructions":
             return reconstructions(model, _images(saved, wish, wish.n), wish.seed)
-        return interpolations(model, _images(saved, wish, 2 * (wish.n // STEPS)))
+        images = _images(saved, wish, wish.n // STEPS)
+        return pictures.interpolations(model, images, torch.arange(len(images)), STEPS)  # each its own class
 
 
 def reconstructions(model: VAE, images: Tensor, seed: int) -> Image.Image:
@@ -120,14 +120,6 @@ def reconstructions(model: VAE, images: Tensor, seed: int) -> Image.Image:
     rows = zip((images.float() / 255).split(columns), made.split(columns), strict=True)
     padded = (_filled(part, columns) for pair in rows for part in pair)
     return pictures.grid(torch.cat(list(padded)), columns)
-
-
-def interpolations(model: VAE, images: Tensor) -> Image.Image:
-    """A row for every two uint8 images [2R, D]: decoder means from posterior mean to posterior mean."""
-    start, end = encode(model, images).mean.view(-1, 2, 1, model.latent).unbind(1)  # each [R, 1, Z]
-    share = torch.linspace(0, 1, STEPS).view(-1, 1)
-    made = model.grey_mean(model.decode(start + share * (end - start)))  # [R, STEPS, D]
-    return pictures.grid(made.flatten(0, 1), STEPS)
 
 
 def read_image(path: Path) -> Tensor:
@@ -162,8 +154,10 @@ def _check(wish: Wish, out: Path | None) -> None:
         raise BenchError(f"--out {out}; allowed: a file that ends in .png; give such a name")
     if wish.kind == "manifold" and math.isqrt(wish.n) ** 2 != wish.n:
         raise BenchError(f"--n {wish.n}; a manifold is a square; give --n 100, 225 or 400")
-    if wish.kind == "interpolations" and not wish.images and wish.n % STEPS:
-        raise BenchError(f"--n {wish.n}; an interpolation has {STEPS} images; give a multiple of that")
+    if wish.kind == "interpolations" and not wish.images and (wish.n % STEPS or wish.n == STEPS):
+        raise BenchError(
+            f"--n {wish.n}; a row has {STEPS} images, and there are two at least; give 20, 30, …"
+        )
     if wish.images and wish.kind not in ("reconstructions", "interpolations"):
         raise BenchError(
             f"--from-images with --kind {wish.kind}; it goes with reconstructions and interpolations"
@@ -182,13 +176,10 @@ def _manifold(saved: Saved, model: VAE, n: int) -> Image.Image:
 
 
 def _images(saved: Saved, wish: Wish, count: int) -> Tensor:
-    """uint8 [N, D]: the files given (for interpolations each with the next), or `count` test images."""
+    """uint8 [N, D]: the files given, or `count` test images."""
     if not wish.images:
         return _test_images(saved, wish, count)
-    images = [read_image(path) for path in wish.images]
-    if wish.kind == "interpolations":
-        images = [image for pair in pairwise(images) for image in pair]
-    return torch.stack(images)
+    return torch.stack([read_image(path) for path in wish.images])
 
 
 def _test_images(saved: Saved, wish: Wish, count: int) -> Tensor:
