@@ -1,7 +1,8 @@
 """Many runs over worker processes: one thread and one core each on a CPU, one process on an accelerator.
 
-Workers train, measure and write run folders; the parent alone talks to MLflow and writes the report. A worker
-that dies takes its run with it, nothing else: the run is recorded as failed, a new worker takes the next one.
+Workers train, measure and write run folders; the parent alone talks to MLflow and writes the report. On a CPU
+a worker has one run at a time, on an accelerator the seeds of a variant as a group, trained together. One
+that dies takes its runs with it, nothing else: they are recorded as failed, and a new worker goes on.
 """
 
 from __future__ import annotations
@@ -10,8 +11,9 @@ import contextlib
 import os
 import signal
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing.connection import Connection, wait
 from typing import Any, Protocol
 
@@ -20,7 +22,9 @@ import torch.multiprocessing as mp
 
 from bench.device import deterministic, one_thread
 from bench.records import Record, RunFolder
-from bench.runner import Job, Workshop, execute
+from bench.runner import GroupEmit, Job, Workshop, execute, execute_group
+
+GROUP = 10  # seeds of a variant that are trained together at most: they share the device's memory
 
 
 class Listener(Protocol):
@@ -47,44 +51,63 @@ def run_all(jobs: Iterable[Job], shop: Workshop, workers: int, listener: Listene
     On KeyboardInterrupt the workers are stopped and runs under way get a record "interrupted"; it is raised
     again.
     """
-    waiting = deque(jobs)
+    waiting = deque(groups(jobs, shop.device))
     cores = _cores()
     crew = [_Worker(shop, cores[i % len(cores)]) for i in range(min(workers, len(waiting)))]
     try:
-        while waiting or any(worker.job for worker in crew):
+        while waiting or any(worker.jobs for worker in crew):
             for worker in crew:
-                if worker.job is None and waiting:
-                    listener.starting(waiting[0])
+                if not worker.jobs and waiting:
+                    for job in waiting[0]:
+                        listener.starting(job)
                     worker.give(waiting.popleft())
-            for ready in wait([worker.connection for worker in crew if worker.job], timeout=1):
+            for ready in wait([worker.connection for worker in crew if worker.jobs], timeout=1):
                 worker = next(w for w in crew if w.connection is ready)
                 _hear(worker, listener)
     except BaseException:
         for worker in crew:
             worker.kill()
-            if worker.job:
-                listener.ended(worker.job, _broken(worker.job, "interrupted", "stopped before it ended"))
+            for job in worker.jobs.values():
+                listener.ended(job, _broken(job, "interrupted", "stopped before it ended"))
         raise
     finally:
         for worker in crew:
             worker.dismiss()
 
 
+def groups(jobs: Iterable[Job], device: torch.device) -> list[list[Job]]:
+    """What a worker takes at a time, in the order of the first of each.
+
+    One run on a CPU; on an accelerator runs that differ in their seed only, GROUP at most.
+    """
+    if device.type == "cpu":
+        return [[job] for job in jobs]
+    found: list[list[Job]] = []
+    latest: dict[str, list[Job]] = {}
+    for job in jobs:
+        key = job.run.model_dump_json(exclude={"seed"})
+        if key not in latest or len(latest[key]) == GROUP:
+            latest[key] = []
+            found.append(latest[key])
+        latest[key].append(job)
+    return found
+
+
 def _hear(worker: _Worker, listener: Listener) -> None:
     """Pass on one message of a worker; a closed line means that its process died."""
-    job = worker.at_work
     try:
-        kind, data = worker.connection.recv()
+        run_id, kind, data = worker.connection.recv()
     except (EOFError, ConnectionResetError):
+        lost = list(worker.jobs.values())
         code = worker.replace()
         how = f"signal {signal.Signals(-code).name}" if code and code < 0 else f"exit code {code}"
-        listener.ended(job, _broken(job, "failed", f"its worker process ended with {how}"))
+        for job in lost:
+            listener.ended(job, _broken(job, "failed", f"its worker process ended with {how}"))
         return
     if kind == "done":
-        worker.job = None
-        listener.ended(job, data)
+        listener.ended(worker.jobs.pop(run_id), data)
     else:
-        listener.event(job, kind, data)
+        listener.event(worker.jobs[run_id], kind, data)
 
 
 def _broken(job: Job, status: str, reason: str) -> Record:
@@ -114,12 +137,12 @@ class _Line:
 
 
 class _Worker:
-    """One process that does one job at a time."""
+    """One process that does one group of jobs at a time."""
 
     def __init__(self, shop: Workshop, core: int) -> None:
         self.shop = shop
         self.core = core
-        self.job: Job | None = None
+        self.jobs: dict[str, Job] = {}  # that it has and has not recorded, by id
         self._line = self._start()
 
     @property
@@ -127,24 +150,17 @@ class _Worker:
         """The parent's end of the pipe."""
         return self._line.connection
 
-    @property
-    def at_work(self) -> Job:
-        """The job that this worker has; a worker without one is never asked."""
-        if self.job is None:
-            raise RuntimeError("an idle worker was asked for its job")
-        return self.job
-
-    def give(self, job: Job) -> None:
-        """Hand over a job."""
-        self.job = job
+    def give(self, group: list[Job]) -> None:
+        """Hand over a group of jobs."""
+        self.jobs = {job.id: job for job in group}
         with contextlib.suppress(BrokenPipeError):  # it died idle: the read that follows reports it
-            self.connection.send(job)
+            self.connection.send(group)
 
     def replace(self) -> int | None:
         """Start anew after a death; returns how the process ended."""
         self._line.process.join(timeout=10)
         code: int | None = self._line.process.exitcode
-        self.job, self._line = None, self._start()
+        self.jobs, self._line = {}, self._start()
         return code
 
     def kill(self) -> None:
@@ -171,15 +187,27 @@ class _Worker:
 
 
 def _work(connection: Connection, shop: Workshop, core: int) -> None:
-    """A worker's life: take jobs until told to stop, or until the parent is gone."""
+    """A worker's life: take groups of jobs until told to stop, or until the parent is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     deterministic()
     one_thread(shop.device)
     if shop.device.type == "cpu" and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {core})
+    shop.net.to(shop.device)  # it looks at what models on the device make
+
+    def emit(run_id: str, kind: str, data: dict[str, Any]) -> None:
+        connection.send((run_id, kind, data))
+
     with contextlib.suppress(EOFError, BrokenPipeError):
-        while (job := connection.recv()) is not None:
-            connection.send(("done", execute(job, shop, lambda kind, data: connection.send((kind, data)))))
+        while (group := connection.recv()) is not None:
+            for record in _records(group, shop, emit):
+                emit(record["id"], "done", record)
+
+
+def _records(group: list[Job], shop: Workshop, emit: GroupEmit) -> Iterator[Record]:
+    if shop.device.type != "cpu":
+        return execute_group(group, shop, emit)
+    return (execute(job, shop, partial(emit, job.id)) for job in group)
 
 
 def _cores() -> list[int]:

@@ -5,12 +5,14 @@ Whatever happens to it becomes a record, never the end of the matrix.
 
 from __future__ import annotations
 
+import gc
 import shutil
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +28,13 @@ from bench.evaluate import Labels, Measured
 from bench.model.posteriors import Q
 from bench.model.vae import VAE, build, likelihood_class
 from bench.records import Record, RunFolder
+from bench.replicas import train_stacked
 from bench.samples import FeatureNet, Reference
 from bench.spec import Run
-from bench.train import DivergedError, Images, Row, objective_of, train
+from bench.train import DivergedError, Images, Row, Training, objective_of, train
 
 Emit = Callable[[str, dict[str, Any]], None]  # ("epoch", row) and ("image", {path, key, step}) as they happen
+GroupEmit = Callable[[str, str, dict[str, Any]], None]  # the same, told of the run with this id
 
 
 @dataclass(frozen=True)
@@ -59,33 +63,33 @@ class Workshop:
 
 def execute(job: Job, shop: Workshop, emit: Emit) -> Record:
     """Do one run and write its folder; returns the record, whose status says how it went."""
-    shutil.rmtree(job.folder, ignore_errors=True)  # an unfinished earlier attempt: the record is written last
-    folder = RunFolder(job.folder)
-    record: Record = {
-        "id": job.id,
-        "variant": job.run.variant,
-        "seed": job.run.seed,
-        "run": job.run.model_dump(mode="json"),
-        **job.about,
-        "environment": describe(shop.device) | {"precision": job.run.precision},
-        "started": _now(),
-    }
+    return _alone(_Attempt(job, shop, emit))
+
+
+def execute_group(jobs: Sequence[Job], shop: Workshop, emit: GroupEmit) -> Iterator[Record]:
+    """Do runs that differ in their seed only: train them as one model, then measure and record each.
+
+    Gives each record as soon as it is written. Where they can't be trained together (memory, a part without
+    a stacked form) they are done one by one, epochs told again, and their records say why.
+    """
+    attempts = [_Attempt(job, shop, partial(emit, job.id)) for job in jobs]
+    ends: list[Training | DivergedError] = []
+    note = ""
     try:
-        record |= _train_and_measure(job, shop, folder, emit)
-    except DivergedError as error:
-        _save_weights(error.training.weights, folder)
-        record |= {
-            "status": "diverged",
-            "reason": f"{error.term} became non-finite in epoch {error.epoch}",
-            "diverged": {"epoch": error.epoch, "term": error.term},
-            "curves": error.training.curves,
-        }
-    except Exception as error:  # isolation: the matrix goes on without this run, and the record tells why
-        reason = f"{type(error).__name__}: {error}"
-        record |= {"status": "failed", "reason": reason, "traceback": traceback.format_exc()}
-    record |= {"finished": _now(), "artifacts": folder.artifacts()}
-    folder.write_record(record)
-    return record
+        ends = _together(attempts)
+    except Exception as error:  # most likely memory: a run alone is never worse off
+        first_line = str(error).partition("\n")[0]
+        note = f"not stacked: {type(error).__name__}: {first_line}"
+    if ends:
+        for attempt, end in zip(attempts, ends, strict=True):
+            yield attempt.ended(partial(_settled, end))
+        return
+    del attempts  # and with them what lies on the device
+    gc.collect()
+    if shop.device.type == "cuda":
+        torch.cuda.empty_cache()
+    for job in jobs:
+        yield _alone(_Attempt(job, shop, partial(emit, job.id), note))
 
 
 def divide(run: Run, data: Dataset, device: torch.device) -> tuple[Images, Labels]:
@@ -108,43 +112,127 @@ def untrained(run: Run) -> VAE:
         return build(run)
 
 
-def _train_and_measure(job: Job, shop: Workshop, folder: RunFolder, emit: Emit) -> dict[str, Any]:
-    reset_peak_memory(shop.device)
-    run = job.run
-    images, labels = divide(run, shop.data, shop.device)
-    model = untrained(run).to(shop.device)
-    album = _Album(job, images.test, labels.test, folder, emit)
+class _Attempt:
+    """One run under way: its record so far, and once begun its data, model and pictures."""
 
-    def on_epoch(row: Row, model: VAE) -> None:
-        emit("epoch", dict(row))
-        album.epoch(model, int(row["epoch"] or 0))
+    def __init__(self, job: Job, shop: Workshop, emit: Emit, note: str = "") -> None:
+        shutil.rmtree(job.folder, ignore_errors=True)  # an earlier attempt: the record is written last
+        self.job = job
+        self.run = job.run
+        self.shop = shop
+        self.emit = emit
+        self.note = note  # why it is not trained with others
+        self.folder = RunFolder(job.folder)
+        self.record: Record = {
+            "id": job.id,
+            "variant": job.run.variant,
+            "seed": job.run.seed,
+            "run": job.run.model_dump(mode="json"),
+            **job.about,
+            "environment": self._environment(),
+            "started": _now(),
+        }
 
-    training = train(run, model, images, on_epoch)
-    _save_weights(training.weights, folder)
-    emit("evaluate", {})
-    measured = Measured(run, model, training, images, labels, shop.net, shop.reference)
-    metrics = measured.metrics()
-    album.close(model, measured.q)
-    return {
-        "status": "finished",
-        "reason": None,
-        "beta_eff": objective_of(run).beta_eff(run.batch_size, images.train.shape[1], run.latent),
-        "likelihood_class": likelihood_class(model),
-        "metrics": metrics,
-        "monte_carlo_error": measured.monte_carlo_error(),
-        "kl_per_unit": measured.kl_per_unit(),
-        "calibration": vars(measured.calibration),
-        "curves": training.curves,
-        "evaluation_seconds": measured.seconds | {"pictures": album.seconds},
-        "environment": describe(shop.device) | {"precision": run.precision, "engine": training.engine},
-        "data": {
-            "name": shop.data.name,
-            "digest": shop.data.digest,
-            "train": len(images.train),
-            "validation": 0 if images.validation is None else len(images.validation),
-            "test": len(images.test),
-        },
-    }
+    def begin(self, divided: tuple[Images, Labels] | None = None) -> None:
+        """Make the model, and the data where they are not given."""
+        self.images, self.labels = divided or divide(self.run, self.shop.data, self.shop.device)
+        self.model = untrained(self.run).to(self.shop.device)
+        self.album = _Album(self.job, self.images.test, self.labels.test, self.folder, self.emit)
+
+    def epoch(self, row: Row, model: VAE) -> None:
+        """An epoch ended."""
+        self.emit("epoch", dict(row))
+        self.album.epoch(model, int(row["epoch"] or 0))
+
+    def ended(self, train: Callable[[], Training]) -> Record:
+        """Measure what training came to and write the folder; returns the record."""
+        try:
+            training = train()
+            _save_weights(training.weights, self.folder)
+            self.record |= self._measured(training)
+        except DivergedError as error:
+            _save_weights(error.training.weights, self.folder)
+            self.record |= {
+                "status": "diverged",
+                "reason": f"{error.term} became non-finite in epoch {error.epoch}",
+                "diverged": {"epoch": error.epoch, "term": error.term},
+                "curves": error.training.curves,
+                "environment": self._environment(error.training),
+            }
+        except Exception as error:  # isolation: the matrix goes on without this run, and the record tells why
+            reason = f"{type(error).__name__}: {error}"
+            self.record |= {"status": "failed", "reason": reason, "traceback": traceback.format_exc()}
+        self.record |= {"finished": _now(), "artifacts": self.folder.artifacts()}
+        self.folder.write_record(self.record)
+        return self.record
+
+    def _measured(self, training: Training) -> dict[str, Any]:
+        self.emit("evaluate", {})
+        images, data = self.images, self.shop.data
+        measured = Measured(
+            self.run, self.model, training, images, self.labels, self.shop.net, self.shop.reference
+        )
+        metrics = measured.metrics()
+        self.album.close(self.model, measured.q)
+        return {
+            "status": "finished",
+            "reason": None,
+            "beta_eff": objective_of(self.run).beta_eff(
+                self.run.batch_size, images.train.shape[1], self.run.latent
+            ),
+            "likelihood_class": likelihood_class(self.model),
+            "metrics": metrics,
+            "monte_carlo_error": measured.monte_carlo_error(),
+            "kl_per_unit": measured.kl_per_unit(),
+            "calibration": vars(measured.calibration),
+            "curves": training.curves,
+            "evaluation_seconds": measured.seconds | {"pictures": self.album.seconds},
+            "environment": self._environment(training),
+            "data": {
+                "name": data.name,
+                "digest": data.digest,
+                "train": len(images.train),
+                "validation": 0 if images.validation is None else len(images.validation),
+                "test": len(images.test),
+            },
+        }
+
+    def _environment(self, training: Training | None = None) -> dict[str, Any]:
+        """Where it runs, and once trained how: engine, replicas trained as one, why no faster engine."""
+        where = describe(self.shop.device) | {"precision": self.run.precision}
+        how = {"engine": training.engine, "replicas": training.replicas} if training else {}
+        note = self.note or (training and training.note)
+        return where | how | ({"engine_note": note} if note else {})
+
+
+def _alone(attempt: _Attempt) -> Record:
+    def train_alone() -> Training:
+        reset_peak_memory(attempt.shop.device)
+        attempt.begin()
+        return train(attempt.run, attempt.model, attempt.images, attempt.epoch)
+
+    return attempt.ended(train_alone)
+
+
+def _together(attempts: list[_Attempt]) -> list[Training | DivergedError]:
+    reset_peak_memory(attempts[0].shop.device)
+    shared: tuple[Images, Labels] | None = None
+    for attempt in attempts:
+        attempt.begin(shared)
+        if attempt.images.validation is None:  # then every seed has the same images
+            shared = attempt.images, attempt.labels
+    return train_stacked(
+        [attempt.run for attempt in attempts],
+        [attempt.model for attempt in attempts],
+        [attempt.images for attempt in attempts],
+        lambda replica, row, model: attempts[replica].epoch(row, model),
+    )
+
+
+def _settled(end: Training | DivergedError) -> Training:
+    if isinstance(end, DivergedError):
+        raise end
+    return end
 
 
 class _Album:

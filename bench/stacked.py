@@ -32,12 +32,6 @@ from bench.step import MakeOptimizer
 SIDE = 28  # pixels, of the convolutional networks' square images
 
 
-def stackable(model: VAE) -> bool:
-    """Whether every part of a model has a stacked form."""
-    parts = [m for part in (model.encoder, model.decoder, model.likelihood) for m in part.modules()]
-    return all(type(m) in FORMS for m in parts) and model.posterior in (gaussian, gaussian_raw_sigma)
-
-
 def stack(models: Sequence[VAE]) -> VAE:
     """R models of one architecture as one, on the device of the first.
 
@@ -46,6 +40,8 @@ def stack(models: Sequence[VAE]) -> VAE:
     shapes. Raises TypeError for a part without a stacked form.
     """
     first = models[0]
+    if first.posterior not in (gaussian, gaussian_raw_sigma):
+        raise TypeError(f"posterior {first.posterior!r} has no stacked form: train its runs one by one")
     parts = [[m.encoder for m in models], [m.decoder for m in models], [m.likelihood for m in models]]
     encoder, decoder, likelihood = (_stacked(cast("list[nn.Module]", part)) for part in parts)
     stacked = VAE(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 from typing import Any
 
 import pytest
@@ -19,7 +20,7 @@ from bench.optimizers import OPTIMIZERS
 from bench.pixels import PIXELS
 from bench.runner import untrained
 from bench.spec import Run
-from bench.stacked import StackedStep, stack, stackable, unstack
+from bench.stacked import StackedStep, stack, unstack
 from bench.step import MakeOptimizer, ReferenceStep
 from bench.train import objective_of
 
@@ -220,10 +221,12 @@ def test_what_is_not_known_is_not_stacked() -> None:
         """Whose forward nobody has stacked."""
 
     [model] = replicas(a_run(), [0])
-    assert stackable(model)
     model.decoder.output = Odd(9, 784)  # type: ignore[assignment]
-    assert not stackable(model)
     with pytest.raises(TypeError, match="Odd has no stacked form"):
+        stack([model])
+    [model] = replicas(a_run(), [0])
+    model.posterior = functools.partial(POSTERIORS["gaussian"])
+    with pytest.raises(TypeError, match=r"posterior .* has no stacked form"):
         stack([model])
 
 
