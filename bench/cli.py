@@ -211,6 +211,27 @@ def ui(
     os.execve(words[0], words, ui_environment(uri))  # noqa: S606  our own command, no shell
 
 
+@app.command(epilog="Example: bench speed --data-dir ~/data")
+def speed(
+    data_dir: DataDir = None,
+    device: Device = "auto",
+    only: Only = None,
+    seconds: Annotated[float, typer.Option(min=0.1, help="About how long each measurement lasts.")] = 3.0,
+    steps: Annotated[int | None, typer.Option(min=1, help="So many steps each, in place of seconds.")] = None,
+    rounds: Annotated[int, typer.Option(min=1, help="Measurements of each contestant.")] = 5,
+    reports: Reports = Path("reports"),
+    scaling: Annotated[
+        bool, typer.Option("--scaling", help="Also cost by seeds, batch size, width, latent size.")
+    ] = False,
+) -> None:
+    """Measure training beside the loop everybody writes and the machine's limits; needs a clone."""
+    from bench.speed import speed as measure
+    from bench.speed.race import Pace
+
+    pace = Pace(seconds, steps)
+    print(measure(data_dir, device, tuple(only or ()), pace, rounds, reports, scaling=scaling))
+
+
 @app.command(epilog="Example: bench doctor --data-dir ~/data")
 def doctor(data_dir: DataDir = None, tracking_uri: Uri = None) -> None:
     """Check python, torch and torchvision, devices, data and the tracking store."""

@@ -23,7 +23,7 @@ LAYERS = (
     ("cli",),
     ("printing",),
     ("campaign", "generate"),
-    ("executor", "plan", "forecast", "progress"),
+    ("executor", "plan", "forecast", "progress", "speed"),
     ("runner", "report", "doctor", "baselines"),
     ("pictures", "plots"),
     ("evaluate", "replicas"),

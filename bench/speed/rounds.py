@@ -1,0 +1,148 @@
+"""The rounds: every contestant in turn, so that what happens to the machine happens to all alike."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+
+import torch
+
+from bench.data import Dataset
+from bench.device import describe
+from bench.errors import BenchError
+from bench.spec import Run
+from bench.speed.limits import Peaks, Work, available_cores, measure_peaks, work_of
+from bench.speed.race import Contestant, Lap, Pace, Task, lap
+
+ATTEMPTS = 3  # of a lap whose threads were no faster than one
+STACKED = 5  # replicas in one model, on an accelerator
+
+
+@dataclass(frozen=True)
+class Spread:
+    """A median with the smallest and the largest value."""
+
+    median: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Spread:
+        """The spread of at least one value."""
+        return cls(median(values), min(values), max(values))
+
+
+@dataclass
+class Result:
+    """The rounds of one architecture: laps and, on a CPU, peaks by contestant, in the order of the rounds."""
+
+    run: Run
+    work: Work
+    laps: dict[str, list[Lap]] = field(default_factory=dict)
+    peaks: dict[str, list[Peaks]] = field(default_factory=dict)
+
+    def rate(self, contestant: Contestant) -> Spread:
+        """Images a second, over all replicas."""
+        return Spread.of([one.rate for one in self.laps[contestant.name]])
+
+    def ratio(self, contestant: Contestant, usual: Contestant) -> Spread:
+        """The contestant's rate over the usual loop's of the same round."""
+        pairs = zip(self.laps[contestant.name], self.laps[usual.name], strict=True)
+        return Spread.of([one.rate / other.rate for one, other in pairs])
+
+    def shares(self, contestant: Contestant) -> tuple[Spread, Spread]:
+        """The floor over the time taken, in the same round: nothing overlapping, everything overlapping."""
+        shares = []
+        for one, peaks in zip(self.laps[contestant.name], self.peaks[contestant.name], strict=True):
+            replicas = contestant.processes * contestant.replicas
+            seconds = replicas * self.work.batch_size / one.rate
+            shares.append([floor / seconds for floor in peaks.floor(self.work, replicas)])
+        apart, overlapping = zip(*shares, strict=True)
+        return Spread.of(apart), Spread.of(overlapping)
+
+    def floor(self, contestant: Contestant) -> float:
+        """Median seconds of a step of every replica at the machine's peaks, nothing overlapping."""
+        replicas = contestant.processes * contestant.replicas
+        return median(peaks.floor(self.work, replicas)[0] for peaks in self.peaks[contestant.name])
+
+
+@dataclass
+class Measured:
+    """All results, and what they were measured with."""
+
+    contestants: list[Contestant]  # the usual loop first
+    results: list[Result]
+    rounds: int
+    environment: dict[str, str | int]
+    data: str
+    repeated: int = 0  # laps discarded for threads that were no faster than one
+    unhealthy: int = 0  # laps kept all the same, after so many attempts
+
+
+def contestants_on(device: torch.device) -> list[Contestant]:
+    """The usual loop, bench with one run, bench with as many as the device takes at once."""
+    usual = Contestant("usual loop", "usual")
+    if device.type != "cpu":
+        return [
+            usual,
+            Contestant("bench, one run", "stacked"),
+            Contestant(f"bench, {STACKED} seeds stacked", "stacked", replicas=STACKED),
+        ]
+    cores = len(available_cores())
+    crowd = [Contestant(f"bench, {cores} runs at once", "bench", cores)] if cores > 1 else []
+    return [usual, Contestant("bench, one run", "bench"), *crowd]
+
+
+def measure(
+    runs: Sequence[Run],
+    data: Dataset,
+    device: torch.device,
+    pace: Pace,
+    rounds: int,
+    usual: Path,
+    tell: Callable[[str], None],
+) -> Measured:
+    """Race on every run, so many rounds. Raises BenchError where the data have no batch of one of them."""
+    for run in runs:
+        if run.batch_size > len(data.train_images):
+            raise BenchError(
+                f"{data.name} has {len(data.train_images)} training images, {run.variant} takes batches of "
+                f"{run.batch_size}; measure on a larger set"
+            )
+    measured = Measured(
+        contestants_on(device),
+        [Result(run, work_of(run)) for run in runs],
+        rounds,
+        describe(device),
+        f"{data.name}, {len(data.train_images)} training images",
+    )
+    for number in range(1, rounds + 1):
+        for result in measured.results:
+            task = Task(result.run, data.train_images, data.train_labels, device, usual)
+            for contestant in measured.contestants:
+                taken = _healthy_lap(contestant, task, pace, measured, tell)
+                result.laps.setdefault(contestant.name, []).append(taken)
+                told = f"{result.run.variant}, {contestant.name}: {taken.rate:,.0f} images/s"
+                tell(f"round {number}/{rounds}  {told}")
+                if device.type == "cpu" and contestant.pinned:
+                    cores = available_cores()[: contestant.processes]
+                    peaks = measure_peaks(cores, result.work.state)
+                    result.peaks.setdefault(contestant.name, []).append(peaks)
+    return measured
+
+
+def _healthy_lap(
+    contestant: Contestant, task: Task, pace: Pace, measured: Measured, tell: Callable[[str], None]
+) -> Lap:
+    """A lap, taken again where several threads were no faster than one: they then share a core."""
+    for attempt in range(ATTEMPTS):
+        taken = lap(contestant, task, pace)
+        if taken.healthy:
+            return taken
+        if attempt < ATTEMPTS - 1:
+            measured.repeated += 1
+            tell(f"{contestant.name}: {taken.threads} threads were no faster than one; discarded, again")
+    measured.unhealthy += 1
+    return taken
