@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from bench import records
-from bench.data import Dataset, DataUnavailable
+from bench.data import Dataset, DataUnavailable, split
 from bench.data import load as load_data
 from bench.device import pick
 from bench.doctor import require_matching_torch
@@ -106,6 +106,7 @@ def make_plan(request: Request, *, download: bool = True) -> Plan:
     found = records.find(folder)
     runs = []
     for run in experiment.runs():
+        _check_batches(run, data)
         run_id = run.identity(data.digest)
         if run.variant not in chosen.variants:
             runs.append(Planned(run_id, run, todo=False, why="left out by --only"))
@@ -206,6 +207,16 @@ def _changes(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list
         elif a != b:
             changes.append(f"{prefix}{key} {a} → {b}")
     return changes
+
+
+def _check_batches(run: Run, data: Dataset) -> None:
+    """Refuse a run whose every epoch would be empty."""
+    count = len(split(data, run.validation, run.seed)[0]) if run.drop_last else run.batch_size
+    if count < run.batch_size:
+        raise BenchError(
+            f"{run.variant}: drop_last leaves no batch, as batch_size {run.batch_size} is more than the "
+            f"{count} training images of {data.name}; give a smaller batch_size, or drop_last: false"
+        )
 
 
 def _check_writable(reports: Path) -> None:

@@ -162,6 +162,7 @@ BAD = {
     "empty file": ("run", "empty.yaml"),
     "misspelt key": ("run", "misspelt.yaml"),
     "negative beta": ("run", "beta.yaml"),
+    "no whole batch": ("run", "drop.yaml"),
     "latent 0": ("run", "latent.yaml"),
     "epochs 0": ("run", "tiny.yaml", "--epochs", "0"),
     "no such device": ("run", "tiny.yaml", "--device", "cuda:7"),
@@ -185,6 +186,7 @@ def test_bad_input_is_one_line_exit_2_and_leaves_nothing(words: tuple[str, ...],
     (tmp_path / "empty.yaml").touch()
     (tmp_path / "misspelt.yaml").write_text(SPEC.replace("epochs", "epoks"))
     (tmp_path / "beta.yaml").write_text(SPEC.replace("epochs: 2", "objective: {beta: -1}"))
+    (tmp_path / "drop.yaml").write_text(SPEC.replace("batch_size: 256", "batch_size: 2000, drop_last: true"))
     (tmp_path / "latent.yaml").write_text(SPEC.replace("latent: 2", "latent: 0"))
     raw = tmp_path / "data/MNIST/raw"
     raw.mkdir(parents=True)
