@@ -51,7 +51,7 @@ def grid(images: Tensor, columns: int = COLUMNS) -> Image.Image:
 def save(image: Image.Image, path: Path) -> Path:
     """Write a PNG, making its folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    image.save(path, optimize=True)
+    image.save(path, compress_level=5)  # a fifth of the time of `optimize`, 1 % larger
     return path
 
 

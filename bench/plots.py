@@ -64,9 +64,9 @@ def latent(mean: Tensor, labels: Tensor) -> Image.Image:
         else:
             pca = PCA(2, svd_solver="full")
             title = f"Posterior means of {len(points):,} test images: PCA of {points.shape[1]} latents"
-            figure, axes = _scatter(pca.fit_transform(points), digits, title)
-            variance = points.var(0, ddof=1).sum()
-            share = 100 * pca.explained_variance_ / variance if variance > 0 else (0.0, 0.0)
+            same = not points.std(0).any()  # collapsed: no direction is a principal one
+            figure, axes = _scatter(points[:, :2] if same else pca.fit_transform(points), digits, title)
+            share = (0.0, 0.0) if same else 100 * pca.explained_variance_ratio_
             axes.set_xlabel(f"first principal component ({share[0]:.0f} % of the variance)")
             axes.set_ylabel(f"second ({share[1]:.0f} %)")
         _legend(axes)
@@ -106,7 +106,7 @@ def kl(q: Q) -> Image.Image:
     with _style():
         figure = Figure(figsize=(4, 3.6), dpi=150)
         above, below = figure.subplots(2, 1, sharex=True, height_ratios=(2, 1))
-        figure.subplots_adjust(left=0.14, right=0.98, top=0.92, bottom=0.12, hspace=0.12)
+        figure.subplots_adjust(left=0.17, right=0.98, top=0.92, bottom=0.12, hspace=0.12)
         look: dict[str, Any] = {"width": 0.8, "edgecolor": "#0072B2", "lw": 0.8}
         above.bar(place[active], nats[order][active], color="#0072B2", **look)
         above.bar(place[~active], nats[order][~active], color="white", hatch="////", **look)
@@ -120,7 +120,7 @@ def kl(q: Q) -> Image.Image:
         below.set_yscale("log")
         below.set_ylim(min(1e-3, seen.min() / 2), max(2.0, seen.max() * 2))
         below.set_ylabel("variance of μ")
-        below.set_xlabel(f"latents, by their KL; filled: active, variance of μ above {ACTIVE} (dashed)")
+        below.set_xlabel(f"latents by KL; filled: active, variance of μ above {ACTIVE}")
         below.set_xlim(0.2, max(len(nats), 8) + 0.8)
         below.set_xticks(place if len(nats) <= 12 else [1, *range(5, len(nats) + 1, 5)])
         return _rendered(figure)
@@ -156,7 +156,7 @@ def _scatter(points: Array, digits: npt.NDArray[np.int64], title: str) -> tuple[
     """Points [N, 2] by digit, both axes on one scale, the digits taking turns."""
     figure = Figure(figsize=(4.6, 4), dpi=150)
     axes = figure.subplots()
-    figure.subplots_adjust(left=0.11, right=0.83, top=0.93, bottom=0.11)
+    figure.subplots_adjust(left=0.14, right=0.82, top=0.93, bottom=0.11)
     size = 2.8 if len(points) > 500 else 3.6
     for turn in range(ROUNDS):
         for digit in np.unique(digits):
@@ -194,8 +194,8 @@ def _style() -> Iterator[None]:
 
 
 def _rendered(figure: Figure) -> Image.Image:
-    """The figure's pixels in 64 colours."""
+    """The figure's pixels in 128 colours, chosen so that rare ones keep theirs."""
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     pixels = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
-    return pixels.quantize(64, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+    return pixels.quantize(128, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)

@@ -261,7 +261,7 @@ def _png(bands: Sequence[Image.Image]) -> bytes:
         whole.paste(band, (0, y))
         y += band.height
     out = io.BytesIO()
-    whole.save(out, "PNG", compress_level=6)
+    whole.save(out, "PNG", compress_level=5)
     return out.getvalue()
 
 
