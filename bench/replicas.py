@@ -54,10 +54,9 @@ def train_stacked(
     leaves the others what they are. Seconds of a replica are the group's divided by R.
     """
     group = _Group(runs, models, images)
-    with _side_stream(images[0].train.device):
-        for epoch in range(1, runs[0].epochs + 1):
-            if len(group.diverged) < len(runs):
-                group.epoch(epoch, on_epoch)
+    for epoch in range(1, runs[0].epochs + 1):
+        if len(group.diverged) < len(runs):
+            group.epoch(epoch, on_epoch)
     for training in group.trainings:
         training.engine, training.note = group.loop.engine, group.loop.note
     return [group.diverged.get(r, training) for r, training in enumerate(group.trainings)]
@@ -149,7 +148,10 @@ class Loop:
         self.device = self.pool.device
         self.sums = torch.zeros(len(runs), 2, dtype=torch.float64, device=self.device)
         self.engine = step.engine
-        self.capture = capture if self.device.type == "cuda" else None
+        cuda = self.device.type == "cuda"
+        # Capture needs a stream of its own, and the warm-up on it too: one for every step there is
+        self.side = torch.cuda.Stream(self.device) if cuda else None
+        self.capture = capture if cuda else None
         few = f"no batch size had more than {WARM_UP} steps to capture after"
         self.note: str | None = few if self.capture else f"no CUDA graph on {self.device.type}"
         self._shapes: dict[int, _Shape] = {}
@@ -165,11 +167,12 @@ class Loop:
             self._rate = rate
             for shape in self._shapes.values():
                 shape.replay = None
-        orders = self._orders.to(self.device) + self.offsets
-        generators = [stream(run.seed, "noise", epoch, self.device) for run in self.runs]
-        self.sums.zero_()
-        for index in orders.split(self.runs[0].batch_size, 1):
-            self._take(index, generators)
+        with _on(self.side):
+            orders = self._orders.to(self.device) + self.offsets
+            generators = [stream(run.seed, "noise", epoch, self.device) for run in self.runs]
+            self.sums.zero_()
+            for index in orders.split(self.runs[0].batch_size, 1):
+                self._take(index, generators)
         self._orders = self._orders_of(epoch + 1)  # while the device is still at work
         return self.sums, orders.shape[1]
 
@@ -234,16 +237,16 @@ def capture(body: Callable[[], None], optimizer: torch.optim.Optimizer) -> Calla
 
 
 @contextmanager
-def _side_stream(device: torch.device) -> Iterator[None]:
-    """On CUDA, work on a stream of its own: the default stream can't be captured."""
-    if device.type != "cuda":
+def _on(side: torch.cuda.Stream | None) -> Iterator[None]:
+    """Work on a side stream, after what the current one was asked for and before what it is asked next."""
+    if side is None:
         yield
         return
-    side = torch.cuda.Stream(device)
-    side.wait_stream(torch.cuda.current_stream(device))
+    current = torch.cuda.current_stream(side.device)
+    side.wait_stream(current)
     with torch.cuda.stream(side):
         yield
-    torch.cuda.current_stream(device).wait_stream(side)
+    current.wait_stream(side)
 
 
 def _pool(train: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
