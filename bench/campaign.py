@@ -129,7 +129,7 @@ class Campaign:
         def order(planned: Planned) -> tuple[int, float]:
             return planned.run.seed, -seconds.get(planned.id, 0.0)
 
-        first = self.plan.experiment.seeds[0]  # the seed whose pictures the report shows
+        first = min(self.plan.experiment.seeds)  # whose pictures the report shows
         return [
             Job(p.id, p.run, self._folder(p.id), about | self._about(p), full=p.run.seed == first)
             for p in sorted(self.plan.todo, key=order)

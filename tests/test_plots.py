@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from io import BytesIO
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,12 +13,15 @@ from factory import a_run, part
 from PIL import Image
 from torch import Tensor
 
-from bench import pictures, plots
+from bench import campaign, pictures, plots
+from bench.campaign import Campaign
 from bench.device import initialised
 from bench.evaluate import encode
 from bench.latent import active_units
 from bench.model.posteriors import Q
 from bench.model.vae import VAE, build
+from bench.records import RunFolder
+from bench.runner import Job, _Album
 from bench.tiles import SIDE, TILE, font, write
 
 LABELS = torch.arange(60) % 10
@@ -171,3 +175,35 @@ def test_words_are_written_in_greek_too() -> None:
     end = write(page, 2, 2, "β = 1", 15)
     assert np.asarray(page).min() < 60
     assert 30 < end < 70
+
+
+@pytest.mark.parametrize("full", [True, False])
+def test_an_album_holds_every_picture_and_tells_of_each(tmp_path: Path, full: bool) -> None:
+    job = Job("small", a_run(epochs=2, latent=3), tmp_path, {}, full=full)
+    told: list[tuple[str, int]] = []
+    model, images = a_model(), some_images()
+    album = _Album(
+        job, images, LABELS, RunFolder(tmp_path), lambda _, data: told.append((data["key"], data["step"]))
+    )
+    for epoch in (1, 2):
+        album.epoch(model, epoch)
+    album.close(model, encode(model, images))
+    once = ["interpolations", "latent", *["tsne"] * full, "kl"]
+    assert told == [(key, e) for e in (1, 2) for key in ("samples", "reconstructions")] + [
+        (key, 2) for key in once
+    ]
+    files = {path.name for path in (tmp_path / "pictures").iterdir()}
+    by_epoch = {f"{key}-epoch-00{e}.png" for key in ("samples", "reconstructions") for e in (1, 2)}
+    assert files == {f"{key}.png" for key in once} | by_epoch | {"progress.gif"}
+    assert album.seconds > 0
+
+
+def test_only_the_first_seed_draws_what_takes_seconds(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(campaign, "git_state", dict)
+    monkeypatch.setattr(Campaign, "_about", lambda *_: {})
+    todo = [SimpleNamespace(id=f"s{seed}", run=a_run(seed=seed)) for seed in (3, 4, 5)]
+    plan = SimpleNamespace(experiment=SimpleNamespace(name="x", seeds=(4, 3, 5)), todo=todo, folder=tmp_path)
+    jobs = Campaign(plan, None, None).jobs({})  # type: ignore[arg-type]
+    assert {job.id: job.full for job in jobs} == {"s3": True, "s4": False, "s5": False}
