@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import typer
 
-from bench.cli import app
+from bench.cli import app, main
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "docs/commands.md").read_text(encoding="utf-8")
@@ -19,8 +19,11 @@ SECTIONS = {
     found[1]: found[2]
     for found in re.finditer(r"^## bench (\w+)\n(.*?)(?=^## |\Z)", TEXT, re.MULTILINE | re.DOTALL)
 }
+BLOCKS = TEXT.split("```")[1::2]
 EXAMPLES = [
-    line.partition("  #")[0].strip() for line in TEXT.splitlines() if re.match(r"bench [a-z-]+( |$)", line)
+    line.partition("  #")[0].strip()
+    for line in "".join(BLOCKS).splitlines()
+    if line.startswith("bench ") and "COMMAND" not in line
 ]
 
 
@@ -71,3 +74,29 @@ def test_help_is_one_sentence_and_an_example_that_parses(name: str) -> None:
 def test_every_exit_code_has_a_row() -> None:
     told = re.findall(r"(\d+) ", app.info.epilog or "")
     assert told == re.findall(r"^\| (\d+) \|", TEXT, re.MULTILINE)
+
+
+def interrupted(kind: str | None) -> list[str]:
+    raise KeyboardInterrupt
+
+
+def broken(kind: str | None) -> list[str]:
+    raise ZeroDivisionError
+
+
+def test_an_interrupt_says_how_to_go_on(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("bench.parts.listing", interrupted)
+    monkeypatch.setattr("sys.argv", ["bench", "parts"])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == 130
+    assert "goes on with the rest" in capsys.readouterr().err
+
+
+def test_a_bug_of_ours_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bench.parts.listing", broken)
+    monkeypatch.setattr("sys.argv", ["bench", "parts"])
+    with pytest.raises(ZeroDivisionError):
+        main()
