@@ -122,7 +122,7 @@ def _documents(shown: Sequence[Shown], seed: int) -> list[Image.Image]:
         return []
     lefts = [MARGIN + KINDS + place * (STRIP + 2 * GAP) for place in (0, 1)][: min(2, len(shown))]
     width = lefts[-1] + STRIP + MARGIN
-    bands = [_heading(width, "Reconstructions and samples", "after the last epoch")]
+    bands = [_heading(width, "Reconstructions and samples", "after the last epoch that was drawn")]
     axes = _axes(shown)
     for name, group in _grouped(shown, lambda each: _group(each.variant, axes)).items():
         first = found[group[0].variant.name]
