@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bench.device import stream, synchronise
+from bench.device import keep_freed_memory, stream, synchronise
 from bench.fast import FastStep, accepts
 from bench.model.vae import VAE
 from bench.objectives import OBJECTIVES, Elbo
@@ -147,6 +147,7 @@ def make_step(run: Run, model: VAE) -> Step:
     def optimizer(parameters: Iterable[torch.nn.Parameter]) -> torch.optim.Optimizer:
         return OPTIMIZERS[run.optimizer.name](parameters, **run.optimizer.options)
 
+    keep_freed_memory()  # a step's activations come and go, always the same
     if accepts(model, run.precision):
         return FastStep(model, objective_of(run), optimizer)
     return ReferenceStep(model, objective_of(run), optimizer, run.precision)

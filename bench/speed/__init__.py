@@ -6,7 +6,6 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import bench
 from bench.data import Dataset, load
 from bench.device import pick
 from bench.errors import BenchError
@@ -19,7 +18,7 @@ from bench.speed.scaling import measure_scaling
 
 __all__ = ["compare", "speed"]
 
-BENCHMARKS = Path(bench.__file__).parents[1] / "benchmarks"
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 USUAL_LOOP = "usual_loop.py"
 
 

@@ -14,10 +14,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.multiprocessing as mp
 from torch import Tensor, nn
 
-from bench.device import one_thread
 from bench.model.vae import PIXEL_COUNT, VAE, parameter_count
 from bench.runner import untrained
 from bench.spec import Run
@@ -61,9 +59,14 @@ class Peaks:
     flops: float
     bandwidth: float
 
-    def floor(self, work: Work, replicas: int) -> tuple[float, float]:
-        """Seconds of one step of each replica, nothing overlapping and everything overlapping."""
-        compute, traffic = replicas * work.flops / self.flops, replicas * work.traffic / self.bandwidth
+    @classmethod
+    def together(cls, parts: Sequence[Peaks]) -> Peaks:
+        """The peaks of processes that are at work at once."""
+        return cls(sum(p.flops for p in parts), sum(p.bandwidth for p in parts))
+
+    def floor(self, work: Work) -> tuple[float, float]:
+        """Seconds of a step, all these cores at it: nothing overlapping, everything overlapping."""
+        compute, traffic = work.flops / self.flops, work.traffic / self.bandwidth
         return compute + traffic, max(compute, traffic)
 
 
@@ -96,21 +99,9 @@ def _macs(module: Any, x: Tensor, output: Tensor) -> int:
     return int(module.weight.numel()) * positions
 
 
-def measure_peaks(cores: Sequence[int], state: int) -> Peaks:
-    """What these cores give together, one pinned single-threaded process on each, all at work at once."""
-    context = mp.get_context("spawn")
-    barrier = context.Barrier(len(cores))
-    results = context.SimpleQueue()
-    processes = [
-        context.Process(target=_measure, args=(core, state, barrier, results), daemon=True) for core in cores
-    ]
-    for process in processes:
-        process.start()
-    found = [results.get() for _ in processes]
-    for process in processes:
-        process.join()
-    flops, bandwidth = (sum(values) for values in zip(*found, strict=True))
-    return Peaks(flops, bandwidth)
+def measure_peaks(state: int) -> Peaks:
+    """What this process's threads give: large products, then a stream over `state` bytes."""
+    return Peaks(gemm_flops(0.3), stream_bandwidth(state, 0.3))
 
 
 def available_cores() -> list[int]:
@@ -126,16 +117,6 @@ def pin(core: int) -> None:
         os.sched_setaffinity(0, {core})
 
 
-def _measure(core: int, state: int, barrier: Any, results: Any) -> None:
-    pin(core)
-    one_thread(torch.device("cpu"))
-    gemm_flops()  # warm-up
-    barrier.wait(timeout=60)
-    flops = gemm_flops(0.3)
-    barrier.wait(timeout=60)
-    results.put((flops, stream_bandwidth(state, 0.3)))
-
-
 def gemm_flops(seconds: float = 0.1) -> float:
     """FLOP/s of this process's threads in a large product of matrices, fp32."""
     a, b, out = (torch.ones(ORDER, ORDER) for _ in range(3))
@@ -144,8 +125,9 @@ def gemm_flops(seconds: float = 0.1) -> float:
 
 def stream_bandwidth(size: int, seconds: float = 0.1) -> float:
     """Bytes/s, read and written, of a pass over `size` bytes by this process's threads."""
-    x, y = torch.ones(2, max(1, size // 8))
-    return 8 * x.numel() / _fastest(lambda: torch.add(x, 1, out=y), seconds)
+    count = max(1, size // 8)
+    x, y = torch.ones(count), torch.ones(count)
+    return 8 * count / _fastest(lambda: torch.add(x, 1, out=y), seconds)
 
 
 def gemm_gain() -> float:

@@ -27,7 +27,7 @@ from bench.optimizers import OPTIMIZERS
 from bench.replicas import Loop
 from bench.runner import untrained
 from bench.spec import Run
-from bench.speed.limits import available_cores, gemm_gain, pin
+from bench.speed.limits import Peaks, available_cores, gemm_gain, measure_peaks, pin, work_of
 from bench.stacked import StackedStep, stack
 from bench.train import make_step, objective_of, one_epoch
 
@@ -87,6 +87,7 @@ class Lap:
     threads: int  # of each process
     peak_mb: float  # the largest process's peak resident set, or the accelerator's
     healthy: bool  # all threads together were faster than one, before and after
+    peaks: Peaks | None = None  # of the same processes right after, all at work at once; None on accelerators
 
     @property
     def rate(self) -> float:
@@ -113,19 +114,26 @@ def lap(contestant: Contestant, task: Task, pace: Pace) -> Lap:
         for line in lines:
             line.send(steps)
         told = [_heard(line, contestant) for line in lines]
+        for line in lines:
+            line.send(None)  # all have ended: now for the peaks
+        peaks = [_heard(line, contestant) for line in lines]
+    except BaseException:
+        for process in processes:
+            process.kill()
+        raise
     finally:
         for process, line in zip(processes, lines, strict=True):
-            line.close()
             process.join(timeout=10)
-            process.kill()
-    starts, ends, taken, threads, peaks, gains = zip(*told, strict=True)
+            line.close()
+    starts, ends, taken, threads, memory, gains = zip(*told, strict=True)
     return Lap(
         images=sum(taken) * task.run.batch_size * contestant.replicas,
         seconds=max(ends) - min(starts),
         steps=taken[0],
         threads=threads[0],
-        peak_mb=max(peaks),
+        peak_mb=max(memory),
         healthy=min(gains) > UNHEALTHY,
+        peaks=None if None in peaks else Peaks.together(peaks),
     )
 
 
@@ -159,6 +167,8 @@ def _work(line: Connection, contestant: Contestant, task: Task, pace: Pace, core
         peak = peak_memory_mb(task.device)
         gain = min(gain, gemm_gain()) if task.device.type == "cpu" else gain
     line.send((started, ended, steps, torch.get_num_threads(), peak, gain))
+    line.recv()
+    line.send(measure_peaks(work_of(task.run).state) if task.device.type == "cpu" else None)
 
 
 def _steps_in(seconds: float, train: Train, device: torch.device) -> int:

@@ -81,7 +81,7 @@ def _rates(measured: Measured) -> str:
 
 
 def _shares(measured: Measured) -> str:
-    timed = [c for c in measured.contestants if all(c.name in r.peaks for r in measured.results)]
+    timed = [c for c in measured.contestants if measured.results[0].peaks(c)]
     if not timed:
         return ""
     counts = table(
@@ -94,7 +94,7 @@ def _shares(measured: Measured) -> str:
         for contestant in timed
     ]
     head = ["architecture", "contestant", "GEMM GFLOP/s", "stream GB/s", "floor ms", "took ms", "share"]
-    told = "Milliseconds are those of one step of every replica."
+    told = "Milliseconds are those of all processes together for one step of one replica."
     return "\n\n".join([FLOOR, counts, told, table(head, rows, left=2)])
 
 
@@ -111,15 +111,14 @@ def _counted(result: Result) -> list[str]:
 
 
 def _share(result: Result, contestant: Contestant) -> list[str]:
-    peaks = result.peaks[contestant.name]
-    replicas = contestant.processes * contestant.replicas
+    peaks = result.peaks(contestant)
     apart, overlapping = result.shares(contestant)
     return [
         _spread(Spread.of([p.flops / 1e9 for p in peaks]), _whole),
         _spread(Spread.of([p.bandwidth / 1e9 for p in peaks]), _whole),
         f"{1e3 * result.floor(contestant):.2f}",
-        f"{1e3 * replicas * result.work.batch_size / result.rate(contestant).median:.2f}",
-        f"{apart.median:.0%} ({overlapping.median:.0%})",
+        f"{1e3 * result.seconds(contestant):.2f}",
+        f"{apart:.0%} ({overlapping:.0%})",
     ]
 
 
@@ -187,12 +186,11 @@ def results_csv(measured: Measured) -> str:
     writer.writerow([*head, *environment])
     for result in measured.results:
         for contestant in measured.contestants:
-            peaks = result.peaks.get(contestant.name, [])
             for i, one in enumerate(result.laps[contestant.name]):
                 ratio = one.rate / result.laps[usual.name][i].rate
                 row = [result.run.variant, contestant.name, i + 1, one.rate, ratio, one.seconds, one.steps]
                 row += [contestant.processes, contestant.replicas, one.threads, one.peak_mb, one.healthy]
-                row += [peaks[i].flops, peaks[i].bandwidth] if peaks else ["", ""]
+                row += [one.peaks.flops, one.peaks.bandwidth] if one.peaks else ["", ""]
                 writer.writerow([*row, *(measured.environment[key] for key in environment)])
     return out.getvalue()
 

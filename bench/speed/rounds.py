@@ -13,7 +13,7 @@ from bench.data import Dataset
 from bench.device import describe
 from bench.errors import BenchError
 from bench.spec import Run
-from bench.speed.limits import Peaks, Work, available_cores, measure_peaks, work_of
+from bench.speed.limits import Peaks, Work, available_cores, work_of
 from bench.speed.race import Contestant, Lap, Pace, Task, lap
 
 ATTEMPTS = 3  # of a lap whose threads were no faster than one
@@ -36,12 +36,11 @@ class Spread:
 
 @dataclass
 class Result:
-    """The rounds of one architecture: laps and, on a CPU, peaks by contestant, in the order of the rounds."""
+    """The rounds of one architecture: laps by contestant, in the order of the rounds."""
 
     run: Run
     work: Work
     laps: dict[str, list[Lap]] = field(default_factory=dict)
-    peaks: dict[str, list[Peaks]] = field(default_factory=dict)
 
     def rate(self, contestant: Contestant) -> Spread:
         """Images a second, over all replicas."""
@@ -52,20 +51,27 @@ class Result:
         pairs = zip(self.laps[contestant.name], self.laps[usual.name], strict=True)
         return Spread.of([one.rate / other.rate for one, other in pairs])
 
-    def shares(self, contestant: Contestant) -> tuple[Spread, Spread]:
-        """The floor over the time taken, in the same round: nothing overlapping, everything overlapping."""
-        shares = []
-        for one, peaks in zip(self.laps[contestant.name], self.peaks[contestant.name], strict=True):
-            replicas = contestant.processes * contestant.replicas
-            seconds = replicas * self.work.batch_size / one.rate
-            shares.append([floor / seconds for floor in peaks.floor(self.work, replicas)])
-        apart, overlapping = zip(*shares, strict=True)
-        return Spread.of(apart), Spread.of(overlapping)
+    def peaks(self, contestant: Contestant) -> list[Peaks]:
+        """The machine's peaks beside each lap; empty on an accelerator."""
+        return [one.peaks for one in self.laps[contestant.name] if one.peaks]
+
+    def seconds(self, contestant: Contestant) -> float:
+        """Median seconds of a step, all cores in use counted as at work on it."""
+        return self.work.batch_size / self.rate(contestant).median
 
     def floor(self, contestant: Contestant) -> float:
-        """Median seconds of a step of every replica at the machine's peaks, nothing overlapping."""
-        replicas = contestant.processes * contestant.replicas
-        return median(peaks.floor(self.work, replicas)[0] for peaks in self.peaks[contestant.name])
+        """The same at the machine's peaks, nothing overlapping."""
+        return median(peaks.floor(self.work)[0] for peaks in self.peaks(contestant))
+
+    def shares(self, contestant: Contestant) -> tuple[float, float]:
+        """Median of floor over time taken, lap by lap: nothing overlapping, everything overlapping."""
+        floors = [peaks.floor(self.work) for peaks in self.peaks(contestant)]
+        rates = [one.rate / self.work.batch_size for one in self.laps[contestant.name]]
+        apart, overlapping = (
+            median(floor * rate for floor, rate in zip(kind, rates, strict=True))
+            for kind in zip(*floors, strict=True)
+        )
+        return apart, overlapping
 
 
 @dataclass
@@ -126,10 +132,6 @@ def measure(
                 result.laps.setdefault(contestant.name, []).append(taken)
                 told = f"{result.run.variant}, {contestant.name}: {taken.rate:,.0f} images/s"
                 tell(f"round {number}/{rounds}  {told}")
-                if device.type == "cpu" and contestant.pinned:
-                    cores = available_cores()[: contestant.processes]
-                    peaks = measure_peaks(cores, result.work.state)
-                    result.peaks.setdefault(contestant.name, []).append(peaks)
     return measured
 
 

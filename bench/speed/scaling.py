@@ -25,7 +25,6 @@ class Cell:
     factor: str
     value: int
     rate: Spread  # of all replicas together
-    replicas: int
     usual_value: bool  # the value that the other factors' cells have
 
 
@@ -43,8 +42,8 @@ def measure_scaling(
             tell(f"round {number}/{rounds}  {factor} {value}: {taken.rate:,.0f} images/s")
     base = {"seeds": 1, "batch size": run.batch_size, "width": _width(run), "latent size": run.latent}
     return [
-        Cell(factor, value, Spread.of(found), c.processes * c.replicas, value == base[factor])
-        for (factor, value, _, c), found in zip(cases, rates, strict=True)
+        Cell(factor, value, Spread.of(found), value == base[factor])
+        for (factor, value, *_), found in zip(cases, rates, strict=True)
     ]
 
 
