@@ -17,6 +17,12 @@ import pytest
 
 CACHE = tempfile.TemporaryDirectory(prefix="bench-tests-")
 TIMES = {"train_seconds", "images_per_second", "peak_memory_mb"}
+pytestmark = [
+    # Third parties' own deprecations, raised while MLflow loads and builds its tables.
+    pytest.mark.filterwarnings("ignore::DeprecationWarning:mlflow"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning:pydantic"),
+    pytest.mark.filterwarnings("ignore:.*loader strategy is deprecated"),
+]
 SPEC = """
 question: Does a tiny experiment run from end to end?
 dataset: digits
