@@ -6,6 +6,7 @@ Yardstick, workers, tracking, and a report that is valid after every finished ru
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import time
 from dataclasses import asdict
@@ -49,6 +50,9 @@ def run_matrix(plan: Plan, seconds: dict[str, float], total: float, *, quiet: bo
     display = Display(seconds, total, quiet=quiet)
     campaign = Campaign(plan, tracker, display)
     one_thread(plan.device)
+    signal.signal(
+        signal.SIGTERM, signal.default_int_handler
+    )  # what a machine asks before it kills: as Ctrl-C
     with display:
         campaign.open()
         try:

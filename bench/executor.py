@@ -196,9 +196,12 @@ def _work(connection: Connection, shop: Workshop, core: int) -> None:
     shop.net.to(shop.device)  # it looks at what models on the device make
 
     def emit(run_id: str, kind: str, data: dict[str, Any]) -> None:
-        connection.send((run_id, kind, data))
+        try:
+            connection.send((run_id, kind, data))
+        except OSError:  # the parent is gone: leave its run as a death would, without a record
+            os._exit(1)
 
-    with contextlib.suppress(EOFError, BrokenPipeError):
+    with contextlib.suppress(EOFError):
         while (group := connection.recv()) is not None:
             for record in _records(group, shop, emit):
                 emit(record["id"], "done", record)

@@ -244,7 +244,8 @@ def test_a_diverged_run_is_reported_and_exits_1(tmp_path: Path) -> None:
     assert "nan" not in report.lower().replace("non-finite", "").split()
 
 
-def test_ctrl_c_keeps_what_is_finished_and_exits_130(tmp_path: Path) -> None:
+@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_keeps_what_is_finished_and_exits_130(sign: signal.Signals, tmp_path: Path) -> None:
     (tmp_path / "tiny.yaml").write_text(SPEC.replace("epochs: 2", "epochs: 5000"))
     process = subprocess.Popen(
         [sys.executable, "-m", "bench", "run", "tiny.yaml", "--workers", "1"],
@@ -257,7 +258,7 @@ def test_ctrl_c_keeps_what_is_finished_and_exits_130(tmp_path: Path) -> None:
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and not list(tmp_path.glob("reports/tiny/records/*/pictures/*.png")):
         time.sleep(0.2)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(sign)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors
     assert "goes on with the rest" in errors

@@ -18,7 +18,7 @@ from bench.metrics import METRICS, Metric
 from bench.report.statistics import Estimate, estimate
 
 # What differs between machines in a way that changes times; the rest is told in the protocol.
-TIMING = ("device", "device_name", "threads", "precision", "engine", "torch")
+TIMING = ("device", "device_name", "threads", "precision", "engine", "replicas", "torch")
 
 
 @dataclass(frozen=True)
