@@ -53,7 +53,10 @@ def run_all(jobs: Iterable[Job], shop: Workshop, workers: int, listener: Listene
     """
     waiting = deque(groups(jobs, shop.device))
     cores = _cores()
-    crew = [_Worker(shop, cores[i % len(cores)]) for i in range(min(workers, len(waiting)))]
+    count = min(workers, len(waiting))
+    # Pinned only where every core has its worker: fewer may have to give way to somebody else's
+    pins: list[int | None] = [*cores] if count == len(cores) else [None] * count
+    crew = [_Worker(shop, pins[i % len(pins)]) for i in range(count)]
     try:
         while waiting or any(worker.jobs for worker in crew):
             for worker in crew:
@@ -139,7 +142,7 @@ class _Line:
 class _Worker:
     """One process that does one group of jobs at a time."""
 
-    def __init__(self, shop: Workshop, core: int) -> None:
+    def __init__(self, shop: Workshop, core: int | None) -> None:
         self.shop = shop
         self.core = core
         self.jobs: dict[str, Job] = {}  # that it has and has not recorded, by id
@@ -186,12 +189,12 @@ class _Worker:
         return _Line(here, process)
 
 
-def _work(connection: Connection, shop: Workshop, core: int) -> None:
+def _work(connection: Connection, shop: Workshop, core: int | None) -> None:
     """A worker's life: take groups of jobs until told to stop, or until the parent is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     deterministic()
     one_thread(shop.device)
-    if shop.device.type == "cpu" and hasattr(os, "sched_setaffinity"):
+    if shop.device.type == "cpu" and core is not None and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {core})
     shop.net.to(shop.device)  # it looks at what models on the device make
 
