@@ -113,6 +113,11 @@ def keep_freed_memory() -> None:
         libc.mallopt(_M_TRIM_THRESHOLD, 1 << 30)
 
 
+def wide(device: torch.device) -> torch.dtype:
+    """The type in which many numbers are added up: float64, or float32 on mps, which has nothing wider."""
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
 def synchronise(device: torch.device) -> None:
     """Wait until the device has done what it was asked for, so that a clock read now is honest."""
     if device.type == "cuda":

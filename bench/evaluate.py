@@ -142,7 +142,7 @@ class Measured:
         labelled = (train, self.labels.train[:PROBE_IMAGES], q.mean, self.labels.test)
         return Latent(
             active_units=active_units(q),
-            aggregate_kl=float(q.kl().sum(-1).double().mean()) - information,
+            aggregate_kl=float(q.kl().sum(-1).cpu().double().mean()) - information,
             mutual_information=information,
             linear_probe_accuracy=self._timed("linear_probe", lambda: linear_probe_accuracy(*labelled)),
             knn_accuracy=self._timed("knn", lambda: knn_accuracy(*labelled)),

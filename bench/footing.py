@@ -17,6 +17,7 @@ import torch
 from scipy.optimize import minimize_scalar
 from torch import Tensor
 
+from bench.device import wide
 from bench.model.posteriors import Q, log_prior
 from bench.model.vae import VAE
 
@@ -94,8 +95,8 @@ def footing(model: VAE, q: Q, images: Tensor, noise: Tensor, calibration: Calibr
     """
     samples, count, _ = noise.shape
     pixels = images.shape[1]
-    kl = q.kl().sum(-1).double()
-    bernoulli = torch.empty(samples, count, dtype=torch.float64, device=images.device)
+    kl = q.kl().sum(-1).to(wide(images.device))
+    bernoulli = torch.empty(samples, count, dtype=wide(images.device), device=images.device)
     sse = torch.empty_like(bernoulli)
     for part in _chunks(count, samples):
         grey = images[part].float() / 255
@@ -128,13 +129,13 @@ def log_px(
     before the sum over k, which by the convexity of log-sum-exp can only lower it.
     """
     count, pixels = images.shape
-    bounds = torch.empty(4, count, dtype=torch.float64, device=images.device)
+    bounds = torch.empty(4, count, dtype=wide(images.device), device=images.device)
     for part in _chunks(count, k):
         grey, here = images[part].float() / 255, _part(q, part)
         shape = (k, *here.mean.shape)
         noise = torch.randn(shape, generator=generator, device=generator.device).to(images.device)
         z = here.sample(noise)
-        ratio = (log_prior(z) - here.log_prob(z)).double()
+        ratio = (log_prior(z) - here.log_prob(z)).to(bounds.dtype)
         bernoulli, sse = _scores(
             model.grey_mean(model.decode(z)), grey, binary[part].float(), calibration.epsilon
         )
@@ -159,7 +160,8 @@ def _scores(mean: Tensor, grey: Tensor, binary: Tensor, epsilon: float) -> tuple
     """Of means [K, B, D]: Bernoulli score of `binary`, squared error to `grey` (both [B, D]), each [K, B]."""
     on, off = _bernoulli_logs(mean, epsilon)
     bernoulli = off.sum(-1) + torch.einsum("kbd,bd->kb", on.sub_(off), binary)
-    return bernoulli.double(), ((mean - grey) ** 2).sum(-1).double()
+    sse = ((mean - grey) ** 2).sum(-1)
+    return bernoulli.to(wide(mean.device)), sse.to(wide(mean.device))
 
 
 def _gaussian(sse: Tensor, pixels: int, variance: float) -> Tensor:

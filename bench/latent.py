@@ -31,7 +31,7 @@ def active_units(q: Q) -> int:
 
 def kl_per_unit(q: Q) -> list[float]:
     """Mean KL of each latent, nats, [Z]."""
-    return q.kl().double().mean(0).tolist()
+    return q.kl().cpu().double().mean(0).tolist()
 
 
 @torch.no_grad()
@@ -42,13 +42,15 @@ def mutual_information(q: Q, z: Tensor) -> float:
     ln N, and KL(q(z) ‖ p(z)) = mean KL − I(x; z) with the mean KL in closed form: less noise than sampling ln
     q(z) − ln p(z). In double precision: the squares below cancel where a posterior is narrow.
     """
-    mean, precision = q.mean.double(), q.scale.double() ** -2
+    place = torch.device("cpu") if q.mean.device.type == "mps" else q.mean.device  # mps has no float64
+    mean, scale, log_scale, z = (t.to(place).double() for t in (q.mean, q.scale, q.log_scale, z))
+    precision = scale**-2
     # (z − μ)²/σ² = z²·(1/σ²) − 2z·(μ/σ²) + μ²/σ²: the table of all pairs as two matrix products
-    constant = (mean**2 * precision + 2 * q.log_scale.double()).sum(-1)
+    constant = (mean**2 * precision + 2 * log_scale).sum(-1)
     weights = torch.cat([precision, -2 * mean * precision], 1).T  # [2Z, N]
     total = 0.0
     for start in range(0, len(z), ROWS):
-        rows = z[start : start + ROWS].double()
+        rows = z[start : start + ROWS]
         log_q = -0.5 * (torch.cat([rows**2, rows], 1) @ weights + constant)  # less (Z/2) ln 2π, which cancels
         own = log_q.diagonal(start)
         total += float((own - torch.logsumexp(log_q, 1)).sum())

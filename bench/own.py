@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from bench.device import wide
 from bench.model.vae import VAE
 from bench.objectives import Elbo
 
@@ -39,7 +40,7 @@ def own_terms(model: VAE, objective: Elbo, images: Tensor, noise: Tensor, batch_
 
 @torch.no_grad()
 def term_means(model: VAE, objective: Elbo, images: Tensor, noise: Tensor, batch_size: int) -> Tensor:
-    """What `in_words` is told: four averages over uint8 images [N, D], [4], in float64 and on the device.
+    """What `in_words` is told: four averages over uint8 images [N, D], [4], on the device.
 
     The model is judged in eval mode and left in the mode it came in. An objective "SSE/(2σ²) + β·KL" implies
     a Gaussian of variance β·σ², normalised and brought to grey levels by −D·ln(scale); a Bernoulli implies
@@ -51,7 +52,7 @@ def term_means(model: VAE, objective: Elbo, images: Tensor, noise: Tensor, batch
     count, pixels = images.shape[-2:]
     implied = model.likelihood.tempered(objective.beta_eff(batch_size, pixels, model.latent))
     jacobian = pixels * math.log(model.target.scale)
-    sums = torch.zeros(*noise.shape[:-2], 4, dtype=torch.float64, device=images.device)
+    sums = torch.zeros(*noise.shape[:-2], 4, dtype=wide(images.device), device=images.device)
     for start in range(0, count, CHUNK):
         grey = images[..., start : start + CHUNK, :].float() / 255
         q = model.encode(grey)
@@ -63,7 +64,7 @@ def term_means(model: VAE, objective: Elbo, images: Tensor, noise: Tensor, batch
             -implied.log_prob(output, target) + jacobian,
             q.kl().sum(-1),
         )
-        sums += torch.stack([term.double().sum(-1) for term in terms], -1)
+        sums += torch.stack([term.to(sums.dtype).sum(-1) for term in terms], -1)
     model.train(was_training)
     return sums / count
 

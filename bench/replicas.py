@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bench.device import stream, synchronise
+from bench.device import stream, synchronise, wide
 from bench.model.vae import VAE
 from bench.optimizers import OPTIMIZERS, SCHEDULES
 from bench.own import OwnTerms, in_words, term_means
@@ -146,7 +146,7 @@ class Loop:
         self.count = len(train[0])
         self.pool, self.offsets = _pool(train)
         self.device = self.pool.device
-        self.sums = torch.zeros(len(runs), 2, dtype=torch.float64, device=self.device)
+        self.sums = torch.zeros(len(runs), 2, dtype=wide(self.device), device=self.device)
         self.engine = step.engine
         cuda = self.device.type == "cuda"
         # Capture needs a stream of its own, and the warm-up on it too: one for every step there is

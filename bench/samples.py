@@ -65,7 +65,7 @@ class FeatureNet(nn.Module):
     @torch.no_grad()
     def features(self, grey: Tensor) -> Features:
         """Features [N, F] of grey images [N, D], in chunks."""
-        return torch.cat([self.body(x.view(-1, 1, 28, 28)) for x in grey.split(1000)]).double().cpu().numpy()
+        return torch.cat([self.body(x.view(-1, 1, 28, 28)) for x in grey.split(1000)]).cpu().double().numpy()
 
     @torch.no_grad()
     def accuracy(self, images: Tensor, labels: Tensor) -> float:

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bench.device import keep_freed_memory, stream, synchronise
+from bench.device import keep_freed_memory, stream, synchronise, wide
 from bench.fast import FastStep, accepts
 from bench.model.vae import VAE
 from bench.objectives import OBJECTIVES, Elbo
@@ -177,7 +177,7 @@ def one_epoch(run: Run, step: Step, images: Tensor, epoch: int) -> tuple[Tensor,
     """One pass over uint8 images [N, D]: sums of the loss terms [2], on the device, and the image count."""
     device = images.device
     noise_stream = stream(run.seed, "noise", epoch, device)
-    sums = torch.zeros(2, dtype=torch.float64, device=device)
+    sums = torch.zeros(2, dtype=wide(device), device=device)
     # Every batch lies in the same memory: fresh pages cost more than gathering into them
     rows = images.new_empty(run.batch_size, images.shape[1])
     grey = torch.empty(rows.shape, device=device)

@@ -55,11 +55,6 @@ class Contestant:
     processes: int = 1
     replicas: int = 1  # of each process
 
-    @property
-    def pinned(self) -> bool:
-        """Whether each process keeps to one thread and a core of its own."""
-        return self.loop == "bench"
-
 
 @dataclass(frozen=True)
 class Task:
@@ -99,12 +94,13 @@ def lap(contestant: Contestant, task: Task, pace: Pace) -> Lap:
     """Fresh processes, one lap. Raises BenchError where one of them dies."""
     context = mp.get_context("spawn")
     cores = available_cores()
+    pinned = contestant.loop == "bench" and contestant.processes == len(cores)  # as `bench run` does
     lines: list[Connection] = []
     processes: list[Any] = []
     try:
         for i in range(contestant.processes):
             here, there = context.Pipe()
-            core = cores[i % len(cores)] if contestant.pinned else None
+            core = cores[i] if pinned else None
             process = context.Process(target=_work, args=(there, contestant, task, pace, core), daemon=True)
             process.start()
             there.close()
