@@ -10,7 +10,7 @@ from bench.errors import printable
 from bench.report.cells import NOTHING
 from bench.report.claims import signed
 from bench.report.compare import TITLES, Comparison
-from bench.report.results import Variant
+from bench.report.results import Results, Variant, load
 from bench.report.tables import ARROWS, cell, finished
 
 if TYPE_CHECKING:
@@ -55,9 +55,28 @@ def print_end(campaign: Campaign) -> bool:
     skipped = sum(not planned.todo for planned in plan.runs)
     told = [f"{states.count(s)} {s}" for s in ("finished", "diverged", "failed") if s in states]
     print(", ".join([*told, f"{skipped} skipped"] if skipped else told or ["nothing to do"]))
+    for line in summary_lines(load(plan.folder)):
+        print(line)
     print(f"report: {plan.folder / 'report.md'}")
     print(f"MLflow: {campaign.tracker.links()['experiment']} (start it with: bench ui)")
     return all(state == "finished" for state in states)
+
+
+def summary_lines(results: Results) -> Iterator[str]:
+    """The common footing of every variant that has a finished run, the best binarised ELBO first."""
+    variants = [v for v in results.variants if v.finished]
+    metrics = results.measured("common")
+    if not variants or not metrics:
+        return
+    head = [f"{metric.title}{ARROWS[metric.direction]}" for metric in metrics]
+    worst = float("-inf")
+    best_first = sorted(variants, key=lambda v: -(e.mean if (e := v.estimate(metrics[0].name)) else worst))
+    yield from aligned(
+        [
+            [results.dataset, *head, "finished"],
+            *([v.name, *(cell(v, metric) for metric in metrics), finished(v)] for v in best_first),
+        ]
+    )
 
 
 def comparison_lines(comparisons: Sequence[Comparison]) -> Iterator[str]:
