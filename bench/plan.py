@@ -136,7 +136,7 @@ def command(request: Request, *, only: str | None = None, seed: int | None = Non
 
     Where data, store and reports lie is left to the reader.
     """
-    words = ["bench run", request.spec.as_posix()]
+    words = ["bench run", _shown(request.spec)]
     seeds = request.seeds if seed is None else (seed,)
     words += [f"--seeds {','.join(map(str, seeds))}{',' if len(seeds) == 1 else ''}"] if seeds else []
     words += [f"--only '{glob}'" for glob in ([only] if only else request.only)]
@@ -144,6 +144,15 @@ def command(request: Request, *, only: str | None = None, seed: int | None = Non
     words += [f"--dataset {request.dataset}"] if request.dataset else []
     words += [f"--device {request.device}"] if request.device != "auto" else []
     return redacted(" ".join(words))
+
+
+def _shown(spec: Path) -> str:
+    """The spec's path as another person can use it: from here, or from the root of bench's own checkout."""
+    spec = spec.resolve()
+    for root in (Path.cwd(), Path(__file__).parents[1]):
+        if spec.is_relative_to(root):
+            return spec.relative_to(root).as_posix()
+    return spec.name
 
 
 def _data(experiment: Experiment, request: Request, *, download: bool) -> tuple[Dataset, tuple[str, ...]]:
