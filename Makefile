@@ -28,7 +28,7 @@ quick: setup  ## The same, small: minutes instead of hours
 	$(BIN)/bench run experiments/all.yaml --quick $(ARGS)
 
 test: setup  ## Run the tests (ARGS="tests/test_data.py -k digits" for some)
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 check: setup  ## Format, lint and types
 	$(BIN)/ruff format --check .
