@@ -153,8 +153,11 @@ def test_a_lap_says_who_died(monkeypatch: pytest.MonkeyPatch) -> None:
         )
 
 
-def test_a_small_comparison_from_end_to_end(tmp_path: Path) -> None:
+def test_a_small_comparison_from_end_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Real processes, a few steps: every number is there and positive."""
+    contestants = [Contestant("usual loop", "usual"), Contestant("bench, 2 runs at once", "bench", 2)]
+    monkeypatch.setattr("bench.speed.rounds.contestants_on", lambda _: contestants)
+    monkeypatch.setattr("bench.speed.rounds.ATTEMPTS", 1)
     told: list[str] = []
     experiment = EXPERIMENT.select(["mlp-100-*"])
     path = compare(
@@ -163,7 +166,7 @@ def test_a_small_comparison_from_end_to_end(tmp_path: Path) -> None:
     assert path == tmp_path / "speed" / "report.md"
     assert sorted(p.name for p in path.parent.iterdir()) == ["report.md", "results.csv"]
     rows = list(csv.DictReader(io.StringIO((path.parent / "results.csv").read_text())))
-    assert [row["contestant"] for row in rows] == [c.name for c in contestants_on(CPU)]
+    assert [row["contestant"] for row in rows] == [c.name for c in contestants]
     for row in rows:
         assert float(row["images_per_second"]) > 0
         assert float(row["peak_mb"]) > 50
@@ -241,6 +244,12 @@ def test_laps_of_threads_on_one_core_are_discarded(monkeypatch: pytest.MonkeyPat
     assert [one.rate for one in measured.results[0].laps["usual loop"]] == [2, 3]
     assert (measured.repeated, measured.unhealthy) == (3, 1)
     assert sum("discarded" in line for line in told) == 3
+
+
+def test_on_a_cpu_the_whole_machine_races() -> None:
+    usual, one, *crowd = contestants_on(CPU)
+    assert (usual.loop, one.loop, one.processes) == ("usual", "bench", 1)
+    assert [c.processes for c in crowd] == [n for n in [len(limits.available_cores())] if n > 1]
 
 
 def test_one_thread_is_never_called_unhealthy() -> None:
