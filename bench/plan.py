@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import tempfile
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -82,8 +82,8 @@ class Plan:
 
     @property
     def command(self) -> str:
-        """The command that repeats the matrix."""
-        return command(self.request)
+        """The command that repeats the matrix: the whole of it, as the report covers."""
+        return command(replace(self.request, only=()))
 
 
 def make_plan(request: Request, *, download: bool = True) -> Plan:
