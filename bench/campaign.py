@@ -17,6 +17,7 @@ from bench.baselines import baselines
 from bench.device import one_thread
 from bench.executor import default_workers, run_all
 from bench.forecast import forecast
+from bench.pictures import epochs_shown
 from bench.plan import Plan, Planned, command, write_experiment
 from bench.progress import Display
 from bench.records import Record, write_json_atomic
@@ -111,8 +112,11 @@ class Campaign:
         write_experiment(self.plan)
         with self._tracking():
             self.tracker.heal()
-            epochs = max(v.epochs for v in self.plan.experiment.variants.values())
-            self.tracker.save_views(seed=self.plan.experiment.seeds[0], epochs=epochs)
+            # The last epoch of which every variant has pictures
+            shown = set.intersection(
+                *(epochs_shown(v.epochs) for v in self.plan.experiment.variants.values())
+            )
+            self.tracker.save_views(seed=self.plan.experiment.seeds[0], epochs=max(shown))
         for planned in self.plan.runs:
             record = self.plan.records.get(planned.id)
             if record and not planned.todo and record["status"] in ("finished", "diverged"):
