@@ -71,7 +71,7 @@ def test_a_matrix_runs_to_its_report(done: tuple[Path, subprocess.CompletedProce
     folder, result = done
     assert result.returncode == 0, result.stderr
     assert "4 finished" in result.stdout
-    assert re.search(r"^small-bernoulli +−[0-9.]+ ± [0-9.]+.* 2/2$", result.stdout, re.M)
+    assert re.search(r"^small-bernoulli +−[\d,.]+\s±\s[\d,.]+ .* 2/2$", result.stdout, re.M)
     assert "Traceback" not in result.stderr
     report = (folder / "reports/tiny/report.md").read_text()
     assert "Covers 4 of 4 runs" in report
