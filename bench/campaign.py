@@ -9,6 +9,8 @@ import json
 import signal
 import subprocess
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -103,7 +105,6 @@ class Campaign:
         self.outcomes: dict[str, Record] = {}
         self.mlflow_ids: dict[str, str] = {}
         self.faults: list[str] = []
-        self.tracking_seconds = 0.0
         self._last_report = 0.0
         self._report_cost = 0.0
 
@@ -216,32 +217,15 @@ class Campaign:
         answer = report.partition("## Answer")[2].partition("\n## ")[0].strip()
         return f"{banner}{self.plan.experiment.question}\n\n{answer}\n\n```\n{self.plan.command}\n```"
 
-    def _tracking(self) -> _Tolerant:
-        return _Tolerant(self)
-
-
-class _Tolerant:
-    """Times what goes to MLflow, and turns its faults into one line each.
-
-    Records are sent again at the next start.
-    """
-
-    def __init__(self, campaign: Campaign) -> None:
-        self.campaign = campaign
-
-    def __enter__(self) -> None:
-        self.started = time.monotonic()
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> bool:
-        self.campaign.tracking_seconds += time.monotonic() - self.started
-        if not isinstance(error, TrackingError):
-            return False
-        if str(error) not in self.campaign.faults:
-            self.campaign.faults.append(str(error))
-            self.campaign.display.say(
-                f"warning: {error}; training goes on, the next bench run sends it again"
-            )
-        return True
+    @contextmanager
+    def _tracking(self) -> Iterator[None]:
+        """Turn MLflow's faults into one line each: records are sent again at the next start."""
+        try:
+            yield
+        except TrackingError as error:
+            if str(error) not in self.faults:
+                self.faults.append(str(error))
+                self.display.say(f"warning: {error}; training goes on, the next bench run sends it again")
 
 
 def git_state() -> dict[str, Any]:

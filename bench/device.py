@@ -90,6 +90,19 @@ def deterministic() -> None:
     torch.backends.cuda.matmul.allow_tf32 = False
 
 
+def available_cores() -> list[int]:
+    """The cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count() or 1))
+
+
+def pin(core: int) -> None:
+    """Keep this process to one core, where the system can."""
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {core})
+
+
 def one_thread(device: torch.device) -> None:
     """On a CPU, keep this process to one thread, BLAS and OpenMP included.
 

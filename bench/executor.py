@@ -20,7 +20,7 @@ from typing import Any, Protocol
 import torch
 import torch.multiprocessing as mp
 
-from bench.device import deterministic, one_thread
+from bench.device import available_cores, deterministic, one_thread, pin
 from bench.records import Record, RunFolder
 from bench.runner import GroupEmit, Job, Workshop, execute, execute_group
 
@@ -42,7 +42,7 @@ class Listener(Protocol):
 
 def default_workers(device: torch.device) -> int:
     """One worker a core that this process may use on a CPU (eight at most); one on an accelerator."""
-    return min(8, len(_cores())) if device.type == "cpu" else 1
+    return min(8, len(available_cores())) if device.type == "cpu" else 1
 
 
 def run_all(jobs: Iterable[Job], shop: Workshop, workers: int, listener: Listener) -> None:
@@ -52,7 +52,7 @@ def run_all(jobs: Iterable[Job], shop: Workshop, workers: int, listener: Listene
     again.
     """
     waiting = deque(groups(jobs, shop.device))
-    cores = _cores()
+    cores = available_cores()
     count = min(workers, len(waiting))
     # Pinned only where every core has its worker: fewer may have to give way to somebody else's
     pins: list[int | None] = [*cores] if count == len(cores) else [None] * count
@@ -194,8 +194,8 @@ def _work(connection: Connection, shop: Workshop, core: int | None) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     deterministic()
     one_thread(shop.device)
-    if shop.device.type == "cpu" and core is not None and hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, {core})
+    if shop.device.type == "cpu" and core is not None:
+        pin(core)
     shop.net.to(shop.device)  # it looks at what models on the device make
 
     def emit(run_id: str, kind: str, data: dict[str, Any]) -> None:
@@ -214,9 +214,3 @@ def _records(group: list[Job], shop: Workshop, emit: GroupEmit) -> Iterator[Reco
     if shop.device.type != "cpu":
         return execute_group(group, shop, emit)
     return (execute(job, shop, partial(emit, job.id)) for job in group)
-
-
-def _cores() -> list[int]:
-    if hasattr(os, "sched_getaffinity"):
-        return sorted(os.sched_getaffinity(0))
-    return list(range(os.cpu_count() or 1))

@@ -16,6 +16,7 @@ import torch
 from factory import a_dataset, a_run, part
 
 from bench.data import Dataset
+from bench.device import available_cores
 from bench.errors import BenchError
 from bench.model.vae import VAE
 from bench.runner import untrained
@@ -249,7 +250,7 @@ def test_laps_of_threads_on_one_core_are_discarded(monkeypatch: pytest.MonkeyPat
 def test_on_a_cpu_the_whole_machine_races() -> None:
     usual, one, *crowd = contestants_on(CPU)
     assert (usual.loop, one.loop, one.processes) == ("usual", "bench", 1)
-    assert [c.processes for c in crowd] == [n for n in [len(limits.available_cores())] if n > 1]
+    assert [c.processes for c in crowd] == [n for n in [len(available_cores())] if n > 1]
 
 
 def test_one_thread_is_never_called_unhealthy() -> None:

@@ -14,7 +14,7 @@ from bench.errors import BenchError, did_you_mean
 from bench.metrics import METRICS, Metric
 from bench.report.contrasts import NOT_PARTS, significant
 from bench.report.results import Results, Variant, load
-from bench.report.statistics import LEVEL, MIN_SEEDS, MOST_SEEDS, Difference, paired, seeds_needed
+from bench.report.statistics import MIN_SEEDS, Difference, advice, paired
 
 TITLES = {
     "own": "own terms",
@@ -157,14 +157,9 @@ def _judged(comparisons: Iterable[Comparison]) -> list[Comparison]:
 def _verdict(metric: Metric, d: Difference, sure: bool, family: int) -> str:
     if sure:
         return f"{'A' if (d.mean > 0) == (metric.direction == 'higher') else 'B'} is better"
-    if d.n < MIN_SEEDS or d.sd is None:
-        return f"too few seeds: add at least {max(MIN_SEEDS - d.n, 2)}"
-    needed = seeds_needed(d.mean, d.sd, LEVEL / family) if d.sd else None
-    if needed is None:  # beyond reach, or equal values
-        return (
-            "equal in every seed" if not (d.mean or d.sd) else f"not to be told apart by {MOST_SEEDS} seeds"
-        )
-    return f"too few seeds: add {max(needed - d.n, 1)}"
+    if d.n >= MIN_SEEDS and d.sd == 0 == d.mean:
+        return "equal in every seed"
+    return advice(d, family)
 
 
 def _settings(variant: Variant) -> dict[str, object]:

@@ -112,11 +112,11 @@ def rank(column: Column, direction: str | None) -> Ranking:
     tested = {name: d for name, d in differences.items() if d is not None and d.p is not None}
     p = dict(zip(tested, holm([d.p for d in tested.values() if d.p is not None]), strict=True))
     ties = tuple(name for name in others if p.get(name, 1.0) > LEVEL)
-    return Ranking(leader, leader, ties, _advice(ties[0], differences[ties[0]], len(tested)) if ties else "")
+    return Ranking(leader, leader, ties, advice(differences[ties[0]], len(tested)) if ties else "")
 
 
-def _advice(nearest: str, difference: Difference | None, family: int) -> str:
-    """How many seeds would separate the nearest tie from the leader, at Holm's strictest level."""
+def advice(difference: Difference | None, family: int) -> str:
+    """How many seeds would make a difference significant, at Holm's strictest level of `family` tests."""
     if difference is None or difference.sd is None or difference.n < MIN_SEEDS:
         return _too_few(difference.n if difference else 0)
     needed = seeds_needed(difference.mean, difference.sd, LEVEL / max(family, 1)) if difference.sd else None

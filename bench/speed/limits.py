@@ -7,7 +7,6 @@ everything does. Activations are left out: they may stay in a core's cache, and 
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -102,19 +101,6 @@ def _macs(module: Any, x: Tensor, output: Tensor) -> int:
 def measure_peaks(state: int) -> Peaks:
     """What this process's threads give: large products, then a stream over `state` bytes."""
     return Peaks(gemm_flops(0.3), stream_bandwidth(state, 0.3))
-
-
-def available_cores() -> list[int]:
-    """The cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return sorted(os.sched_getaffinity(0))
-    return list(range(os.cpu_count() or 1))
-
-
-def pin(core: int) -> None:
-    """Keep this process to one core, where the system can."""
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, {core})
 
 
 def gemm_flops(seconds: float = 0.1) -> float:

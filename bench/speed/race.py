@@ -21,13 +21,13 @@ import torch
 import torch.multiprocessing as mp
 from torch import Tensor
 
-from bench.device import deterministic, one_thread, peak_memory_mb, synchronise
+from bench.device import available_cores, deterministic, one_thread, peak_memory_mb, pin, synchronise
 from bench.errors import BenchError
 from bench.optimizers import OPTIMIZERS
 from bench.replicas import Loop
 from bench.runner import untrained
 from bench.spec import Run
-from bench.speed.limits import Peaks, available_cores, gemm_gain, measure_peaks, pin, work_of
+from bench.speed.limits import Peaks, gemm_gain, measure_peaks, work_of
 from bench.stacked import StackedStep, stack
 from bench.train import make_step, objective_of, one_epoch
 

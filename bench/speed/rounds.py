@@ -10,10 +10,10 @@ from statistics import median
 import torch
 
 from bench.data import Dataset
-from bench.device import describe
+from bench.device import available_cores, describe
 from bench.errors import BenchError
 from bench.spec import Run
-from bench.speed.limits import Peaks, Work, available_cores, work_of
+from bench.speed.limits import Peaks, Work, work_of
 from bench.speed.race import Contestant, Lap, Pace, Task, lap
 
 ATTEMPTS = 3  # of a lap whose threads were no faster than one

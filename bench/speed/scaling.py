@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 
 from bench.data import Dataset
+from bench.device import available_cores
 from bench.spec import Part, Run
-from bench.speed.limits import available_cores
 from bench.speed.race import Contestant, Pace, Task, lap
 from bench.speed.rounds import Spread
 
