@@ -71,7 +71,7 @@ def run_all(jobs: Iterable[Job], shop: Workshop, workers: int, listener: Listene
         for worker in crew:
             worker.kill()
             for job in worker.jobs.values():
-                listener.ended(job, _broken(job, "interrupted", "stopped before it ended"))
+                listener.ended(job, broken(job, "interrupted", "stopped before it ended"))
         raise
     finally:
         for worker in crew:
@@ -105,7 +105,7 @@ def _hear(worker: _Worker, listener: Listener) -> None:
         code = worker.replace()
         how = f"signal {signal.Signals(-code).name}" if code and code < 0 else f"exit code {code}"
         for job in lost:
-            listener.ended(job, _broken(job, "failed", f"its worker process ended with {how}"))
+            listener.ended(job, broken(job, "failed", f"its worker process ended with {how}"))
         return
     if kind == "done":
         listener.ended(worker.jobs.pop(run_id), data)
@@ -113,7 +113,7 @@ def _hear(worker: _Worker, listener: Listener) -> None:
         listener.event(worker.jobs[run_id], kind, data)
 
 
-def _broken(job: Job, status: str, reason: str) -> Record:
+def broken(job: Job, status: str, reason: str) -> Record:
     """Record, in the worker's place, a run that could not record itself."""
     folder = RunFolder(job.folder)
     record: Record = {
@@ -206,11 +206,12 @@ def _work(connection: Connection, shop: Workshop, core: int | None) -> None:
 
     with contextlib.suppress(EOFError):
         while (group := connection.recv()) is not None:
-            for record in _records(group, shop, emit):
+            for record in records_of(group, shop, emit):
                 emit(record["id"], "done", record)
 
 
-def _records(group: list[Job], shop: Workshop, emit: GroupEmit) -> Iterator[Record]:
+def records_of(group: list[Job], shop: Workshop, emit: GroupEmit) -> Iterator[Record]:
+    """Do a group as the device wants it: one by one on a CPU, together on an accelerator."""
     if shop.device.type != "cpu":
         return execute_group(group, shop, emit)
     return (execute(job, shop, partial(emit, job.id)) for job in group)
