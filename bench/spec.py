@@ -5,11 +5,12 @@ from __future__ import annotations
 import fnmatch
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from bench.errors import BenchError, did_you_mean, printable
 from bench.options import NonNegative, Positive, PositiveInt, Real
@@ -17,8 +18,28 @@ from bench.options import NonNegative, Positive, PositiveInt, Real
 ENGINE = 1  # raised when the same specification comes to give other numbers
 SLUG = "[a-z0-9][a-z0-9.-]{0,79}"  # fit for folders, links and tables on every system
 FILE_STEM = "[A-Za-z0-9][A-Za-z0-9._-]{0,79}"
+# What Windows takes for a device, whatever follows the dot; it drops a dot at the end
+_UNFIT = re.compile(r"(con|prn|aux|nul|(com|lpt)[0-9])(\..*)?|.*\.", re.IGNORECASE)
+# A matrix of this size trains for weeks; what is larger is a slip, and would only fill the memory
+MAX_VARIANTS = 2_000  # of an experiment, with those of the files that it extends
+MAX_RUNS = 100_000  # variants × seeds
 
-Slug = Annotated[str, Field(pattern=f"^{SLUG}$")]
+
+def names_folder(name: str, pattern: str) -> bool:
+    """Whether a name matches SLUG or FILE_STEM and can name a folder on every system."""
+    return bool(re.fullmatch(pattern, name)) and not _UNFIT.fullmatch(name)
+
+
+def _folder(pattern: str) -> AfterValidator:
+    def check(name: str) -> str:
+        if not names_folder(name, pattern):
+            raise ValueError("cannot name a folder")
+        return name
+
+    return AfterValidator(check)
+
+
+Slug = Annotated[str, _folder(SLUG)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Option = bool | int | float | str | list[int] | list[float] | list[str]
 
@@ -83,14 +104,14 @@ class Run(Settings):
     seed: Seed
     document: str | None = None
 
-    def identity(self, digest: str) -> str:
+    def identity(self, digest: str, engine: int = ENGINE) -> str:
         """`<variant>-s<seed>-<8 hex digits>`, the digits a hash of all that determines the result.
 
         `digest` is the data's. Name and document of the variant are not hashed: renaming changes no result.
         """
         facts = self.model_dump(mode="json", exclude={"variant", "document"}) | {
             "data": digest,
-            "engine": ENGINE,
+            "engine": engine,
         }
         canonical = json.dumps(facts, sort_keys=True, separators=(",", ":"), allow_nan=False)
         return f"{self.variant}-s{self.seed}-{hashlib.sha256(canonical.encode()).hexdigest()[:8]}"
@@ -115,7 +136,7 @@ class Variant(Settings):
 class Experiment(_Frozen):
     """A question, and the variants and seeds that answer it."""
 
-    name: Annotated[str, Field(pattern=f"^{FILE_STEM}$")]
+    name: Annotated[str, _folder(FILE_STEM)]
     path: Path
     question: str
     dataset: str
@@ -146,6 +167,8 @@ class Experiment(_Frozen):
         changes: dict[str, Any] = {}
         if seeds is not None:
             changes["seeds"] = _seeds(tuple(seeds))
+            if fault := too_many_runs(len(self.variants), len(changes["seeds"])):
+                raise BenchError(fault)
         if dataset is not None:
             from bench.parts import part
 
@@ -183,6 +206,14 @@ def _seeds(seeds: tuple[int, ...]) -> tuple[int, ...]:
         shown = ",".join(map(str, seeds[:10])) or "none"
         raise BenchError(f"seeds {shown}; allowed: 1 to 1000 different whole numbers from 0; give some")
     return seeds
+
+
+def too_many_runs(variants: int, seeds: int) -> str:
+    """What is wrong with so many runs, or ""."""
+    if variants * seeds <= MAX_RUNS:
+        return ""
+    what = f"{variants} variants with {seeds} seeds are {variants * seeds} runs"
+    return f"{what}; allowed: at most {MAX_RUNS}; take fewer seeds, or split the experiment"
 
 
 def load(path: Path) -> Experiment:

@@ -6,9 +6,9 @@ import csv
 import io
 from collections.abc import Iterable, Sequence
 
-from bench.report.results import Results, Run
+from bench.report.results import TIMING, Results, Run
 
-ENVIRONMENT = ("device", "device_name", "threads", "precision", "engine", "torch")
+COMPUTE = "compute_precision"  # `precision` is a metric's column
 
 
 def results_csv(results: Results) -> bytes:
@@ -24,7 +24,7 @@ def results_csv(results: Results) -> bytes:
         "beta",
         "beta_eff",
         *names,
-        *ENVIRONMENT,
+        *(COMPUTE if key == "precision" else key for key in TIMING),
     ]
     betas = {v.name: v.beta for v in results.variants}
     return _csv(head, (_run(run, betas[run.variant], names) for run in results.runs))
@@ -72,7 +72,7 @@ def _run(run: Run, beta: float | None, names: Sequence[str]) -> list[object]:
         beta,
         run.record.get("beta_eff"),
         *(run.metrics.get(name) for name in names),
-        *(environment.get(key) for key in ENVIRONMENT),
+        *(environment.get(key) for key in TIMING),
     ]
 
 

@@ -1,0 +1,146 @@
+"""The commands that run, check and report a matrix."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bench.cli.app import app
+from bench.cli.options import (
+    DataDir,
+    DatasetName,
+    Device,
+    Epochs,
+    Fresh,
+    Only,
+    Quick,
+    Quiet,
+    Report,
+    Reports,
+    Seeds,
+    Spec,
+    Uri,
+    Workers,
+    report_folder,
+    request_of,
+)
+
+
+@app.command(epilog="Example: bench run experiments/all.yaml --quick")
+def run(
+    spec: Spec,
+    device: Device = "auto",
+    seeds: Seeds = None,
+    only: Only = None,
+    epochs: Epochs = None,
+    dataset: DatasetName = None,
+    data_dir: DataDir = None,
+    tracking_uri: Uri = None,
+    reports: Reports = Path("reports"),
+    fresh: Fresh = False,
+    quick: Quick = False,
+    workers: Workers = None,
+    quiet: Quiet = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")] = False,
+) -> None:
+    """Train, evaluate and track every run of an experiment that is not done yet, and write its report."""
+    request = request_of(
+        spec, device, seeds, only, epochs, dataset, data_dir, tracking_uri, reports, fresh, quick, workers
+    )
+    from bench.campaign import predict, run_matrix
+    from bench.plan import make_plan
+    from bench.printing import print_end, print_plan
+
+    plan = make_plan(request, download=not dry_run)
+    seconds, total = predict(plan)
+    print_plan(plan, seconds, total, every_run=dry_run, quiet=quiet and not dry_run)
+    if not dry_run and not print_end(run_matrix(plan, seconds, total, quiet=quiet)):
+        raise typer.Exit(1)
+
+
+@app.command(epilog="Example: bench plan experiments/all.yaml --seeds 1")
+def plan(
+    spec: Spec,
+    device: Device = "auto",
+    seeds: Seeds = None,
+    only: Only = None,
+    epochs: Epochs = None,
+    dataset: DatasetName = None,
+    data_dir: DataDir = None,
+    reports: Reports = Path("reports"),
+    fresh: Fresh = False,
+    quick: Quick = False,
+    workers: Workers = None,
+) -> None:
+    """Print every run with its state and why, and the time it should take; nothing is created."""
+    request = request_of(
+        spec, device, seeds, only, epochs, dataset, data_dir, None, reports, fresh, quick, workers
+    )
+    from bench.campaign import predict
+    from bench.plan import make_plan
+    from bench.printing import print_plan
+
+    made = make_plan(request, download=False)
+    print_plan(made, *predict(made), every_run=True, quiet=False)
+
+
+@app.command(epilog="Example: bench report reports/all")
+def report(folder: Report, reports: Reports = Path("reports")) -> None:
+    """Write an experiment's report again, from its records alone."""
+    from bench.report import write_report
+
+    print(write_report(report_folder(folder, reports, "experiment.json")))
+
+
+@app.command(epilog="Example: bench sync reports/all --tracking-uri http://host:5000")
+def sync(
+    folders: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="[FOLDER|SPEC]...", help="All of --reports by default.", show_default=False),
+    ] = None,
+    tracking_uri: Uri = None,
+    reports: Reports = Path("reports"),
+) -> None:
+    """Send to an MLflow store what it lacks of experiments, from their records."""
+    from bench.sync import sync as send
+
+    for done in send(folders or [], reports, tracking_uri):
+        print(f"{done.experiment}: {done.sent} sent, {done.there} there already")
+
+
+@app.command(epilog="Example: bench verify reports/all --deep")
+def verify(
+    folder: Report,
+    reports: Reports = Path("reports"),
+    deep: Annotated[
+        bool, typer.Option("--deep", help="Also measure each finished run again, from its weights.")
+    ] = False,
+    data_dir: DataDir = None,
+) -> None:
+    """Recompute every number of a report from its records, and check these and the files they list."""
+    from bench.verify import verify as check
+
+    folder = report_folder(folder, reports, "experiment.json", "results.csv")
+    findings = check(folder, deep=deep, data_dir=data_dir)
+    for line in findings.lines():
+        print(line)
+    if findings.differences:
+        raise typer.Exit(1)
+
+
+@app.command(epilog="Example: bench compare 003-linear-400-20 001-mlp-512-512-20 --report reports/all")
+def compare(
+    a: Annotated[str, typer.Argument(help="A variant, or a report's folder.", show_default=False)],
+    b: Annotated[str, typer.Argument(help="Another one.", show_default=False)],
+    report: Annotated[Path, typer.Option(help="The report's folder that holds both variants.")] = Path(
+        "reports/all"
+    ),
+) -> None:
+    """Compare two variants, or two reports in the variants that both have, by the report's statistics."""
+    from bench.printing import comparison_lines
+    from bench.report.compare import compare as comparisons
+
+    for line in comparison_lines(comparisons(a, b, report)):
+        print(line)

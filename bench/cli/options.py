@@ -1,0 +1,93 @@
+"""The options that commands share, and the request that `run` and `plan` make of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from bench.errors import BenchError
+
+if TYPE_CHECKING:
+    from bench.plan import Request
+
+Spec = Annotated[Path, typer.Argument(help="The experiment, a YAML file.", show_default=False)]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
+Seeds = Annotated[str | None, typer.Option(help="How many (3), or which (0,4,7; a single one as 4,).")]
+Only = Annotated[list[str] | None, typer.Option(help="Variants matching this glob only; repeatable.")]
+Epochs = Annotated[int | None, typer.Option(help="Instead of each variant's own.")]
+DatasetName = Annotated[str | None, typer.Option("--dataset", help="Instead of the experiment's own.")]
+DataDir = Annotated[Path | None, typer.Option(help="Where data sets lie (also BENCH_DATA_DIR).")]
+Uri = Annotated[
+    str | None, typer.Option("--tracking-uri", help="The MLflow store (also MLFLOW_TRACKING_URI).")
+]
+Reports = Annotated[Path, typer.Option(help="The folder for reports and records.")]
+Fresh = Annotated[bool, typer.Option("--fresh", help="Do finished runs again.")]
+Quick = Annotated[bool, typer.Option("--quick", help="On digits with three seeds: minutes, no download.")]
+Report = Annotated[Path, typer.Argument(help="An experiment's folder, or its YAML file.", show_default=False)]
+Workers = Annotated[int | None, typer.Option(min=1, help="Runs at a time; by default one a core.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="No progress on stderr.")]
+
+
+def request_of(
+    spec: Path,
+    device: str,
+    seeds: str | None,
+    only: list[str] | None,
+    epochs: int | None,
+    dataset: str | None,
+    data_dir: Path | None,
+    tracking_uri: str | None,
+    reports: Path,
+    fresh: bool,
+    quick: bool,
+    workers: int | None,
+) -> Request:
+    """The options as one value; the spec is read first, so that its errors need no torch."""
+    from bench.spec import load
+
+    chosen = seeds_of(seeds)
+    if quick:
+        dataset, chosen = dataset or "digits", chosen or (0, 1, 2)
+    load(spec).with_overrides(seeds=chosen, epochs=epochs, dataset=dataset).select(only or ["*"])
+    from bench.plan import Request
+
+    return Request(
+        spec=spec,
+        device=device,
+        seeds=chosen,
+        only=tuple(only or ()),
+        epochs=epochs,
+        dataset=dataset,
+        data_dir=data_dir,
+        tracking_uri=tracking_uri,
+        reports=reports,
+        fresh=fresh,
+        workers=workers,
+    )
+
+
+def report_folder(given: Path, reports: Path, *holds: str) -> Path:
+    """The folder given, or that of a YAML file. Raises BenchError unless it holds one of those files."""
+    folder = reports / given.stem if given.suffix in (".yaml", ".yml") else given
+    if not any((folder / name).is_file() for name in holds):
+        raise BenchError(
+            f"{folder} holds no {' or '.join(holds)}; give a folder that bench run has written: reports/all"
+        )
+    return folder
+
+
+def seeds_of(text: str | None) -> tuple[int, ...] | None:
+    """`3` is the seeds 0, 1 and 2; `0,4,7` is those; `4,` is one."""
+    if text is None:
+        return None
+    try:
+        numbers = tuple(int(word) for word in text.split(",") if word.strip())
+    except ValueError:
+        raise BenchError(f"--seeds {text!r}; give how many (3) or which (0,4,7)") from None
+    if "," in text:
+        return numbers
+    if not 1 <= numbers[0] <= 1000:
+        raise BenchError(f"--seeds {text}: allowed are 1 to 1000 seeds; give how many (3) or which (0,4,7)")
+    return tuple(range(numbers[0]))

@@ -1,0 +1,50 @@
+"""Whether a report says what its records say, and its records what their runs left: `verify(folder)`."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from bench.errors import BenchError
+from bench.report import write_report
+from bench.verify.alone import check_alone
+from bench.verify.compare import csv_file, markdown_file
+from bench.verify.evidence import check_records, run_folders
+from bench.verify.findings import Findings
+from bench.verify.pictures import check_pictures
+
+__all__ = ["Findings", "verify"]
+
+
+def verify(folder: Path, *, deep: bool = False, data_dir: Path | None = None) -> Findings:
+    """Check a report's folder, its records and the files that these list; nothing in it is written.
+
+    The report is made anew from the records with the present code, elsewhere, and compared. A folder without
+    records, as it is published, is held against itself. `deep` measures finished runs again from their
+    weights and the data.
+
+    Raises:
+        BenchError: the folder is no report's, or `deep` lacks records or data.
+    """
+    findings = Findings()
+    if not run_folders(folder):
+        if deep:
+            raise BenchError(f"{folder} holds no records, so nothing can be measured again; leave out --deep")
+        check_alone(findings, folder)
+        return findings
+    found = check_records(findings, folder)
+    with tempfile.TemporaryDirectory(prefix="bench-verify-") as elsewhere:
+        again = Path(elsewhere) / folder.resolve().name
+        again.mkdir()
+        for name in ("experiment.json", "baselines.json", "records"):
+            (again / name).symlink_to((folder / name).resolve())
+        report = write_report(again)
+        csv_file(findings, folder / "results.csv", (again / "results.csv").read_bytes(), ("variant", "seed"))
+        csv_file(findings, folder / "summary.csv", (again / "summary.csv").read_bytes(), ("variant",))
+        markdown_file(findings, folder / "report.md", report.read_text(encoding="utf-8"))
+        check_pictures(findings, folder, again)
+    if deep:
+        from bench.verify.weights import measure_again  # torch and scikit-learn, only where they are used
+
+        measure_again(findings, folder, found, data_dir)
+    return findings
