@@ -12,14 +12,17 @@ import os
 import signal
 from collections import deque
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from multiprocessing import parent_process
 from multiprocessing.connection import Connection, wait
+from threading import Thread
 from typing import Any, Protocol
 
 import torch
 import torch.multiprocessing as mp
 
+from bench.checkpoint import epoch_kept
 from bench.device import available_cores, deterministic, one_thread, pin
 from bench.records import Record, RunFolder
 from bench.runner import GroupEmit, Job, Workshop, execute, execute_group
@@ -34,7 +37,7 @@ class Listener(Protocol):
         """A worker is about to take the run; what is added to `job.about` goes into its record."""
 
     def event(self, job: Job, kind: str, data: dict[str, Any]) -> None:
-        """An epoch ended, a picture was drawn, or evaluation began."""
+        """An epoch ended, a picture was drawn, evaluation began, a run was resumed or is tried once more."""
 
     def ended(self, job: Job, record: Record) -> None:
         """The run has its record."""
@@ -52,6 +55,7 @@ def run_all(jobs: Iterable[Job], shop: Workshop, workers: int, listener: Listene
     again.
     """
     waiting = deque(groups(jobs, shop.device))
+    retried: set[str] = set()
     cores = available_cores()
     count = min(workers, len(waiting))
     # Pinned only where every core has its worker: fewer may have to give way to somebody else's
@@ -66,7 +70,7 @@ def run_all(jobs: Iterable[Job], shop: Workshop, workers: int, listener: Listene
                     worker.give(waiting.popleft())
             for ready in wait([worker.connection for worker in crew if worker.jobs], timeout=1):
                 worker = next(w for w in crew if w.connection is ready)
-                _hear(worker, listener)
+                waiting.extendleft(_hear(worker, listener, retried))
     except BaseException:
         for worker in crew:
             worker.kill()
@@ -96,21 +100,34 @@ def groups(jobs: Iterable[Job], device: torch.device) -> list[list[Job]]:
     return found
 
 
-def _hear(worker: _Worker, listener: Listener) -> None:
-    """Pass on one message of a worker; a closed line means that its process died."""
+def _hear(worker: _Worker, listener: Listener, retried: set[str]) -> list[list[Job]]:
+    """Pass on one message of a worker; a closed line means that its process died.
+
+    Returns the group to be done once more, if any: runs that ended by no fault of theirs for the first time.
+    """
     try:
         run_id, kind, data = worker.connection.recv()
     except (EOFError, ConnectionResetError):
         lost = list(worker.jobs.values())
         code = worker.replace()
         how = f"signal {signal.Signals(-code).name}" if code and code < 0 else f"exit code {code}"
-        for job in lost:
-            listener.ended(job, broken(job, "failed", f"its worker process ended with {how}"))
-        return
-    if kind == "done":
-        listener.ended(worker.jobs.pop(run_id), data)
+        reason = f"its worker process ended with {how}"
+        ended = [(job, broken(job, "failed", reason) | {"environmental": True}) for job in lost]
     else:
-        listener.event(worker.jobs[run_id], kind, data)
+        if kind != "done":
+            listener.event(worker.jobs[run_id], kind, data)
+            return []
+        ended = [(worker.jobs.pop(run_id), data)]
+    again = []
+    for job, record in ended:
+        if record.get("environmental") and job.id not in retried:
+            retried.add(job.id)
+            listener.event(job, "retry", {"reason": record["reason"]})
+            about = job.about | {"retried": record["reason"]}
+            again.append(replace(job, about=about, resume=epoch_kept(job.folder)))
+        else:
+            listener.ended(job, record)
+    return [again] if again else []
 
 
 def broken(job: Job, status: str, reason: str) -> Record:
@@ -192,6 +209,7 @@ class _Worker:
 def _work(connection: Connection, shop: Workshop, core: int | None) -> None:
     """A worker's life: take groups of jobs until told to stop, or until the parent is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    Thread(target=_leave_with_parent, daemon=True).start()
     deterministic()
     one_thread(shop.device)
     if shop.device.type == "cpu" and core is not None:
@@ -208,6 +226,14 @@ def _work(connection: Connection, shop: Workshop, core: int | None) -> None:
         while (group := connection.recv()) is not None:
             for record in records_of(group, shop, emit):
                 emit(record["id"], "done", record)
+
+
+def _leave_with_parent() -> None:
+    """End this process when its parent has died: another `bench run` may take up the run at any moment."""
+    parent = parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        os._exit(1)
 
 
 def records_of(group: list[Job], shop: Workshop, emit: GroupEmit) -> Iterator[Record]:

@@ -15,18 +15,18 @@ from typing import Any
 import torch
 
 from bench import records
+from bench.checkpoint import epoch_kept
 from bench.data import Dataset, DataUnavailable, split
 from bench.data import load as load_data
 from bench.device import pick
 from bench.doctor import require_matching_torch
 from bench.errors import BenchError
-from bench.records import Record, write_json_atomic
+from bench.records import DONE, Record, write_json_atomic
 from bench.spec import Experiment, Run, load
 from bench.tracking import redacted
 
 # A stand-in's numbers say nothing of the real data: the whole matrix, in under five minutes on two cores
 STAND_IN_SEEDS, STAND_IN_EPOCHS = 2, 20
-DONE = ("finished", "diverged")  # a diverged run is a result: the same seed diverges again
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,7 @@ class Planned:
     run: Run
     todo: bool
     why: str
+    resume: int = 0  # the epoch of the checkpoint from which it goes on
 
 
 @dataclass(frozen=True)
@@ -112,7 +113,9 @@ def make_plan(request: Request, *, download: bool = True) -> Plan:
             runs.append(Planned(run_id, run, todo=False, why="left out by --only"))
         else:
             todo, why = _state(run, run_id, found, fresh=request.fresh)
-            runs.append(Planned(run_id, run, todo, why))
+            resume = 0 if request.fresh or not todo else epoch_kept(folder / "records" / run_id)
+            why += f"; goes on after epoch {resume}" if resume else ""
+            runs.append(Planned(run_id, run, todo, why, resume))
     return Plan(request, experiment, declared.dataset, data, device, folder, tuple(runs), warnings, found)
 
 

@@ -15,8 +15,10 @@ from bench.errors import BenchError
 
 FORMAT = 1  # raised whenever an older record could no longer be read correctly
 STATUSES = ("finished", "diverged", "failed", "interrupted")
+DONE = ("finished", "diverged")  # a diverged run is a result: the same seed diverges again
 RECORD = "record.json"
 WEIGHTS = "weights.safetensors"
+CHECKPOINT = "checkpoint.safetensors"  # of a run under way; gone once it has ended
 
 Record = dict[str, Any]
 
@@ -43,9 +45,10 @@ class RunFolder:
         return read(self.path)
 
     def artifacts(self) -> dict[str, str]:
-        """sha256 by relative path of everything in the folder except the record itself."""
+        """sha256 by relative path of everything in the folder except the record itself and a checkpoint."""
         files = sorted(f for f in self.path.rglob("*") if f.is_file() and not f.name.startswith("."))
-        return {f.relative_to(self.path).as_posix(): digest(f) for f in files if f != self.record}
+        left_out = (self.record, self.path / CHECKPOINT)
+        return {f.relative_to(self.path).as_posix(): digest(f) for f in files if f not in left_out}
 
 
 def read(path: Path | str) -> Record | None:

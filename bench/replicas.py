@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bench.checkpoint import State, optimizer_tensors, restore_optimizer
 from bench.device import stream, synchronise, wide
 from bench.model.vae import VAE
 from bench.optimizers import OPTIMIZERS, SCHEDULES
@@ -35,6 +36,7 @@ from bench.train import (
     curve_row,
     evaluation_noise,
     objective_of,
+    restore_schedule,
 )
 
 WARM_UP = (
@@ -42,21 +44,28 @@ WARM_UP = (
 )
 
 OnEpoch = Callable[[int, Row, VAE], Any]  # a replica, its new row of the curves, its model
+Keep = Callable[[int, State], Any]  # a replica, and its state after an epoch
 
 
 def train_stacked(
-    runs: Sequence[Run], models: Sequence[VAE], images: Sequence[Images], on_epoch: OnEpoch
+    runs: Sequence[Run],
+    models: Sequence[VAE],
+    images: Sequence[Images],
+    on_epoch: OnEpoch,
+    starts: Sequence[State] = (),
+    keep: Keep = lambda replica, state: None,
 ) -> list[Training | DivergedError]:
     """Train R runs that differ in their seed only as one model: `bench.train.train` for each of them.
 
     Models are ordinary ones on their images' device, and hold the last finite weights in the end. A replica
     that diverges ends with the error that it would have raised; it goes on unseen in slices of its own, which
-    leaves the others what they are. Seconds of a replica are the group's divided by R.
+    leaves the others what they are. Seconds of a replica are the group's divided by R. `starts`, all of one
+    epoch, and `keep` are those of `bench.train.train`.
     """
-    group = _Group(runs, models, images)
-    for epoch in range(1, runs[0].epochs + 1):
+    group = _Group(runs, models, images, starts)
+    for epoch in range((starts[0].epoch if starts else 0) + 1, runs[0].epochs + 1):
         if len(group.diverged) < len(runs):
-            group.epoch(epoch, on_epoch)
+            group.epoch(epoch, on_epoch, keep)
     for training in group.trainings:
         training.engine, training.note = group.loop.engine, group.loop.note
     return [group.diverged.get(r, training) for r, training in enumerate(group.trainings)]
@@ -65,7 +74,11 @@ def train_stacked(
 class _Group:
     """R replicas in training, and what each has come to."""
 
-    def __init__(self, runs: Sequence[Run], models: Sequence[VAE], images: Sequence[Images]) -> None:
+    def __init__(
+        self, runs: Sequence[Run], models: Sequence[VAE], images: Sequence[Images], starts: Sequence[State]
+    ) -> None:
+        for model, start in zip(models, starts, strict=bool(starts)):
+            model.load_state_dict(start.model)
         self.run = runs[0]  # but for the seed, every run's settings
         self.models = models
         self.test = images[0].test
@@ -78,15 +91,21 @@ class _Group:
 
         step = StackedStep(self.stacked, self.objective, optimizer, self.run.precision)
         self.schedule = SCHEDULES[self.run.schedule.name](step.optimizer, **self.run.schedule.options)
-        self.loop = Loop(runs, [i.train for i in images], step)
+        if starts:
+            restore_optimizer(step.optimizer, [start.optimizer for start in starts], stacked=True)
+            restore_schedule(self.schedule, starts[0])
+        first_epoch = (starts[0].epoch if starts else 0) + 1
+        self.loop = Loop(runs, [i.train for i in images], step, first_epoch)
         self.trainings = [Training(step.engine, replicas=len(runs)) for _ in runs]
+        for training, start in zip(self.trainings, starts, strict=bool(starts)):
+            training.curves, training.weights = [*start.curves], start.model
         self.diverged: dict[int, DivergedError] = {}
         # What each epoch is judged by: the test set, and each replica's validation set where one is held out
         held_out = [i.validation for i in images if i.validation is not None]
         sets = [self.test, *([torch.stack(held_out)] if held_out else [])]
         self.judges = [(s, _evaluation_noise(runs, s)) for s in sets]
 
-    def epoch(self, epoch: int, on_epoch: OnEpoch) -> None:
+    def epoch(self, epoch: int, on_epoch: OnEpoch, keep: Keep) -> None:
         """One epoch of every replica: train, judge, and tell of those that go on."""
         rate = float(self.schedule.get_last_lr()[0])
         self.stacked.train()
@@ -116,6 +135,8 @@ class _Group:
             training.curves.append(row)
             training.weights = unstack(self.stacked, r, self.models[r])
             on_epoch(r, row, self.models[r])
+            tensors = optimizer_tensors(self.loop.step.optimizer, r)
+            keep(r, State(epoch, training.weights, tensors, self.schedule.state_dict(), training.curves))
 
     def _judge(self) -> list[list[OwnTerms]]:
         """The own terms of each replica on each set: one host sync for all."""
@@ -140,7 +161,9 @@ class _Shape:
 class Loop:
     """Epochs of stacked steps over images on the device; `engine` and `note` say how they were taken."""
 
-    def __init__(self, runs: Sequence[Run], train: Sequence[Tensor], step: StackedStep) -> None:
+    def __init__(
+        self, runs: Sequence[Run], train: Sequence[Tensor], step: StackedStep, first_epoch: int = 1
+    ) -> None:
         self.runs = runs
         self.step = step
         self.count = len(train[0])
@@ -156,12 +179,12 @@ class Loop:
         self.note: str | None = few if self.capture else f"no CUDA graph on {self.device.type}"
         self._shapes: dict[int, _Shape] = {}
         self._rate = 0.0
-        self._orders = self._orders_of(1)
+        self._orders = self._orders_of(first_epoch)
 
     def epoch(self, epoch: int, rate: float) -> tuple[Tensor, int]:
         """One pass over the images at a learning rate: sums of the loss terms [R, 2], and a replica's images.
 
-        Epochs come in order from 1.
+        Epochs come in order, from the loop's first.
         """
         if rate != self._rate:  # a captured step has its learning rate for a constant
             self._rate = rate

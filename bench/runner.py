@@ -7,33 +7,31 @@ from __future__ import annotations
 
 import gc
 import shutil
-import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor
 
-from bench import pictures, plots
+from bench.album import Album, Emit
+from bench.checkpoint import Checkpoint, Pace, State
 from bench.data import Dataset, split
 from bench.device import describe, initialised, reset_peak_memory
+from bench.errors import BenchError
 from bench.evaluate import Labels, Measured
-from bench.model.posteriors import Q
 from bench.model.vae import VAE, build, likelihood_class
-from bench.records import Record, RunFolder
+from bench.records import DONE, Record, RunFolder
 from bench.replicas import train_stacked
 from bench.samples import FeatureNet, Reference
 from bench.spec import Run
 from bench.train import DivergedError, Images, Row, Training, objective_of, train
 
-Emit = Callable[[str, dict[str, Any]], None]  # ("epoch", row) and ("image", {path, key, step}) as they happen
 GroupEmit = Callable[[str, str, dict[str, Any]], None]  # the same, told of the run with this id
 
 
@@ -49,6 +47,7 @@ class Job:
     folder: Path
     about: dict[str, Any]  # experiment, axes, git, command: copied into the record
     full: bool = False  # draw what takes seconds too: t-SNE
+    resume: int = 0  # go on from the checkpoint of this epoch, if it can be trusted; 0 is from scratch
 
 
 @dataclass(frozen=True)
@@ -63,7 +62,7 @@ class Workshop:
 
 def execute(job: Job, shop: Workshop, emit: Emit) -> Record:
     """Do one run and write its folder; returns the record, whose status says how it went."""
-    return _alone(_Attempt(job, shop, emit))
+    return _alone(_Attempt(job, shop, emit, Pace()))
 
 
 def execute_group(jobs: Sequence[Job], shop: Workshop, emit: GroupEmit) -> Iterator[Record]:
@@ -72,7 +71,17 @@ def execute_group(jobs: Sequence[Job], shop: Workshop, emit: GroupEmit) -> Itera
     Gives each record as soon as it is written. Where they can't be trained together (memory, a part without
     a stacked form) they are done one by one, epochs told again, and their records say why.
     """
-    attempts = [_Attempt(job, shop, partial(emit, job.id)) for job in jobs]
+    pace = Pace()
+    by_epoch: dict[int, list[_Attempt]] = {}  # those that go on, from the same epoch only
+    for job in jobs:
+        attempt = _Attempt(job, shop, partial(emit, job.id), pace, stacked=True)
+        by_epoch.setdefault(attempt.start.epoch if attempt.start else 0, []).append(attempt)
+    for epoch in sorted(by_epoch):
+        yield from _level(by_epoch.pop(epoch), shop, emit)
+
+
+def _level(attempts: list[_Attempt], shop: Workshop, emit: GroupEmit) -> Iterator[Record]:
+    jobs = [attempt.job for attempt in attempts]
     ends: list[Training | DivergedError] = []
     note = ""
     try:
@@ -84,12 +93,12 @@ def execute_group(jobs: Sequence[Job], shop: Workshop, emit: GroupEmit) -> Itera
         for attempt, end in zip(attempts, ends, strict=True):
             yield attempt.ended(partial(_settled, end))
         return
-    del attempts  # and with them what lies on the device
+    attempts.clear()  # and with them what lies on the device
     gc.collect()
     if shop.device.type == "cuda":
         torch.cuda.empty_cache()
     for job in jobs:
-        yield _alone(_Attempt(job, shop, partial(emit, job.id), note))
+        yield _alone(_Attempt(job, shop, partial(emit, job.id), Pace(), note=note))
 
 
 def divide(run: Run, data: Dataset, device: torch.device) -> tuple[Images, Labels]:
@@ -115,8 +124,18 @@ def untrained(run: Run) -> VAE:
 class _Attempt:
     """One run under way: its record so far, and once begun its data, model and pictures."""
 
-    def __init__(self, job: Job, shop: Workshop, emit: Emit, note: str = "") -> None:
-        shutil.rmtree(job.folder, ignore_errors=True)  # an earlier attempt: the record is written last
+    def __init__(
+        self, job: Job, shop: Workshop, emit: Emit, pace: Pace, *, stacked: bool = False, note: str = ""
+    ) -> None:
+        self.checkpoint = Checkpoint(
+            job.folder,
+            {"id": job.id, "torch": torch.__version__, "device": str(shop.device), "stacked": stacked},
+        )
+        self.start = self.checkpoint.load() if job.resume else None
+        if self.start is None:
+            shutil.rmtree(job.folder, ignore_errors=True)  # an earlier attempt: the record is written last
+        self.resumed: list[int] = []  # the epochs after which it was taken up again
+        self.pace = pace
         self.job = job
         self.run = job.run
         self.shop = shop
@@ -137,7 +156,28 @@ class _Attempt:
         """Make the model, and the data where they are not given."""
         self.images, self.labels = divided or divide(self.run, self.shop.data, self.shop.device)
         self.model = untrained(self.run).to(self.shop.device)
-        self.album = _Album(self.job, self.images.test, self.labels.test, self.folder, self.emit)
+        self.album = Album(
+            self.run, self.images.test, self.labels.test, self.folder, self.emit, full=self.job.full
+        )
+        if self.start:
+            try:
+                self._take_up(self.start)
+            except OSError:  # a picture is lost: from scratch, which draws it again
+                self.start = None
+
+    def _take_up(self, state: State) -> None:
+        """Tell again what was told before the checkpoint, which tracking may have missed."""
+        self.album.take_up(state.epoch)
+        self.emit("resumed", {"epoch": state.epoch})
+        for row in state.curves:
+            self.emit("epoch", dict(row))
+        self.record["resumed"] = self.resumed = [*state.resumed, state.epoch]
+
+    def keep(self, state: State) -> None:
+        """Training stands here."""
+        if self.pace.keeps(state.epoch):
+            with self.pace.writing():
+                self.checkpoint.keep(replace(state, resumed=self.resumed))
 
     def epoch(self, row: Row, model: VAE) -> None:
         """An epoch ended."""
@@ -162,8 +202,15 @@ class _Attempt:
         except Exception as error:  # isolation: the matrix goes on without this run, and the record tells why
             reason = f"{type(error).__name__}: {error}"
             self.record |= {"status": "failed", "reason": reason, "traceback": traceback.format_exc()}
+            # Not the run's own doing: it may well go through another time
+            self.record["environmental"] = isinstance(error, (OSError, MemoryError, torch.OutOfMemoryError))
         self.record |= {"finished": _now(), "artifacts": self.folder.artifacts()}
-        self.folder.write_record(self.record)
+        try:
+            self.folder.write_record(self.record)
+        except BenchError as error:  # the disk is full, say: the parent is told, and the checkpoint stays
+            return self.record | {"status": "failed", "reason": str(error), "environmental": True}
+        if self.record["status"] in DONE:
+            self.checkpoint.remove()
         return self.record
 
     def _measured(self, training: Training) -> dict[str, Any]:
@@ -209,7 +256,7 @@ def _alone(attempt: _Attempt) -> Record:
     def train_alone() -> Training:
         reset_peak_memory(attempt.shop.device)
         attempt.begin()
-        return train(attempt.run, attempt.model, attempt.images, attempt.epoch)
+        return train(attempt.run, attempt.model, attempt.images, attempt.epoch, attempt.start, attempt.keep)
 
     return attempt.ended(train_alone)
 
@@ -226,6 +273,8 @@ def _together(attempts: list[_Attempt]) -> list[Training | DivergedError]:
         [attempt.model for attempt in attempts],
         [attempt.images for attempt in attempts],
         lambda replica, row, model: attempts[replica].epoch(row, model),
+        [attempt.start for attempt in attempts if attempt.start],
+        lambda replica, state: attempts[replica].keep(state),
     )
 
 
@@ -233,52 +282,6 @@ def _settled(end: Training | DivergedError) -> Training:
     if isinstance(end, DivergedError):
         raise end
     return end
-
-
-class _Album:
-    """The pictures of one run, drawn as it goes on, and the seconds they took."""
-
-    def __init__(self, job: Job, test: Tensor, labels: Tensor, folder: RunFolder, emit: Emit) -> None:
-        self.run = job.run
-        self.full = job.full
-        self.test = test
-        self.labels = labels
-        self.folder = folder
-        self.emit = emit
-        self.shown = pictures.epochs_shown(job.run.epochs)
-        self.samples: dict[int, Image.Image] = {}
-        self.seconds = 0.0
-
-    def epoch(self, model: VAE, epoch: int) -> None:
-        """What the model makes of noise and of test images by now."""
-        if epoch not in self.shown:
-            return
-        started = time.perf_counter()
-        self.samples[epoch] = pictures.samples(model, self.run.seed)
-        reconstructions = pictures.reconstructions(model, self.test, self.labels, self.run.seed)
-        for key, image in {"samples": self.samples[epoch], "reconstructions": reconstructions}.items():
-            self._keep(key, image, f"{key}-epoch-{epoch:03d}.png", epoch)
-        self.seconds += time.perf_counter() - started
-
-    def close(self, model: VAE, q: Q) -> None:
-        """What is drawn once, of the trained model and its posteriors of the test images."""
-        started = time.perf_counter()
-        drawn = {
-            "interpolations": pictures.interpolations(model, self.test, self.labels),
-            "latent": plots.latent(q.mean, self.labels),
-            "tsne": plots.tsne(q.mean, self.labels) if self.full else None,
-            "kl": plots.kl(q),
-            "manifold": pictures.manifold(model) if self.run.latent == 2 else None,
-        }
-        for key, image in drawn.items():
-            if image is not None:
-                self._keep(key, image, f"{key}.png", self.run.epochs)
-        pictures.progress(self.samples, self.folder.pictures / "progress.gif")
-        self.seconds += time.perf_counter() - started
-
-    def _keep(self, key: str, image: Image.Image, file: str, epoch: int) -> None:
-        path = pictures.save(image, self.folder.pictures / file)
-        self.emit("image", {"path": str(path), "key": key, "step": epoch})
 
 
 def _save_weights(weights: dict[str, Tensor], folder: RunFolder) -> None:

@@ -13,7 +13,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.optim.lr_scheduler import LRScheduler
 
+from bench.checkpoint import State, optimizer_tensors, restore_optimizer
 from bench.device import keep_freed_memory, stream, synchronise, wide
 from bench.fast import FastStep, accepts
 from bench.model.vae import VAE
@@ -71,18 +73,32 @@ def objective_of(run: Run) -> Elbo:
     return OBJECTIVES[run.objective.name](**options)
 
 
-def train(run: Run, model: VAE, images: Images, on_epoch: Callable[[Row, VAE], Any]) -> Training:
+def train(
+    run: Run,
+    model: VAE,
+    images: Images,
+    on_epoch: Callable[[Row, VAE], Any],
+    start: State | None = None,
+    keep: Callable[[State], Any] = lambda state: None,
+) -> Training:
     """Train a model that is on the images' device; call `on_epoch` with each new row of the curves.
 
-    Raises DivergedError at the end of the epoch in which a term of the loss stopped being finite.
+    After that `keep` is given the state; from such a state, as `start`, training goes on to the bits that it
+    would have come to. Raises DivergedError at the end of the epoch in which a term of the loss stopped being
+    finite.
     """
     device = images.train.device
     objective = objective_of(run)
     step = make_step(run, model)
     schedule = SCHEDULES[run.schedule.name](step.optimizer, **run.schedule.options)
     training = Training(step.engine)
+    if start:
+        model.load_state_dict(start.model)
+        restore_optimizer(step.optimizer, [start.optimizer], stacked=False)
+        restore_schedule(schedule, start)
+        training.curves, training.weights = [*start.curves], start.model
     test_noise = evaluation_noise(run.seed, len(images.test), run.latent, device)
-    for epoch in range(1, run.epochs + 1):
+    for epoch in range(len(training.curves) + 1, run.epochs + 1):
         learning_rate = float(schedule.get_last_lr()[0])
         model.train()
         synchronise(device)
@@ -104,7 +120,16 @@ def train(run: Run, model: VAE, images: Images, on_epoch: Callable[[Row, VAE], A
         training.curves.append(row)
         training.weights = {name: value.detach().clone() for name, value in model.state_dict().items()}
         on_epoch(row, model)
+        tensors = optimizer_tensors(step.optimizer)
+        keep(State(epoch, training.weights, tensors, schedule.state_dict(), training.curves))
     return training
+
+
+def restore_schedule(schedule: LRScheduler, start: State) -> None:
+    """Bring a schedule, and the learning rate that it gave its optimizer, to where they were."""
+    schedule.load_state_dict(start.schedule)
+    for group, rate in zip(schedule.optimizer.param_groups, schedule.get_last_lr(), strict=True):
+        group["lr"] = rate
 
 
 def curve_row(

@@ -1,0 +1,49 @@
+"""The commands: parse, call, print.
+
+Results go to stdout, progress to stderr; heavy imports wait until a command needs them.
+
+Exit codes: 0 all finished, 1 some runs failed or diverged, 2 bad input, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from bench.cli import matrix, tools
+from bench.cli.app import app
+from bench.errors import BenchError
+
+__all__ = ["app", "main", "matrix", "tools"]
+
+# What a wrong command line raises; Typer carries Click's class without exporting it
+UsageError: type[typer.BadParameter] = typer.BadParameter.__mro__[1]
+
+
+def main() -> None:
+    """Entry point: expected errors are one line and exit 2; tracebacks are for our own bugs."""
+    code = 2
+    try:
+        code = app(standalone_mode=False) or 0
+    except BenchError as error:
+        print(f"bench: {error}", file=sys.stderr)
+    except UsageError as error:
+        print(_usage(error), file=sys.stderr)
+    except (KeyboardInterrupt, typer.Abort):
+        code = 130
+    if code == 130:
+        print(
+            "bench: interrupted; finished runs are kept, the same command goes on with the rest",
+            file=sys.stderr,
+        )
+    sys.exit(code)
+
+
+def _usage(error: typer.BadParameter) -> str:
+    """A wrong command line in one line; the whole help where nothing was asked for."""
+    context = error.ctx
+    if type(error).__name__ == "NoArgsIsHelpError":
+        return error.format_message()
+    command = context.command_path if context else "bench"
+    return f"bench: {' '.join(error.format_message().split()).rstrip('.')}; see {command} --help"

@@ -1,0 +1,34 @@
+"""The application that commands join."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from bench import __version__
+
+app = typer.Typer(
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    help="The fair, reproducible comparison of variational autoencoders.",
+    epilog="Exit codes: 0 all finished, 1 some runs failed or diverged, 2 bad input, 130 interrupted.",
+)
+
+
+def _version(show: bool) -> None:
+    if show:
+        print(f"bench {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _app(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass

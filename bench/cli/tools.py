@@ -1,0 +1,115 @@
+"""The commands beside a matrix: draw, list, look, measure, check."""
+
+from __future__ import annotations
+
+import os
+import webbrowser
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bench.cli.app import app
+from bench.cli.options import DataDir, Device, Only, Reports, Uri
+
+
+@app.command(epilog="Example: bench generate 001-mlp-512-512-2 --experiment all --kind manifold")
+def generate(
+    what: Annotated[
+        str, typer.Argument(help="A run's folder, id or MLflow run id, or a variant.", show_default=False)
+    ],
+    kind: Annotated[
+        str, typer.Option(help="samples, manifold, reconstructions or interpolations.")
+    ] = "samples",
+    n: Annotated[int, typer.Option("--n", help="How many images.")] = 100,
+    seed: Annotated[int, typer.Option(help="Of the noise, and of the choice of test images.")] = 0,
+    out: Annotated[
+        Path | None, typer.Option(help="The PNG; by default VARIANT-KIND.png.", show_default=False)
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace the PNG if it exists.")] = False,
+    from_images: Annotated[
+        list[Path] | None,
+        typer.Option(help="A PNG or JPEG, light on dark, in place of test images; repeatable."),
+    ] = None,
+    data_dir: DataDir = None,
+    experiment: Annotated[str | None, typer.Option(help="Look in this folder of --reports only.")] = None,
+    reports: Reports = Path("reports"),
+    tracking_uri: Uri = None,
+) -> None:
+    """Draw with a trained model: samples, its manifold, reconstructions or interpolations, as a PNG.
+
+    Of a variant it takes the finished run of the smallest seed. Images given are scaled to 28 x 28 grey.
+    """
+    from bench.generate import Source, Wish
+    from bench.generate import generate as draw
+
+    wish = Wish(kind, n, seed, tuple(from_images or ()), data_dir)
+    print(draw(what, wish, Source(reports, experiment, tracking_uri), out, force=force))
+
+
+@app.command(epilog="Example: bench parts likelihood")
+def parts(
+    kind: Annotated[str | None, typer.Argument(help="One kind only.", show_default=False)] = None,
+) -> None:
+    """List every part that a YAML file can name, with its options.
+
+    Networks, likelihoods, metrics and the rest.
+    """
+    from bench.parts import listing
+
+    for line in listing(kind):
+        print(line)
+
+
+@app.command(epilog="Example: bench ui")
+def ui(
+    tracking_uri: Uri = None,
+    port: Annotated[int, typer.Option(min=1, max=65535)] = 5000,
+    open_browser: Annotated[bool, typer.Option("--open", help="Open it in a browser.")] = False,
+) -> None:
+    """Start the MLflow UI on the store in use, on this machine only, and print its links."""
+    from bench.tracking import pages, resolve_uri, ui_command, ui_environment
+
+    uri = resolve_uri(tracking_uri)
+    base = f"http://127.0.0.1:{port}"
+    words = ui_command(uri, port)
+    for name, link in pages(uri, base):
+        print(f"{name}: {link}", flush=True)
+    if open_browser:
+        webbrowser.open(base)
+    os.execve(words[0], words, ui_environment(uri))  # noqa: S606  our own command, no shell
+
+
+@app.command(epilog="Example: bench speed --data-dir ~/data")
+def speed(
+    data_dir: DataDir = None,
+    device: Device = "auto",
+    only: Only = None,
+    seconds: Annotated[float, typer.Option(min=0.1, help="About how long each measurement lasts.")] = 3.0,
+    steps: Annotated[int | None, typer.Option(min=1, help="So many steps each, in place of seconds.")] = None,
+    rounds: Annotated[int, typer.Option(min=1, help="Measurements of each contestant.")] = 5,
+    reports: Reports = Path("reports"),
+    scaling: Annotated[
+        bool, typer.Option("--scaling", help="Also cost by seeds, batch size, width, latent size.")
+    ] = False,
+) -> None:
+    """Measure training beside the loop everybody writes and the machine's limits; needs a clone."""
+    from bench.speed import speed as measure
+    from bench.speed.race import Pace
+
+    pace = Pace(seconds, steps)
+    print(measure(data_dir, device, tuple(only or ()), pace, rounds, reports, scaling=scaling))
+
+
+@app.command(epilog="Example: bench doctor --data-dir ~/data")
+def doctor(data_dir: DataDir = None, tracking_uri: Uri = None) -> None:
+    """Check python, torch and torchvision, devices, data and the tracking store."""
+    from bench.doctor import check
+    from bench.tracking import resolve_uri
+
+    findings = check(data_dir, resolve_uri(tracking_uri))
+    for finding in findings:
+        state = "ok  " if finding.ok else "FAIL" if finding.required else "no  "
+        print(f"{state}  {finding.name}: {finding.detail}")
+    if any(finding.required and not finding.ok for finding in findings):
+        raise typer.Exit(1)

@@ -1,0 +1,309 @@
+"""A run that is stopped and taken up again comes to the bits that it would have come to."""
+
+from __future__ import annotations
+
+import errno
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from factory import a_dataset, a_run, part
+from test_groups import CPU, jobs_of, workshop
+
+from bench import checkpoint, runner
+from bench.checkpoint import Checkpoint, Pace, State, epoch_kept
+from bench.records import CHECKPOINT, Record
+from bench.replicas import train_stacked
+from bench.runner import Job, Workshop, divide, execute, execute_group, untrained
+from bench.spec import Run
+from bench.train import Training, train
+
+DATA = a_dataset()
+CHANGES = {
+    "fast": {},
+    "reference": {"likelihood": "continuous-bernoulli", "validation": 12_000},
+    "conv-bn": {"encoder": "conv-bn", "decoder": "conv-bn", "batch_size": 50},
+    "schedule": {
+        "optimizer": part("sgd", lr=1e-4, momentum=0.9),
+        "schedule": part("step", every=2, gamma=0.1),
+    },
+    "learned": {"optimizer": "adamw", "likelihood": "gaussian-learned", "encoder": "linear"},
+    "no momentum": {"optimizer": part("sgd", lr=1e-4), "shuffle": False, "drop_last": True},
+}
+TIMES = {"train_seconds", "images_per_second"}
+
+
+@pytest.fixture(scope="module")
+def shop() -> Workshop:
+    return workshop()
+
+
+@pytest.fixture(autouse=True)
+def every_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Epochs of these tests are too short to be kept each."""
+    monkeypatch.setattr(checkpoint, "SHARE", float("inf"))
+
+
+def trained(run: Run, start: State | None = None, folder: Path | None = None) -> tuple[Training, list[State]]:
+    """Train, with every state that is kept; through a file in the folder, where one is given."""
+    kept: list[State] = []
+
+    def keep(state: State) -> None:
+        if folder:
+            Checkpoint(folder / str(state.epoch), {}).keep(state)
+            loaded = Checkpoint(folder / str(state.epoch), {}).load()
+            assert loaded
+            kept.append(loaded)
+        else:
+            kept.append(state)
+
+    images = divide(run, DATA, CPU)[0]
+    return train(run, untrained(run), images, lambda row, model: None, start, keep), kept
+
+
+def check_same(got: Training, expected: Training) -> None:
+    assert got.weights.keys() == expected.weights.keys()
+    for name, value in expected.weights.items():
+        assert torch.equal(got.weights[name], value), name
+    without_times = [[{k: row[k] for k in row.keys() - TIMES} for row in t.curves] for t in (got, expected)]
+    assert without_times[0] == without_times[1]
+
+
+@pytest.mark.parametrize("changes", CHANGES.values(), ids=CHANGES)
+def test_training_goes_on_to_the_same_bits_from_every_epoch(changes: dict[str, Any], tmp_path: Path) -> None:
+    run = a_run(**({"batch_size": 32, "epochs": 4} | changes))
+    whole, states = trained(run, folder=tmp_path)
+    assert [state.epoch for state in states] == [1, 2, 3, 4]
+    for state in states:
+        rest, later = trained(run, state)
+        check_same(rest, whole)
+        assert [s.epoch for s in later] == [s.epoch for s in states[state.epoch :]]
+
+
+@pytest.mark.parametrize("changes", [CHANGES["learned"], CHANGES["conv-bn"]], ids=["learned", "conv-bn"])
+def test_a_group_goes_on_to_the_same_bits(changes: dict[str, Any], tmp_path: Path) -> None:
+    runs = [a_run(**({"batch_size": 32, "epochs": 3} | changes), seed=seed) for seed in (0, 5)]
+    images = [divide(run, DATA, CPU)[0] for run in runs]
+
+    def together(starts: list[State], kept: dict[tuple[int, int], State]) -> list[Training]:
+        def keep(replica: int, state: State) -> None:
+            file = Checkpoint(tmp_path / f"{replica}-{state.epoch}", {})
+            file.keep(state)
+            kept[replica, state.epoch] = file.load()  # type: ignore[assignment]
+
+        models = [untrained(run) for run in runs]
+        ends = train_stacked(runs, models, images, lambda r, row, model: None, starts, keep)
+        assert all(isinstance(end, Training) for end in ends)
+        return ends  # type: ignore[return-value]
+
+    kept: dict[tuple[int, int], State] = {}
+    whole = together([], kept)
+    for epoch in (1, 2, 3):
+        for got, expected in zip(together([kept[0, epoch], kept[1, epoch]], {}), whole, strict=True):
+            check_same(got, expected)
+
+
+class Stopped(BaseException):
+    """What a killed process looks like from inside."""
+
+
+def stopped(job: Job, shop: Workshop, at: tuple[str, int]) -> None:
+    """Do a run until an event has been told so many times."""
+    kind_due, count = at
+    seen = 0
+
+    def emit(kind: str, data: dict[str, Any]) -> None:
+        nonlocal seen
+        seen += kind == kind_due
+        if seen == count:
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        execute(job, shop, emit)
+
+
+def lasting(record: Record) -> Record:
+    """All of a record but what differs between any two runs: times, and that it was taken up again."""
+    dropped = {"started", "finished", "evaluation_seconds", "resumed", "artifacts"}
+    kept = {key: value for key, value in record.items() if key not in dropped}
+    kept["metrics"] = {k: v for k, v in record["metrics"].items() if not k.endswith(("second", "seconds", "memory_mb"))}
+    kept["curves"] = [{k: row[k] for k in row.keys() - TIMES} for row in record["curves"]]
+    return kept
+
+
+@pytest.mark.parametrize("at", [("epoch", 2), ("image", 6), ("evaluate", 1)], ids=lambda at: at[0])
+def test_a_stopped_run_leaves_the_record_and_the_files_of_a_whole_one(
+    at: tuple[str, int], tmp_path: Path, shop: Workshop
+) -> None:
+    [whole] = jobs_of(tmp_path / "whole", [3], epochs=3)
+    [job] = jobs_of(tmp_path / "stopped", [3], epochs=3)
+    expected = execute(whole, shop, lambda kind, data: None)
+    stopped(job, shop, at)
+    epoch = epoch_kept(job.folder)
+    assert epoch == {"epoch": 1, "image": 2, "evaluate": 3}[at[0]]
+    told: list[tuple[str, Any]] = []
+    record = execute(replace(job, resume=epoch), shop, lambda kind, data: told.append((kind, data)))
+    assert record["resumed"] == [epoch]
+    assert lasting(record) == lasting(expected)
+    assert record["artifacts"] == expected["artifacts"]  # weights and pictures, byte for byte
+    assert not (job.folder / CHECKPOINT).exists()
+    # Tracking is told everything, also what it may have missed
+    assert [data["epoch"] for kind, data in told if kind == "epoch"] == [1, 2, 3]
+    pictures = [(data["key"], data["step"]) for kind, data in told if kind == "image"]
+    assert len(pictures) == len(set(pictures))
+    assert {("samples", 1), ("samples", 2), ("samples", 3)} < set(pictures)
+
+
+def test_a_run_may_be_stopped_again_and_again(tmp_path: Path, shop: Workshop) -> None:
+    [whole] = jobs_of(tmp_path / "whole", [0], epochs=4)
+    [job] = jobs_of(tmp_path / "stopped", [0], epochs=4)
+    expected = execute(whole, shop, lambda kind, data: None)
+    for epoch in (1, 2, 3):
+        stopped(replace(job, resume=epoch_kept(job.folder)), shop, ("epoch", epoch + 1))
+        assert epoch_kept(job.folder) == epoch
+    record = execute(replace(job, resume=3), shop, lambda kind, data: None)
+    assert record["resumed"] == [1, 2, 3]
+    assert record["artifacts"] == expected["artifacts"]
+
+
+def test_without_leave_to_go_on_a_run_starts_from_scratch(tmp_path: Path, shop: Workshop) -> None:
+    [job] = jobs_of(tmp_path, [0], epochs=2)
+    stopped(job, shop, ("epoch", 2))
+    record = execute(job, shop, lambda kind, data: None)
+    assert "resumed" not in record
+
+
+@pytest.mark.parametrize("damage", ["checkpoint", "picture"])
+def test_what_is_damaged_is_done_again_from_scratch(damage: str, tmp_path: Path, shop: Workshop) -> None:
+    [whole] = jobs_of(tmp_path / "whole", [0], epochs=3)
+    [job] = jobs_of(tmp_path / "stopped", [0], epochs=3)
+    expected = execute(whole, shop, lambda kind, data: None)
+    stopped(job, shop, ("epoch", 3))
+    file = job.folder / (CHECKPOINT if damage == "checkpoint" else "pictures/samples-epoch-001.png")
+    file.write_bytes(file.read_bytes()[:-100])
+    record = execute(replace(job, resume=2), shop, lambda kind, data: None)
+    assert "resumed" not in record
+    assert record["artifacts"] == expected["artifacts"]
+
+
+def test_replicas_of_a_group_go_on_together_from_one_epoch(tmp_path: Path, shop: Workshop) -> None:
+    whole = execute_group(jobs_of(tmp_path / "whole", [0, 1, 2], epochs=3), shop, lambda *_: None)
+    expected = {record["seed"]: record for record in whole}
+    jobs = jobs_of(tmp_path / "stopped", [0, 1, 2], epochs=3)
+
+    def emit(run_id: str, kind: str, data: dict[str, Any]) -> None:
+        if (run_id, kind, data.get("epoch")) == (jobs[2].id, "epoch", 2):
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        [*execute_group(jobs, shop, emit)]
+    epochs = [epoch_kept(job.folder) for job in jobs]
+    assert epochs == [2, 2, 1]  # the last one was not written any more
+    again = [replace(job, resume=epoch) for job, epoch in zip(jobs, epochs, strict=True)]
+    records = [*execute_group(again, shop, lambda *_: None)]
+    assert {record["seed"]: record["resumed"] for record in records} == {0: [2], 1: [2], 2: [1]}
+    for record in records:
+        assert record["status"] == "finished"
+        assert record["environment"]["replicas"] == (1 if record["seed"] == 2 else 2)
+        check_curves_close(record, expected[record["seed"]])
+
+
+def check_curves_close(got: Record, expected: Record) -> None:
+    for a, b in zip(got["curves"], expected["curves"], strict=True):
+        assert a["test_loss"] == pytest.approx(b["test_loss"], rel=1e-4)
+
+
+def test_a_full_disk_costs_the_checkpoint_and_not_the_run(
+    tmp_path: Path, shop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = Path.write_bytes
+
+    def full(path: Path, data: bytes) -> int:
+        if CHECKPOINT in path.name:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write(path, data)
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    [job] = jobs_of(tmp_path, [0])
+    assert execute(job, shop, lambda kind, data: None)["status"] == "finished"
+
+
+def test_a_record_that_cannot_be_written_is_told_and_the_checkpoint_stays(
+    tmp_path: Path, shop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(self: runner.RunFolder, record: Record) -> None:
+        raise runner.BenchError("cannot write record.json: No space left on device")
+
+    monkeypatch.setattr(runner.RunFolder, "write_record", full)
+    [job] = jobs_of(tmp_path, [0])
+    record = execute(job, shop, lambda kind, data: None)
+    assert (record["status"], record["environmental"]) == ("failed", True)
+    assert "No space left" in record["reason"]
+    assert epoch_kept(job.folder) == 2
+
+
+def a_state(**changes: Any) -> State:
+    tensors = {"a.weight": torch.arange(6.0).view(2, 3), "count": torch.tensor(3)}
+    state = State(2, tensors, {"0.step": torch.tensor(4.0)}, {"last_epoch": 2}, [{"epoch": 1}, {"epoch": 2}])
+    return replace(state, **changes)
+
+
+def test_a_state_comes_back_as_it_was(tmp_path: Path) -> None:
+    Checkpoint(tmp_path, {"id": "a"}).keep(a_state(resumed=[1]))
+    back = Checkpoint(tmp_path, {"id": "a"}).load()
+    assert back
+    for part_of in ("model", "optimizer"):
+        for name, value in getattr(a_state(), part_of).items():
+            assert torch.equal(getattr(back, part_of)[name], value)
+            assert getattr(back, part_of)[name].dtype == value.dtype
+    assert (back.epoch, back.schedule, back.curves, back.resumed) == (
+        2, {"last_epoch": 2}, [{"epoch": 1}, {"epoch": 2}], [1],
+    )  # fmt: skip
+    assert [file.name for file in tmp_path.iterdir()] == [CHECKPOINT]
+    Checkpoint(tmp_path, {}).remove()
+    assert Checkpoint(tmp_path, {"id": "a"}).load() is None
+    assert epoch_kept(tmp_path) == 0
+
+
+@pytest.mark.parametrize("maker", [{"id": "b"}, {"id": "a", "torch": "1.0"}])
+def test_a_checkpoint_of_another_maker_is_not_gone_on_from(maker: dict[str, str], tmp_path: Path) -> None:
+    Checkpoint(tmp_path, {"id": "a"}).keep(a_state())
+    assert Checkpoint(tmp_path, maker).load() is None
+
+
+def test_any_damage_is_found(tmp_path: Path) -> None:
+    """Every truncation, and a flipped bit in every byte: never another state, never an exception."""
+    file = Checkpoint(tmp_path, {})
+    file.keep(a_state())
+    content = file.file.read_bytes()
+    for cut in range(len(content)):
+        file.file.write_bytes(content[:cut])
+        assert file.load() is None, cut
+        assert epoch_kept(tmp_path) in (0, 2)
+    padding = 0
+    for place in range(len(content)):
+        spoilt = bytearray(content)
+        spoilt[place] ^= 1 << (place % 8)
+        file.file.write_bytes(spoilt)
+        padding += file.load() is not None
+        epoch_kept(tmp_path)
+    assert padding == 0
+
+
+def test_short_epochs_are_kept_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr(checkpoint, "SHARE", 0.05)
+    monkeypatch.setattr(checkpoint.time, "monotonic", lambda: now)
+    pace, kept = Pace(), 0
+    for epoch in range(1, 101):
+        now += 0.010
+        for _ in range(3):  # replicas
+            if pace.keeps(epoch):
+                kept += 1
+                with pace.writing():
+                    now += 0.001
+    assert kept % 3 == 0
+    assert kept * 0.001 <= 0.06 * now
+    assert kept >= 3 * 10
