@@ -9,24 +9,24 @@ import json
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
+from bench import cluster, executor, records, sync
 from bench.baselines import baselines
 from bench.device import one_thread
-from bench.executor import default_workers, run_all
+from bench.errors import BenchError
 from bench.forecast import forecast
-from bench.pictures import epochs_shown
-from bench.plan import Plan, Planned, command, write_experiment
+from bench.lock import LOCK, held
+from bench.plan import Plan, Planned, command, make_plan, write_experiment
 from bench.progress import Display
 from bench.records import Record, write_json_atomic
 from bench.report import write_report
 from bench.runner import Job, Workshop
 from bench.samples import Reference, classifier, yardstick
-from bench.tracking import Tracker, TrackingError, run_tags
+from bench.tracking import Tracker, Writer, run_tags
 
 REPORT_SHARE = 0.05  # of the time since the last report that writing one may take, while runs go on
 
@@ -41,35 +41,56 @@ def predict(plan: Plan) -> tuple[dict[str, float], float]:
 
 def worker_count(plan: Plan) -> int:
     """How many runs go on at a time."""
-    return min(plan.request.workers or default_workers(plan.device), max(1, len(plan.todo)))
+    workers = plan.request.workers or _executor(plan).default_workers(plan.device)
+    return min(workers, max(1, len(plan.todo)))
 
 
-def run_matrix(plan: Plan, seconds: dict[str, float], total: float, *, quiet: bool) -> Campaign:
-    """Do what the plan says is to be done.
+def _executor(plan: Plan) -> ModuleType:
+    """What does the runs: processes of this machine, or a Ray cluster, which is joined here."""
+    if plan.request.executor == "local":
+        return executor
+    cluster.connect(plan.request.address, plan.request.tracking_uri)
+    return cluster
 
-    Raises KeyboardInterrupt after everything under way was recorded.
+
+class _StopMatrixError(Exception):
+    """A run failed, and nothing was to be done after that."""
+
+
+def run_matrix(
+    plan: Plan, seconds: dict[str, float], total: float, *, quiet: bool, fail_fast: bool = False
+) -> Campaign:
+    """Do what the plan says is to be done; with `fail_fast` until a run fails or diverges.
+
+    Raises KeyboardInterrupt after everything under way was recorded, BenchError where another process does
+    the same experiment or the folder can no longer be written.
     """
-    tracker = Tracker(plan.request.tracking_uri, experiment_name(plan), reports=plan.folder)
-    display = Display(seconds, total, quiet=quiet)
-    campaign = Campaign(plan, tracker, display)
+    tracker = Tracker(
+        plan.request.tracking_uri, sync.experiment_name(plan.folder, plan.data.name), reports=plan.folder
+    )
     one_thread(plan.device)
     signal.signal(
         signal.SIGTERM, signal.default_int_handler
     )  # what a machine asks before it kills: as Ctrl-C
-    with display:
-        campaign.open()
-        try:
-            if plan.todo:
-                shop = workshop(plan, display)
-                run_all(campaign.jobs(seconds), shop, worker_count(plan), campaign)
-        finally:
-            campaign.close()
+    with held(plan.folder / LOCK, str(plan.folder), "give another --reports"), tracker.claimed():
+        plan = _renewed(plan)
+        with Display({p.id: seconds.get(p.id, 0.0) for p in plan.todo}, total, quiet=quiet) as display:
+            campaign = Campaign(plan, tracker, display, fail_fast=fail_fast)
+            campaign.open()
+            try:
+                if plan.todo:
+                    shop = workshop(plan, display)
+                    _executor(plan).run_all(campaign.jobs(seconds), shop, worker_count(plan), campaign)
+            except _StopMatrixError:
+                pass
+            finally:
+                campaign.close()
     return campaign
 
 
-def experiment_name(plan: Plan) -> str:
-    """The MLflow experiment: the folder's name and the dataset that was really used."""
-    return f"{plan.folder.name} · {plan.data.name}"
+def _renewed(plan: Plan) -> Plan:
+    """The plan as things are now that nobody else writes the folder: what was done meanwhile is not to do."""
+    return plan if records.find(plan.folder) == plan.records else make_plan(plan.request, download=False)
 
 
 def workshop(plan: Plan, display: Display) -> Workshop:
@@ -98,32 +119,24 @@ class Campaign:
     Tracking faults never stop training.
     """
 
-    def __init__(self, plan: Plan, tracker: Tracker, display: Display) -> None:
+    def __init__(self, plan: Plan, tracker: Tracker, display: Display, *, fail_fast: bool = False) -> None:
         self.plan = plan
         self.tracker = tracker
         self.display = display
         self.outcomes: dict[str, Record] = {}
-        self.mlflow_ids: dict[str, str] = {}
         self.faults: list[str] = []
+        self.stopped = ""  # why the rest of the matrix was not done
+        self._fail_fast = fail_fast
+        self._writer = Writer(tracker, display.say)
         self._last_report = 0.0
         self._report_cost = 0.0
 
     def open(self) -> None:
-        """Set up the store's experiment and the folder; send finished work that this store lacks."""
+        """Set up the folder, and the store's experiment; finished work that this store lacks is sent."""
         write_experiment(self.plan)
-        with self._tracking():
-            self.tracker.heal()
-            # The last epoch of which every variant has pictures
-            shown = set.intersection(
-                *(epochs_shown(v.epochs) for v in self.plan.experiment.variants.values())
-            )
-            self.tracker.save_views(seed=self.plan.experiment.seeds[0], epochs=max(shown))
-        for planned in self.plan.runs:
-            record = self.plan.records.get(planned.id)
-            if record and not planned.todo and record["status"] in ("finished", "diverged"):
-                with self._tracking():
-                    if not self.tracker.has(planned.id):
-                        self.tracker.deliver(record, self._folder(planned.id))
+        self._writer.later(Tracker.heal)
+        self._writer.later(lambda tracker: sync.views(tracker, self.plan.folder))
+        self._writer.later(self._send_what_is_done)
 
     def jobs(self, seconds: dict[str, float]) -> list[Job]:
         """The runs to do: seed by seed, so that early reports compare every variant.
@@ -145,58 +158,76 @@ class Campaign:
         ]
 
     def close(self) -> None:
-        """Write the last report and hand it to MLflow."""
-        self._report()
-        with self._tracking():
-            self.tracker.describe(self._description())
-            self.tracker.summary(self.plan.folder)
-        self.faults += self.tracker.warnings
+        """Write the last report, and wait until MLflow has what it lacks, as long as it answers."""
+        try:
+            if not self.stopped or self._fail_fast:
+                self._report()
+        finally:
+            self._writer.close(lambda tracker: sync.describe(tracker, self.plan.folder), self.display.sending)
+            self.faults += self.tracker.warnings
+            if self._writer.fault:
+                self.faults.append(
+                    f"MLflow lacks {self._writer.left} runs or the report: {self._writer.fault}; all is on "
+                    f"disk, and `bench sync {self.plan.folder}` sends it, or the next bench run"
+                )
+
+    def _send_what_is_done(self, tracker: Tracker) -> None:
+        waiting = {planned.id for planned in self.plan.todo}
+        for record in sync.lacking(tracker, self.plan.folder)[0]:
+            if record["id"] not in waiting:
+                self._writer.finish(record["id"], record, self._folder(record["id"]))
 
     # What the executor tells
 
     def starting(self, job: Job) -> None:
-        """A worker is about to take the run: open it in MLflow, so that its record knows where."""
+        """A worker is about to take the run: open it in MLflow, or the attempt that it goes on with."""
         self.display.start(job.id, _title(job), job.run.epochs)
-        with self._tracking():
-            described = {**job.about, "run": job.run.model_dump(mode="json"), "environment": self._device()}
-            mlflow_id = self.tracker.start(
-                job.run.model_dump(mode="json"),
-                run_id=job.id,
-                variant=job.run.variant,
-                seed=job.run.seed,
-                tags=run_tags(described),
-                data={"name": self.plan.data.name, "digest": self.plan.data.digest},
-            )
-            self.mlflow_ids[job.id] = mlflow_id
-            job.about["mlflow"] = {"experiment_id": self.tracker.experiment_id, "run_id": mlflow_id}
+        run = job.run.model_dump(mode="json")
+        described = {**job.about, "run": run, "environment": {"device": str(self.plan.device)}}
+        self._writer.start(
+            job.id,
+            run=run,
+            variant=job.run.variant,
+            seed=job.run.seed,
+            tags=run_tags(described),
+            data={"name": self.plan.data.name, "digest": self.plan.data.digest},
+            resume=job.resume > 0,
+        )
 
     def event(self, job: Job, kind: str, data: dict[str, Any]) -> None:
-        """An epoch ended, a picture was drawn, or evaluation began."""
-        mlflow_id = self.mlflow_ids.get(job.id)
+        """An epoch ended, a picture was drawn, evaluation began, or the run goes on or begins again."""
         if kind == "epoch":
             self.display.epoch(job.id, data)
-        if kind == "evaluate":
+            self._writer.epoch(job.id, data)
+        elif kind == "image":
+            self._writer.image(job.id, Path(data["path"]), data["key"], int(data["step"]))
+        elif kind == "evaluate":
             self.display.note(job.id, "evaluating")
-        elif mlflow_id:
-            with self._tracking():
-                if kind == "epoch":
-                    self.tracker.epoch(mlflow_id, int(data["epoch"]), data)
-                elif kind == "image":
-                    self.tracker.image(mlflow_id, Path(data["path"]), data["key"], int(data["step"]))
+        elif kind == "resumed":
+            self.display.say(f"{_title(job)}: goes on after epoch {data['epoch']}")
+        elif kind == "retry":
+            self.display.say(f"{_title(job)}: taken up once more, as {data['reason']}")
 
     def ended(self, job: Job, record: Record) -> None:
-        """The run has its record."""
+        """The run has its record. The first that fails ends the matrix, where that was asked for."""
         self.outcomes[job.id] = record
         self.display.end(job.id, _title(job), record)
-        if job.id in self.mlflow_ids:
-            with self._tracking():
-                self.tracker.finish(self.mlflow_ids[job.id], record, job.folder)
+        self._writer.finish(job.id, record, job.folder)
+        if self.stopped:
+            return
+        if self._fail_fast and record["status"] in ("failed", "diverged"):
+            self.stopped = f"{_title(job)} {record['status']}: {record['reason']}"
+            raise _StopMatrixError
         if time.monotonic() - self._last_report > self._report_cost / REPORT_SHARE:
             self._report()
 
     def _report(self) -> None:
         started = time.monotonic()
-        write_report(self.plan.folder)
+        try:
+            write_report(self.plan.folder)
+        except BenchError as error:
+            self.stopped = str(error)
+            raise
         self._last_report = time.monotonic()
         self._report_cost = self._last_report - started
 
@@ -205,27 +236,8 @@ class Campaign:
         repeat = command(self.plan.request, only=run.variant, seed=run.seed)
         return {"axes": self.plan.experiment.variants[run.variant].axes, "command": repeat}
 
-    def _device(self) -> dict[str, str]:
-        return {"device": str(self.plan.device)}
-
     def _folder(self, run_id: str) -> Path:
         return self.plan.folder / "records" / run_id
-
-    def _description(self) -> str:
-        banner = "".join(f"**{warning}**\n\n" for warning in self.plan.warnings)
-        report = (self.plan.folder / "report.md").read_text(encoding="utf-8")
-        answer = report.partition("## Answer")[2].partition("\n## ")[0].strip()
-        return f"{banner}{self.plan.experiment.question}\n\n{answer}\n\n```\n{self.plan.command}\n```"
-
-    @contextmanager
-    def _tracking(self) -> Iterator[None]:
-        """Turn MLflow's faults into one line each: records are sent again at the next start."""
-        try:
-            yield
-        except TrackingError as error:
-            if str(error) not in self.faults:
-                self.faults.append(str(error))
-                self.display.say(f"warning: {error}; training goes on, the next bench run sends it again")
 
 
 def git_state() -> dict[str, Any]:

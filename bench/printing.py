@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from bench.errors import printable
+from bench.records import STATUSES
 from bench.report.cells import NOTHING
 from bench.report.claims import signed
 from bench.report.compare import TITLES, Comparison
@@ -52,8 +53,10 @@ def print_end(campaign: Campaign) -> bool:
     states = [record["status"] for record in campaign.outcomes.values()]
     for warning in (*plan.warnings, *campaign.faults):
         print(f"*** {warning} ***", file=sys.stderr)
+    if campaign.stopped:
+        print(f"stopped by --fail-fast: {campaign.stopped}", file=sys.stderr)
     skipped = sum(not planned.todo for planned in plan.runs)
-    told = [f"{states.count(s)} {s}" for s in ("finished", "diverged", "failed") if s in states]
+    told = [f"{states.count(s)} {s}" for s in STATUSES if s in states]
     print(", ".join([*told, f"{skipped} skipped"] if skipped else told or ["nothing to do"]))
     for line in summary_lines(load(plan.folder)):
         print(line)

@@ -42,6 +42,7 @@ class Display:
             disable=not self.live,
         )
         self._tasks: dict[str, TaskID] = {}
+        self._said_sending = False
         self._matrix = self._bars.add_task("matrix", total=self.total, note=f"about {duration(predicted)}")
 
     def __enter__(self) -> Display:
@@ -52,7 +53,9 @@ class Display:
         self._bars.stop()
 
     def start(self, key: str, title: str, epochs: int) -> None:
-        """A run began."""
+        """A run began, or begins again."""
+        if key in self._tasks:
+            self._bars.remove_task(self._tasks.pop(key))
         if self.live:
             self._tasks[key] = self._bars.add_task(title, total=epochs, note="starting")
 
@@ -78,6 +81,15 @@ class Display:
         self._bars.update(self._matrix, completed=done, note=self._eta(done))
         if not self.live or record["status"] != "finished":
             self.say(f"[{done}/{self.total}] {title}: {outcome(record)}; {self._eta(done)}")
+
+    def sending(self, left: int) -> None:
+        """All is done but for what MLflow has not taken yet: so many runs, and the report."""
+        note = f"sending {left} runs and the report to MLflow; Ctrl-C leaves them to bench sync"
+        if self.live:
+            self._bars.update(self._matrix, note=note)
+        elif not self._said_sending:
+            self._said_sending = True
+            self.say(note)
 
     def say(self, text: str) -> None:
         """One plain line, above the bars where there are any."""

@@ -1,7 +1,7 @@
 """Tracking in MLflow: the only package that imports it. One process tracks; workers hand it their results.
 
 Opening a store raises BenchError before anything trains. After that a method of Tracker raises TrackingError
-and nothing else: the caller may note it and train on, since `Tracker.deliver` sends finished work again.
+and nothing else; a Writer takes that upon itself, in a thread of its own, and sends again what was not taken.
 """
 
 from __future__ import annotations
@@ -10,10 +10,12 @@ from bench.tracking.entries import run_tags
 from bench.tracking.pages import pages
 from bench.tracking.store import is_server, redacted, resolve_uri, ui_command, ui_environment
 from bench.tracking.tracker import Tracker, TrackingError
+from bench.tracking.writer import Writer
 
 __all__ = [
     "Tracker",
     "TrackingError",
+    "Writer",
     "is_server",
     "pages",
     "redacted",

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from bench.tracking.entries import TOTAL_SECONDS, curve_point
 
 SEND_EVERY = 1.0  # seconds; a request costs 5 ms and more, so short epochs share one
-RETRY_AFTER = (
-    300.0  # seconds; a request to a server that is gone costs seconds, which training should not pay
-)
+TOGETHER = 50  # epochs to a request, which holds 1000 numbers: a request is stored whole or not at all
 
 
 class Point(NamedTuple):
@@ -31,7 +28,7 @@ class Curves:
 
     epoch: int = 0  # the last one taken
     seconds: float = 0.0  # of training so far
-    pending: list[Point] = field(default_factory=list)
+    pending: list[list[Point]] = field(default_factory=list)  # by epoch
     due: float = field(default_factory=lambda: time.monotonic() + SEND_EVERY)  # when to send next
 
     def take(self, epoch: int, row: Mapping[str, Any], timestamp: int) -> None:
@@ -41,11 +38,11 @@ class Curves:
         point = curve_point(row)
         self.epoch, self.seconds = epoch, self.seconds + point.get("time/seconds", 0.0)
         point[TOTAL_SECONDS] = self.seconds
-        self.pending += [Point(key, value, timestamp, epoch) for key, value in point.items()]
+        self.pending.append([Point(key, value, timestamp, epoch) for key, value in point.items()])
 
-    @contextmanager
-    def sending(self) -> Iterator[list[Point]]:
-        """What to send; forgotten when that went well, else kept: MLflow stores a point sent twice once."""
-        self.due = time.monotonic() + RETRY_AFTER
-        yield self.pending
-        self.pending, self.due = [], time.monotonic() + SEND_EVERY
+    def send(self, send: Callable[[list[Point]], None]) -> None:
+        """Send what was taken, epochs whole; what fails is kept: a point sent twice is stored once."""
+        while self.pending:
+            send([point for row in self.pending[:TOGETHER] for point in row])
+            del self.pending[:TOGETHER]
+        self.due = time.monotonic() + SEND_EVERY

@@ -16,6 +16,7 @@ from bench.tracking.store import redacted
 
 if TYPE_CHECKING:
     import numpy as np
+    from mlflow.entities import DatasetInput
     from numpy.typing import NDArray
     from PIL.Image import Image
 
@@ -39,7 +40,11 @@ TOTAL_SECONDS = "time/total_seconds"  # training seconds so far: the x axis of "
 
 STATUS = {"finished": "FINISHED", "diverged": "FAILED", "failed": "FAILED", "interrupted": "KILLED"}
 WIDTH = 256  # pixels; the UI enlarges narrower pictures by blurring them
+WHOLE = ("finished", "diverged")  # a run that is over for good
 EPOCH_PICTURE = re.compile(r"(?P<key>.+)-epoch-(?P<step>\d+)")  # samples-epoch-020.png
+# MLflow names images so, and writes the small copy that its grid shows last
+SHOWN = re.compile(r"images/(?P<key>[^+]+)\+step\+(?P<step>\d+)\+.*\+compressed\.webp")
+OUTCOME_TAGS = ("outcome", "reason", "diverged.epoch", "diverged.term", "bench.recorded", "bench.healed")
 
 
 def run_name(variant: str, seed: int) -> str:
@@ -79,7 +84,12 @@ def curve_point(row: Mapping[str, Any]) -> dict[str, float]:
 
 
 def final_metrics(record: Mapping[str, Any]) -> dict[str, float]:
-    """The numbers a run ends with, logged without a step: drawn as bars, sortable in the table."""
+    """The numbers a run ends with, logged without a step: drawn as bars, sortable in the table.
+
+    None while it may still go on: they would be logged twice.
+    """
+    if record["status"] not in WHOLE:
+        return {}
     errors = finite(record.get("monte_carlo_error"))
     return {
         **finite(record.get("metrics")),
@@ -107,17 +117,54 @@ def run_tags(record: Mapping[str, Any]) -> dict[str, str]:
     return {key: redacted(str(value)) for key, value in tags.items() if value is not None}
 
 
+def marks(run_id: str, experiment: str, variant: str, seed: int) -> dict[str, str]:
+    """The tags by which a run is found, drawn and told from other attempts."""
+    return {
+        "bench.id": run_id,
+        "bench.experiment": experiment,
+        "bench.attempt": "latest",
+        "variant": variant,
+        "seed": str(seed),
+        "mlflow.runColor": color(variant),
+        "mlflow.source.name": "bench",
+        "mlflow.source.type": "LOCAL",
+    }
+
+
 def outcome_tags(record: Mapping[str, Any]) -> dict[str, str]:
     """How the run ended, and, if it went wrong, where and why."""
     where = record.get("diverged") or {}
     tags = {
         "outcome": record["status"],
+        "bench.recorded": record.get("finished"),
         "reason": record.get("reason"),
         "diverged.epoch": where.get("epoch"),
         "diverged.term": where.get("term"),
         "likelihood_class": record.get("likelihood_class"),
     }
     return {key: redacted(str(value)) for key, value in tags.items() if value is not None}
+
+
+def pictures(folder: Path, epochs: int) -> Iterator[tuple[Path, str, int]]:
+    """The pictures in a folder as file, key and step: the last epoch where the name says none."""
+    for file in sorted(folder.glob("*.png")):
+        found = EPOCH_PICTURE.fullmatch(file.stem)
+        yield (file, found["key"], int(found["step"])) if found else (file, file.stem, epochs)
+
+
+def dataset_input(data: Mapping[str, Any]) -> DatasetInput:
+    """The data set under our own digest: MLflow's covers the first few images only."""
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    sizes = {key: value for key, value in data.items() if isinstance(value, int)}
+    dataset = Dataset(
+        name=str(data["name"]),
+        digest=str(data["digest"])[:12],
+        source_type="local",
+        source=json.dumps({"uri": str(data["name"])}),
+        profile=json.dumps(sizes),
+    )
+    return DatasetInput(dataset, [InputTag("mlflow.data.context", "train")])
 
 
 def description(command: str | None, folder: Path) -> str:

@@ -12,18 +12,22 @@ import socket
 import sqlite3
 import sys
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from bench.errors import BenchError
+from bench.lock import held
+from bench.tracking import views
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import Experiment
 
 DEFAULT_URI = "sqlite:///mlflow.db"
 PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
+BUSY = 20  # seconds that an sqlite store may be locked by others, here as in MLflow
 PATIENCE = 4  # seconds that a store may take to answer at the start
 
 # No usage telemetry, from this process or from any it starts; the only choice a user may not overlook.
@@ -100,12 +104,61 @@ def connect(uri: str) -> MlflowClient:
             client.search_experiments(max_results=1)
     except Exception as error:  # MLflow, SQLAlchemy, requests and the system each raise their own
         why = redacted(str(error)).strip().splitlines() or [type(error).__name__]
-        hint = f"; run `mlflow db upgrade {redacted(uri)}`" if "out-of-date" in why[0] else ""
         raise BenchError(
-            f"cannot track runs in {redacted(uri)}: {why[0][:300]}{hint}; "
-            "start that server, or give --tracking-uri sqlite:///FILE.db in a folder you may write to"
+            f"cannot track runs in {redacted(uri)}: {why[0][:300]}; {_way_out(uri, why[0])}"
         ) from None  # the chain would print the password
     return client
+
+
+def _way_out(uri: str, why: str) -> str:
+    if "out-of-date" in why:
+        return f"run `mlflow db upgrade {redacted(uri)}`, after a backup"
+    if "is locked" in why:
+        return f"another program has been writing to it for {BUSY} s; end that one and try again"
+    return "start that server, or give --tracking-uri sqlite:///FILE.db in a folder you may write to"
+
+
+def experiment_id(client: MlflowClient, uri: str, name: str) -> str:
+    """The id of the experiment of that name, made where there is none.
+
+    Raises BenchError where that fails, and for an experiment that was deleted.
+    """
+    try:
+        found = client.get_experiment_by_name(name) or _create(client, uri, name)
+        for key in views.EXPERIMENT_TAGS.keys() - found.tags.keys():  # someone else made it
+            client.set_experiment_tag(found.experiment_id, key, views.EXPERIMENT_TAGS[key])
+    except Exception as error:
+        where, why = redacted(uri), redacted(str(error))
+        raise BenchError(f"cannot open the experiment {name!r} in {where}: {why}") from None
+    if found.lifecycle_stage != "active":
+        raise BenchError(
+            f"experiment {name!r} was deleted in {redacted(uri)}; bring it back with "
+            f"`mlflow experiments restore -x {found.experiment_id}`, or give another --tracking-uri"
+        )
+    return str(found.experiment_id)
+
+
+def _create(client: MlflowClient, uri: str, name: str) -> Experiment:
+    try:
+        made = client.create_experiment(name, artifact_location(uri, name), tags=views.EXPERIMENT_TAGS)
+        return client.get_experiment(made)
+    except Exception:
+        found = client.get_experiment_by_name(name)  # another process was faster
+        if found is None:
+            raise
+        return found
+
+
+def claimed(uri: str, experiment_id: str, name: str) -> AbstractContextManager[None]:
+    """Keep other processes from writing this experiment: a lock beside an sqlite file, nothing elsewhere.
+
+    Different experiments share a store. Raises BenchError where another process holds the lock.
+    """
+    file = database_file(uri)
+    if file is None:
+        return nullcontext()
+    lock = file.with_name(f"{file.name}.experiment-{experiment_id}.lock")
+    return held(lock, f"the MLflow experiment {name!r} in {uri}", "give another --tracking-uri")
 
 
 def ui_command(uri: str, port: int) -> list[str]:
@@ -145,7 +198,7 @@ def ui_environment(uri: str) -> dict[str, str]:
 def _prepare_sqlite(file: Path) -> None:
     """Check that the file is a database we may write, and let readers (the UI) not wait for the writer."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    with closing(sqlite3.connect(file, timeout=20)) as database:
+    with closing(sqlite3.connect(file, timeout=BUSY)) as database:
         database.execute("PRAGMA journal_mode = WAL")
         database.execute("BEGIN IMMEDIATE")
         database.rollback()

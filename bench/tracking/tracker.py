@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.errors import BenchError
-from bench.records import FORMAT, RECORD, RunFolder, digest
-from bench.tracking import entries, owner, views
-from bench.tracking.curves import Curves
-from bench.tracking.store import artifact_location, connect, is_server, redacted, resolve_uri
+from bench.records import FORMAT, RECORD, Record, RunFolder
+from bench.tracking import entries, owner, summary, views
+from bench.tracking.curves import Curves, Point
+from bench.tracking.store import claimed, connect, experiment_id, is_server, redacted, resolve_uri
 
 if TYPE_CHECKING:
     import numpy as np
-    from mlflow.entities import Experiment, Run
+    from mlflow.entities import Run
     from numpy.typing import NDArray
 
 BATCH = {"metrics": 1000, "params": 100, "tags": 100}  # what one request of MLflow may hold
@@ -26,6 +26,15 @@ BATCH = {"metrics": 1000, "params": 100, "tags": 100}  # what one request of MLf
 
 class TrackingError(Exception):
     """MLflow refused or went away after the start; training need not stop for it."""
+
+
+@dataclass
+class _Open:
+    """A run that this process writes: when it began (ms since 1970) and what of it the store has."""
+
+    began: int
+    curves: Curves = field(default_factory=Curves)
+    pictures: set[tuple[str, int]] | None = None  # key and step; None is to be asked of the store
 
 
 class Tracker:
@@ -42,8 +51,12 @@ class Tracker:
         self.reports = Path(reports)
         self.warnings: list[str] = []
         self._client = connect(self.uri)
-        self._curves: dict[str, Curves] = {}
-        self.experiment_id = self._find_or_create()
+        self._open: dict[str, _Open] = {}
+        self.experiment_id = experiment_id(self._client, self.uri, experiment)
+
+    def claimed(self) -> AbstractContextManager[None]:
+        """Keep other processes from writing this experiment, in an sqlite store; BenchError if one does."""
+        return claimed(self.uri, self.experiment_id, self.experiment)
 
     # The life of a run
 
@@ -57,43 +70,37 @@ class Tracker:
         tags: Mapping[str, str] | None = None,
         data: Mapping[str, Any] | None = None,
         started: str | None = None,
+        resume: bool = False,
     ) -> str:
         """Open an MLflow run for `run_id` (ours) and give its id; earlier attempts are tagged superseded.
 
         `run` is the resolved run, logged as parameters; `tags` come from `run_tags`; `data` is the record's
-        `data` (name, digest, sizes), logged as the run's data set; `started` an ISO time, now if absent.
+        `data` (name, digest, sizes), logged as the run's data set; `started` an ISO time, now if absent. With
+        `resume` the last attempt goes on where it stopped, if it is here and nobody else writes it.
         """
-        from mlflow.entities import Param
+        from mlflow.entities import Param, RunTag
 
-        tags = dict(tags or {})
-        marks = {
+        tags = {
+            **(tags or {}),
             **owner.owner_tags(),
-            "bench.id": run_id,
-            "bench.experiment": self.experiment,
-            "bench.attempt": "latest",
-            "variant": variant,
-            "seed": str(seed),
-            "mlflow.runColor": entries.color(variant),
-            "mlflow.source.name": "bench",
-            "mlflow.source.type": "LOCAL",
+            **entries.marks(run_id, self.experiment, variant, seed),
             "mlflow.note.content": entries.description(
-                tags.get("command"), self.reports / "records" / run_id
+                (tags or {}).get("command"), self.reports / "records" / run_id
             ),
         }
         params = {**dict(entries.flatten(run)), "variant": variant, "seed": str(seed)}
         with _tracking(f"starting {run_id}"):
-            self._supersede(run_id)
-            opened = self._client.create_run(
-                self.experiment_id,
-                start_time=entries.milliseconds(started),
-                run_name=entries.run_name(variant, seed),
-                tags={**tags, **marks},
-            )
-            mlflow_id = str(opened.info.run_id)
+            attempts = self._attempts(run_id)
+            before = next(filter(_unfinished, attempts), None) if resume else None
+            self._supersede(attempt for attempt in attempts if attempt is not before)
+            if before:
+                mlflow_id = self._reopen(before)
+                self._log(mlflow_id, tags=[RunTag(key, value) for key, value in tags.items()])
+            else:
+                mlflow_id = self._create(entries.run_name(variant, seed), tags, started)
             self._log(mlflow_id, params=[Param(key, value[:6000]) for key, value in params.items()])
             if data:
-                self._log_data(mlflow_id, data)
-        self._curves[mlflow_id] = Curves()
+                self._client.log_inputs(mlflow_id, datasets=[entries.dataset_input(data)])
         return mlflow_id
 
     def epoch(self, mlflow_run_id: str, epoch: int, metrics: Mapping[str, Any]) -> None:
@@ -102,45 +109,57 @@ class Tracker:
         Epochs that follow each other within a second share a request.
         """
         with _tracking(f"logging epoch {epoch}"):
-            curves = self._curves.setdefault(mlflow_run_id, Curves())
+            curves = self._open[mlflow_run_id].curves
             curves.take(epoch, metrics, _now())
             if time.monotonic() >= curves.due:
-                self._send(mlflow_run_id, curves)
+                self._send(mlflow_run_id)
 
     def image(
         self, mlflow_run_id: str, picture: Path | str | NDArray[np.generic], key: str, step: int
     ) -> None:
-        """Log a picture under `key` at an epoch: a file, or pixels [H, W(, 3)], uint8 or in [0, 1]."""
+        """Log a picture under `key` at an epoch: a file, or pixels [H, W(, 3)], uint8 or in [0, 1].
+
+        One that is there already is left as it is.
+        """
         with _tracking(f"logging the picture {key}"):
-            image = entries.as_image(picture)
-            self._client.log_image(mlflow_run_id, image, key=key, step=step, synchronous=True)
+            run = self._open[mlflow_run_id]
+            there = self._pictures(mlflow_run_id) if run.pictures is None else run.pictures
+            if (key, step) not in there:
+                run.pictures = None  # until this one is known to have arrived
+                image = entries.as_image(picture)
+                self._client.log_image(mlflow_run_id, image, key=key, step=step, synchronous=True)
+            run.pictures = there | {(key, step)}
 
     def finish(self, mlflow_run_id: str, record: Mapping[str, Any], folder: Path | str) -> None:
-        """Log the final metrics, the curves still missing and the artifacts; close the run by its status."""
+        """Make the run whole from its record and folder, whatever was logged before, and close it."""
         from mlflow.entities import Metric, RunTag
 
+        run, files = self._open[mlflow_run_id], RunFolder(folder)
         with _tracking(f"finishing {record['id']}"):
-            end = entries.milliseconds(record.get("finished")) or _now()
+            # A clock that was put back must not end a run before it began
+            end = max(entries.milliseconds(record.get("finished")) or _now(), run.began)
             first = entries.milliseconds(record.get("started")) or end
-            curves = self._curves.setdefault(mlflow_run_id, Curves())
             for row in record.get("curves") or []:
-                curves.take(row["epoch"], row, min(end, first + int(curves.seconds * 1000)))
-            self._send(mlflow_run_id, curves)
+                run.curves.take(row["epoch"], row, min(end, first + int(run.curves.seconds * 1000)))
+            self._send(mlflow_run_id)
             final = entries.final_metrics(record).items()
             self._log(mlflow_run_id, metrics=[Metric(key, value, end, 0) for key, value in final])
-            self._artifacts(mlflow_run_id, record, RunFolder(folder))
+            epochs = (record.get("run") or {}).get("epochs", run.curves.epoch)
+            for picture in entries.pictures(files.pictures, epochs):
+                self.image(mlflow_run_id, *picture)
+            self._artifacts(mlflow_run_id, record, files)
             # The tags come last: they say that everything before them arrived.
             tags = entries.outcome_tags(record).items()
             self._log(mlflow_run_id, tags=[RunTag(key, value[:5000]) for key, value in tags])
             self._client.set_terminated(mlflow_run_id, entries.STATUS[record["status"]], end)
-        self._curves.pop(mlflow_run_id, None)
+        del self._open[mlflow_run_id]
 
     # Order in the store
 
     def heal(self) -> int:
-        """Close as KILLED what dead processes of this machine left RUNNING here; gives how many.
+        """Close what dead processes of this machine left RUNNING here, as KILLED or as it says that it ended.
 
-        A live process's runs, and those of other machines, are never touched.
+        Gives how many. A live process's runs, and those of other machines, are never touched.
         """
         healed = 0
         with _tracking("closing abandoned runs"):
@@ -150,16 +169,18 @@ class Tracker:
                     healed += 1
         return healed
 
-    def has(self, bench_id: str) -> bool:
-        """Whether the store holds a finished (or diverged) run of this id, whole."""
-        with _tracking(f"looking for {bench_id}"):
-            return any(_whole(run) for run in self._attempts(bench_id))
+    def lacking(self, records: Iterable[Record]) -> list[Record]:
+        """Those of the records whose run the store does not hold, whole."""
+        with _tracking("looking for what was sent"):
+            latest = list(self._search("tags.`bench.attempt` = 'latest'"))
+        there = {run.data.tags.get("bench.id"): run for run in latest}
+        return [record for record in records if not _holds(there.get(record["id"]), record)]
 
     def deliver(self, record: Mapping[str, Any], folder: Path | str) -> str:
         """Log a record into a store that lacks it, and give its MLflow run id; delivering twice is once."""
         with _tracking(f"looking for {record['id']}"):
             for run in self._attempts(record["id"]):
-                if _whole(run):
+                if _holds(run, record):
                     return str(run.info.run_id)
         mlflow_id = self.start(
             record["run"],
@@ -170,9 +191,6 @@ class Tracker:
             data=record.get("data"),
             started=record.get("started"),
         )
-        for file in sorted(RunFolder(folder).pictures.glob("*.png")):
-            if found := entries.EPOCH_PICTURE.fullmatch(file.stem):
-                self.image(mlflow_id, file, found["key"], int(found["step"]))
         self.finish(mlflow_id, record, folder)
         return mlflow_id
 
@@ -205,18 +223,8 @@ class Tracker:
 
         Figures named `contact….png` are logged as images too, so that the UI draws them in its image grid.
         """
-        folder = Path(report_folder)
         with _tracking("logging the report"):
-            mlflow_id = self._summary_run()
-            for file in [*folder.glob("report.md"), *folder.glob("*.csv"), *folder.glob("figures/**/*.*")]:
-                inside = file.parent.relative_to(folder).as_posix()
-                self._client.log_artifact(mlflow_id, str(file), None if inside == "." else inside)
-            logged = self._client.get_run(mlflow_id).data.tags
-            for file in sorted(folder.glob("figures/**/contact*.png")):
-                if logged.get(f"bench.image.{file.stem}") != digest(file):
-                    self.image(mlflow_id, file, file.stem, 1)
-                    self._client.set_tag(mlflow_id, f"bench.image.{file.stem}", digest(file))
-        return mlflow_id
+            return summary.keep(self._client, self.experiment_id, self.experiment, Path(report_folder))
 
     def links(self, base: str | None = None, runs: Sequence[str] = ()) -> dict[str, str]:
         """Links by name in a UI at `base`: `experiment`, each saved view, `compare` for `runs` (MLflow ids).
@@ -228,32 +236,29 @@ class Tracker:
 
     # Inside
 
-    def _find_or_create(self) -> str:
-        try:
-            found = self._client.get_experiment_by_name(self.experiment) or self._create()
-            for key in views.EXPERIMENT_TAGS.keys() - found.tags.keys():  # someone else made it
-                self._client.set_experiment_tag(found.experiment_id, key, views.EXPERIMENT_TAGS[key])
-        except Exception as error:
-            where = redacted(self.uri)
-            why = redacted(str(error))
-            raise BenchError(f"cannot open the experiment {self.experiment!r} in {where}: {why}") from None
-        if found.lifecycle_stage != "active":
-            raise BenchError(
-                f"experiment {self.experiment!r} was deleted in {redacted(self.uri)}; bring it back with "
-                f"`mlflow experiments restore -x {found.experiment_id}`, or give another --tracking-uri"
-            )
-        return str(found.experiment_id)
+    def _create(self, name: str, tags: Mapping[str, str], started: str | None) -> str:
+        began = entries.milliseconds(started) or _now()
+        run = self._client.create_run(self.experiment_id, start_time=began, run_name=name, tags=dict(tags))
+        mlflow_id = str(run.info.run_id)
+        self._open[mlflow_id] = _Open(began, pictures=set())
+        return mlflow_id
 
-    def _create(self) -> Experiment:
-        location = artifact_location(self.uri, self.experiment)
-        try:
-            new = self._client.create_experiment(self.experiment, location, tags=views.EXPERIMENT_TAGS)
-            return self._client.get_experiment(new)
-        except Exception:
-            found = self._client.get_experiment_by_name(self.experiment)  # another process was faster
-            if found is None:
-                raise
-            return found
+    def _reopen(self, run: Run) -> str:
+        """Let an attempt go on: nothing of how it stopped, and all that it logged."""
+        mlflow_id = str(run.info.run_id)
+        for tag in run.data.tags.keys() & set(entries.OUTCOME_TAGS):
+            self._client.delete_tag(mlflow_id, tag)
+        self._client.update_run(mlflow_id, "RUNNING")
+        history = self._client.get_metric_history(mlflow_id, entries.TOTAL_SECONDS)
+        last = max(history, key=lambda point: point.step, default=None)
+        curves = Curves(last.step, last.value) if last else Curves()
+        self._open[mlflow_id] = _Open(run.info.start_time, curves)
+        return mlflow_id
+
+    def _pictures(self, mlflow_id: str) -> set[tuple[str, int]]:
+        """Key and step of the pictures that the store has."""
+        files = (file.path for file in self._client.list_artifacts(mlflow_id, "images"))
+        return {(found["key"], int(found["step"])) for found in map(entries.SHOWN.fullmatch, files) if found}
 
     def _search(self, filter_string: str) -> Iterator[Run]:
         token: str | None = None
@@ -267,41 +272,31 @@ class Tracker:
     def _attempts(self, bench_id: str) -> list[Run]:
         return list(self._search(f"tags.`bench.id` = '{bench_id}'"))
 
-    def _supersede(self, bench_id: str) -> None:
-        for run in self._attempts(bench_id):
+    def _supersede(self, attempts: Iterable[Run]) -> None:
+        for run in attempts:
             self._client.set_tag(run.info.run_id, "bench.attempt", "superseded")
-            if run.info.status == "RUNNING" and owner.ours(run.data.tags):
+            tags = run.data.tags
+            if run.info.status == "RUNNING" and (owner.ours(tags) or owner.abandoned(tags)):
                 self._kill(run, "a later attempt took its place")
 
     def _kill(self, run: Run, why: str) -> None:
-        self._client.set_tag(run.info.run_id, "bench.healed", why)
-        self._client.set_terminated(run.info.run_id, "KILLED")
+        status = entries.STATUS.get(run.data.tags.get("outcome", ""), "KILLED")
+        if status == "KILLED":
+            self._client.set_tag(run.info.run_id, "bench.healed", why)
+        self._client.set_terminated(run.info.run_id, status, max(_now(), run.info.start_time))
 
-    def _send(self, mlflow_id: str, curves: Curves) -> None:
+    def _send(self, mlflow_id: str) -> None:
         from mlflow.entities import Metric
 
-        with curves.sending() as points:
+        def send(points: list[Point]) -> None:
             self._log(mlflow_id, metrics=[Metric(*point) for point in points])
+
+        self._open[mlflow_id].curves.send(send)
 
     def _log(self, mlflow_id: str, **kinds: list[Any]) -> None:
         for kind, items in kinds.items():
             for first in range(0, len(items), BATCH[kind]):
                 self._client.log_batch(mlflow_id, **{kind: items[first : first + BATCH[kind]]})
-
-    def _log_data(self, mlflow_id: str, data: Mapping[str, Any]) -> None:
-        """The data set under our own digest: MLflow's covers the first few images only."""
-        from mlflow.entities import Dataset, DatasetInput, InputTag
-
-        sizes = {key: value for key, value in data.items() if isinstance(value, int)}
-        dataset = Dataset(
-            name=str(data["name"]),
-            digest=str(data["digest"])[:12],
-            source_type="local",
-            source=json.dumps({"uri": str(data["name"])}),
-            profile=json.dumps(sizes),
-        )
-        tag = InputTag("mlflow.data.context", "train")
-        self._client.log_inputs(mlflow_id, datasets=[DatasetInput(dataset, [tag])])
 
     def _artifacts(self, mlflow_id: str, record: Mapping[str, Any], folder: RunFolder) -> None:
         """The weights, the record, and the pictures that the image grid does not hold."""
@@ -312,14 +307,6 @@ class Tracker:
                 self._client.log_artifact(mlflow_id, str(file), "pictures")
         text = json.dumps({"format": FORMAT, **record}, indent=1, ensure_ascii=False, allow_nan=False)
         self._client.log_text(mlflow_id, text, RECORD)
-
-    def _summary_run(self) -> str:
-        for run in self._search("tags.`bench.summary` = 'report'"):
-            return str(run.info.run_id)
-        tags = {"bench.summary": "report", "mlflow.source.name": "bench", "mlflow.source.type": "LOCAL"}
-        run = self._client.create_run(self.experiment_id, run_name=f"report · {self.experiment}", tags=tags)
-        self._client.set_terminated(run.info.run_id)
-        return str(run.info.run_id)
 
 
 @contextmanager
@@ -334,9 +321,23 @@ def _tracking(doing: str) -> Iterator[None]:
         raise TrackingError(f"MLflow failed while {doing}: {why[0][:300]}") from None
 
 
-def _whole(run: Run) -> bool:
+def _holds(run: Run | None, record: Mapping[str, Any]) -> bool:
+    """Whether a run in the store is this very record, whole."""
+    tags = run.data.tags if run else {}
+    return (
+        run is not None
+        and tags.get("bench.attempt") == "latest"
+        and tags.get("outcome") == record["status"]
+        and tags.get("bench.recorded") in (None, record.get("finished"))  # stores of bench 0.1 lack it
+        and run.info.status == entries.STATUS[record["status"]]
+    )
+
+
+def _unfinished(run: Run) -> bool:
+    """Whether a run in the store may be taken up again."""
     tags = run.data.tags
-    return tags.get("bench.attempt") == "latest" and tags.get("outcome") in ("finished", "diverged")
+    free = run.info.status != "RUNNING" or owner.ours(tags) or owner.abandoned(tags)
+    return free and tags.get("bench.attempt") == "latest" and tags.get("outcome") not in entries.WHOLE
 
 
 def _now() -> int:
