@@ -45,6 +45,8 @@ class Request:
     fresh: bool = False
     workers: int | None = None
     importance_samples: int | None = None
+    executor: str = "local"  # or "ray"
+    address: str | None = None  # of the Ray cluster
 
 
 @dataclass(frozen=True)

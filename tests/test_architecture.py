@@ -23,6 +23,7 @@ LAYERS = (
     ("cli",),
     ("printing",),
     ("campaign", "generate", "verify"),
+    ("cluster",),
     ("executor", "plan", "forecast", "progress", "speed", "sync"),
     ("runner", "report", "doctor", "baselines"),
     ("album",),

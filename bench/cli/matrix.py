@@ -9,10 +9,12 @@ import typer
 
 from bench.cli.app import app
 from bench.cli.options import (
+    Address,
     DataDir,
     DatasetName,
     Device,
     Epochs,
+    Executor,
     Fresh,
     Only,
     Quick,
@@ -42,12 +44,27 @@ def run(
     fresh: Fresh = False,
     quick: Quick = False,
     workers: Workers = None,
+    executor: Executor = "local",
+    address: Address = None,
     quiet: Quiet = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")] = False,
 ) -> None:
     """Train, evaluate and track every run of an experiment that is not done yet, and write its report."""
     request = request_of(
-        spec, device, seeds, only, epochs, dataset, data_dir, tracking_uri, reports, fresh, quick, workers
+        spec,
+        device,
+        seeds,
+        only,
+        epochs,
+        dataset,
+        data_dir,
+        tracking_uri,
+        reports,
+        fresh,
+        quick,
+        workers,
+        executor,
+        address,
     )
     from bench.campaign import predict, run_matrix
     from bench.plan import make_plan

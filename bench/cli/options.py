@@ -27,6 +27,10 @@ Fresh = Annotated[bool, typer.Option("--fresh", help="Do finished runs again.")]
 Quick = Annotated[bool, typer.Option("--quick", help="On digits with three seeds: minutes, no download.")]
 Report = Annotated[Path, typer.Argument(help="An experiment's folder, or its YAML file.", show_default=False)]
 Workers = Annotated[int | None, typer.Option(min=1, help="Runs at a time; by default one a core.")]
+Executor = Annotated[str, typer.Option(help="local, or ray: the nodes of a Ray cluster.")]
+Address = Annotated[
+    str | None, typer.Option(help="The Ray cluster's, auto or HOST:PORT; by default this machine's.")
+]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress on stderr.")]
 
 
@@ -43,6 +47,8 @@ def request_of(
     fresh: bool,
     quick: bool,
     workers: int | None,
+    executor: str = "local",
+    address: str | None = None,
 ) -> Request:
     """The options as one value; the spec is read first, so that its errors need no torch."""
     from bench.spec import load
@@ -51,6 +57,7 @@ def request_of(
     if quick:
         dataset, chosen = dataset or "digits", chosen or (0, 1, 2)
     load(spec).with_overrides(seeds=chosen, epochs=epochs, dataset=dataset).select(only or ["*"])
+    check_executor(executor, address)
     from bench.plan import Request
 
     return Request(
@@ -65,7 +72,21 @@ def request_of(
         reports=reports,
         fresh=fresh,
         workers=workers,
+        executor=executor,
+        address=address,
     )
+
+
+def check_executor(executor: str, address: str | None) -> None:
+    """Raise BenchError for an unknown executor, for Ray where it is not installed, and for a lone address."""
+    if executor not in ("local", "ray"):
+        raise BenchError(f"--executor {executor!r}; give local or ray")
+    if executor == "local" and address is not None:
+        raise BenchError(f"--address {address} is a Ray cluster's; add --executor ray, or leave it out")
+    if executor == "ray":
+        from bench.cluster import require_ray
+
+        require_ray()
 
 
 def report_folder(given: Path, reports: Path, *holds: str) -> Path:
