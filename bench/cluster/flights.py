@@ -8,13 +8,15 @@ import sys
 from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
+from bench.checkpoint import epoch_kept
 from bench.cluster.join import GPU_SHARE
 from bench.cluster.node import Item, pack, work
 from bench.errors import BenchError
 from bench.executor import Listener, broken, groups
-from bench.records import Record, RunFolder
+from bench.records import CHECKPOINT, DONE, Record, RunFolder
 from bench.runner import Job, Workshop
 
 ATTEMPTS = 3  # that a group is given where nodes that have it are lost
@@ -71,9 +73,14 @@ class _Flight:
         """Before an attempt; runs start with the first."""
         if self.attempt == 0:
             for job in self.jobs.values():
-                shutil.rmtree(job.folder, ignore_errors=True)  # of an earlier command
+                if not job.resume:
+                    shutil.rmtree(job.folder, ignore_errors=True)  # of an earlier command
                 listener.starting(job)
         self.attempt += 1
+
+    def left(self) -> dict[str, dict[str, bytes]]:
+        """What a task goes on from: the files of each folder that has a checkpoint, by run."""
+        return {job.id: _files(job.folder) for job in self.jobs.values() if job.resume}
 
     def take(self, item: Item, listener: Listener) -> None:
         """Write what came of a run, and tell what was not told in an earlier attempt."""
@@ -113,6 +120,8 @@ class _Flight:
         if job.id not in self.unwritten:
             try:
                 RunFolder(job.folder).write_record(record)
+                if record["status"] in DONE:
+                    (job.folder / CHECKPOINT).unlink(missing_ok=True)
                 return record
             except BenchError as error:
                 self.unwritten[job.id] = str(error)
@@ -127,7 +136,8 @@ class _Flight:
     def _again(self, job: Job, reason: str, listener: Listener) -> None:
         """Leave a run for the next attempt."""
         listener.event(job, "retry", {"reason": reason})
-        self.jobs[job.id] = replace(job, about=job.about | {"retried": reason})
+        about = job.about | {"retried": reason}
+        self.jobs[job.id] = replace(job, about=about, resume=epoch_kept(job.folder))
 
     def end(self, listener: Listener, status: str, reason: str) -> None:
         """Record the runs that could not record themselves."""
@@ -176,6 +186,11 @@ def _launcher(shop: Workshop) -> Any:
 
     def launch(flight: _Flight) -> Any:
         made = task.options(name=flight.name, num_returns="streaming")
-        return made.remote(list(flight.jobs.values()), [parcel])
+        return made.remote(list(flight.jobs.values()), flight.left(), [parcel])
 
     return launch
+
+
+def _files(folder: Path) -> dict[str, bytes]:
+    found = [path for path in folder.rglob("*") if path.is_file() and not path.name.startswith(".")]
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in found}

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import torch
 
-import bench
 from bench.errors import BenchError
 from bench.tracking import redacted, resolve_uri
 
@@ -48,7 +47,7 @@ def connect(address: str | None, tracking_uri: str | None) -> None:
             address=address,
             log_to_driver=False,
             logging_level="ERROR",
-            runtime_env={"py_modules": [str(Path(bench.__file__).parent)]},  # every node runs this very code
+            runtime_env={"py_modules": [str(Path(__file__).parents[1])]},  # every node runs this very code
         )
     except (OSError, RuntimeError, ValueError) as error:
         why = str(error).strip().partition("\n")[0] or type(error).__name__

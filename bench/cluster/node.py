@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import socket
 import tempfile
+import time
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import lru_cache
@@ -17,8 +18,10 @@ import torch
 
 from bench.device import deterministic, one_thread
 from bench.executor import records_of
+from bench.records import CHECKPOINT, Record
 from bench.runner import Job, Workshop
 
+CHECKPOINT_SECONDS = 300.0  # between those that are sent of a run: it loses no more when its node is lost
 IMAGES = ("train_images", "train_labels", "test_images", "test_labels")
 
 Item = tuple[str, str, dict[str, Any], dict[str, bytes]]  # run id, kind, data, files of the run's folder
@@ -34,38 +37,61 @@ def pack(shop: Workshop) -> tuple[Workshop, dict[str, Any]]:
     return replace(shop, data=replace(shop.data, **none)), images
 
 
-def work(group: list[Job], parcel: list[Any]) -> Iterator[Item]:
-    """The task: do a group in a folder of this node, and give each thing that happens as an item."""
+def work(group: list[Job], left: Mapping[str, Mapping[str, bytes]], parcel: list[Any]) -> Iterator[Item]:
+    """The task: do a group in a folder of this node, and give each thing that happens as an item.
+
+    `left` are the files that runs go on from, `parcel` holds the reference to what `pack` made.
+    """
     items: SimpleQueue[Item | None] = SimpleQueue()
     with tempfile.TemporaryDirectory(prefix="bench-") as scratch, ThreadPoolExecutor(1) as pool:
         here = [replace(job, folder=Path(scratch) / job.id) for job in group]
-        training = pool.submit(_train, here, _unpack(parcel[0]), items)
+        for job in here:
+            for name, content in left.get(job.id, {}).items():
+                (job.folder / name).parent.mkdir(parents=True, exist_ok=True)
+                (job.folder / name).write_bytes(content)
+        training = pool.submit(_train, here, _unpack(parcel[0]), _Post(here, items.put))
         training.add_done_callback(lambda _: items.put(None))
         for item in iter(items.get, None):  # noqa: UP028  Ray sends to it, as to a generator only
             yield item
         training.result()
 
 
-def _train(group: list[Job], shop: Workshop, items: SimpleQueue[Item | None]) -> None:
+def _train(group: list[Job], shop: Workshop, post: _Post) -> None:
     deterministic()
     one_thread(shop.device)
-    folders = {job.id: job.folder for job in group}
-    sent: set[Path] = set()
-
-    def files(run_id: str, paths: Iterable[Path]) -> dict[str, bytes]:
-        new = [path for path in paths if path not in sent]
-        sent.update(new)
-        return {path.relative_to(folders[run_id]).as_posix(): path.read_bytes() for path in new}
-
-    def emit(run_id: str, kind: str, data: dict[str, Any]) -> None:
-        items.put((run_id, kind, data, files(run_id, [Path(data["path"])] if kind == "image" else [])))
-
-    for record in records_of(group, shop, emit):
-        run_id = record["id"]
-        made = [folders[run_id] / name for name in record["artifacts"]]
-        items.put((run_id, "done", record | {"node": socket.gethostname()}, files(run_id, made)))
+    for record in records_of(group, shop, post.event):
+        post.done(record)
     if shop.device.type == "cuda":
         torch.cuda.empty_cache()  # the other groups on this GPU may need it
+
+
+class _Post:
+    """What is sent of the folders of a group: every file once, checkpoints now and then."""
+
+    def __init__(self, group: list[Job], send: Callable[[Item], None]) -> None:
+        self.folders = {job.id: job.folder for job in group}
+        self.send = send
+        self.sent: set[Path] = set()
+        self.due = dict.fromkeys(self.folders, time.monotonic() + CHECKPOINT_SECONDS)
+
+    def event(self, run_id: str, kind: str, data: dict[str, Any]) -> None:
+        """Something happened in a run, that has left a picture perhaps."""
+        files = self._read(run_id, [Path(data["path"])] if kind == "image" else [])
+        checkpoint = self.folders[run_id] / CHECKPOINT
+        if time.monotonic() >= self.due[run_id] and checkpoint.exists():
+            files[CHECKPOINT] = checkpoint.read_bytes()
+            self.due[run_id] = time.monotonic() + CHECKPOINT_SECONDS
+        self.send((run_id, kind, data, files))
+
+    def done(self, record: Record) -> None:
+        """A run has its record: the rest of its folder."""
+        made = [self.folders[record["id"]] / name for name in record["artifacts"]]
+        files = self._read(record["id"], [path for path in made if path not in self.sent])
+        self.send((record["id"], "done", record | {"node": socket.gethostname()}, files))
+
+    def _read(self, run_id: str, paths: list[Path]) -> dict[str, bytes]:
+        self.sent.update(paths)
+        return {path.relative_to(self.folders[run_id]).as_posix(): path.read_bytes() for path in paths}
 
 
 @lru_cache(maxsize=1)
