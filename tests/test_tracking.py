@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from tracked import artifacts, curve, record, run_folder, start, steps
 
 from bench import tracking
 from bench.errors import BenchError
@@ -26,33 +27,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning:pydantic"),
     pytest.mark.filterwarnings("ignore:.*loader strategy is deprecated"),
 ]
-
-EPOCHS = 5
-
-
-def curve(epoch: int) -> dict[str, Any]:
-    return {
-        "epoch": epoch, "train_loss": 200.0 / epoch, "test_loss": 210.0 / epoch, "validation_loss": None,
-        "elbo": -100.0 - 1.0 / epoch, "kl": 25.0, "train_seconds": 0.5, "images_per_second": 4e4,
-    }  # fmt: skip
-
-
-def record(seed: int = 0, status: str = "finished", variant: str = "mlp") -> dict[str, Any]:
-    return {
-        "format": 1, "id": f"{variant}-s{seed}-0123abcd", "experiment": "all",
-        "variant": variant, "seed": seed,
-        "run": {"encoder": {"name": "mlp", "options": {"hidden": [512, 256]}}, "document": "000",
-                "beta": 32 / 784, "prior": None, "note": "x" * 7000, **{f"option{i}": i for i in range(120)}},
-        "status": status, "reason": None, "beta_eff": 1.0, "likelihood_class": "Bernoulli, grey target",
-        "metrics": {"elbo_bernoulli": -105.5 - seed, "kl": 25.0, "elbo_gaussian": None},
-        "monte_carlo_error": {"log_px_bernoulli": 0.01}, "evaluation_seconds": {"elbo": 1.0, "log_px": 2.5},
-        "curves": [curve(epoch) for epoch in range(1, EPOCHS + 1)],
-        "environment": {"device": "cpu", "torch": "2.15.0"},
-        "data": {"name": "digits", "digest": "d" * 64, "train": 1500, "test": 297},
-        "git": {"commit": "abc123", "dirty": True},
-        "command": "bench run all.yaml --tracking-uri http://me:secret@host:5000",
-        "started": "2026-01-01T00:00:00+00:00", "finished": "2026-01-01T00:00:10+00:00",
-    }  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -67,27 +41,7 @@ def tracker(uri: str, request: pytest.FixtureRequest, tmp_path: Path) -> Tracker
 
 @pytest.fixture
 def folder(tmp_path: Path) -> RunFolder:
-    made = RunFolder(tmp_path / "records" / "mlp-s0-0123abcd")
-    made.pictures.mkdir(parents=True)
-    made.weights.write_bytes(b"weights")
-    for name in ("samples-epoch-001", "samples-epoch-005", "manifold"):
-        Image.fromarray(np.full((28, 56), 128, np.uint8)).save(made.pictures / f"{name}.png")
-    return made
-
-
-def start(tracker: Tracker, made: dict[str, Any]) -> str:
-    return tracker.start(
-        made["run"], run_id=made["id"], variant=made["variant"], seed=made["seed"],
-        tags=tracking.run_tags(made), data=made["data"],
-    )  # fmt: skip
-
-
-def artifacts(tracker: Tracker, run: str, inside: str | None = None) -> list[str]:
-    return sorted(item.path for item in tracker._client.list_artifacts(run, inside))
-
-
-def steps(tracker: Tracker, run: str, metric: str) -> list[int]:
-    return [point.step for point in tracker._client.get_metric_history(run, metric)]
+    return run_folder(tmp_path, record())
 
 
 def test_a_run_from_start_to_finish(tracker: Tracker, folder: RunFolder) -> None:

@@ -186,7 +186,7 @@ class Writer:
                 del self._runs[run_id]
 
     def _failed(self, why: str) -> None:
-        self.fault = why
-        if why not in self._told:
+        if not self.fault and why not in self._told:
             self._told.add(why)
             self._say(f"warning: {why}; training goes on and MLflow gets what it misses when it answers")
+        self.fault = why

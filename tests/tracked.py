@@ -1,0 +1,98 @@
+"""A run's record and folder, and what an MLflow store holds of it, for the tests of tracking."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from bench import tracking
+from bench.records import RunFolder
+from bench.tracking import Tracker
+
+EPOCHS = 5
+
+
+def curve(epoch: int) -> dict[str, Any]:
+    return {
+        "epoch": epoch, "train_loss": 200.0 / epoch, "test_loss": 210.0 / epoch, "validation_loss": None,
+        "elbo": -100.0 - 1.0 / epoch, "kl": 25.0, "train_seconds": 0.5, "images_per_second": 4e4,
+    }  # fmt: skip
+
+
+def record(seed: int = 0, status: str = "finished", variant: str = "mlp") -> dict[str, Any]:
+    return {
+        "format": 1, "id": f"{variant}-s{seed}-0123abcd", "experiment": "all",
+        "variant": variant, "seed": seed,
+        "run": {"encoder": {"name": "mlp", "options": {"hidden": [512, 256]}}, "document": "000",
+                "beta": 32 / 784, "prior": None, "note": "x" * 7000, **{f"option{i}": i for i in range(120)}},
+        "status": status, "reason": None, "beta_eff": 1.0, "likelihood_class": "Bernoulli, grey target",
+        "metrics": {"elbo_bernoulli": -105.5 - seed, "kl": 25.0, "elbo_gaussian": None},
+        "monte_carlo_error": {"log_px_bernoulli": 0.01}, "evaluation_seconds": {"elbo": 1.0, "log_px": 2.5},
+        "curves": [curve(epoch) for epoch in range(1, EPOCHS + 1)],
+        "environment": {"device": "cpu", "torch": "2.15.0"},
+        "data": {"name": "digits", "digest": "d" * 64, "train": 1500, "test": 297},
+        "git": {"commit": "abc123", "dirty": True},
+        "command": "bench run all.yaml --tracking-uri http://me:secret@host:5000",
+        "started": "2026-01-01T00:00:00+00:00", "finished": "2026-01-01T00:00:10+00:00",
+    }  # fmt: skip
+
+
+def run_folder(reports: Path, made: dict[str, Any]) -> RunFolder:
+    """The folder of a run with weights, pictures and its record."""
+    folder = RunFolder(reports / "records" / made["id"])
+    folder.pictures.mkdir(parents=True, exist_ok=True)
+    folder.weights.write_bytes(b"weights")
+    for name in ("samples-epoch-001", "samples-epoch-005", "manifold"):
+        Image.fromarray(np.full((28, 56), 128, np.uint8)).save(folder.pictures / f"{name}.png")
+    folder.write_record(made)
+    return folder
+
+
+def described(made: dict[str, Any]) -> dict[str, Any]:
+    """What a run is started with."""
+    return {
+        "run": made["run"], "variant": made["variant"], "seed": made["seed"],
+        "tags": tracking.run_tags(made), "data": made["data"],
+    }  # fmt: skip
+
+
+def start(tracker: Tracker, made: dict[str, Any], *, resume: bool = False) -> str:
+    """Open a run in the store."""
+    return tracker.start(run_id=made["id"], resume=resume, **described(made))
+
+
+def artifacts(tracker: Tracker, run: str, inside: str | None = None) -> list[str]:
+    """Paths of a run's artifacts."""
+    return sorted(item.path for item in tracker._client.list_artifacts(run, inside))
+
+
+def steps(tracker: Tracker, run: str, metric: str) -> list[int]:
+    """The steps of a metric, each as often as it was logged."""
+    return [point.step for point in tracker._client.get_metric_history(run, metric)]
+
+
+def attempts(tracker: Tracker, made: dict[str, Any]) -> list[Any]:
+    """Every MLflow run of a record's id."""
+    return list(tracker._client.search_runs([tracker.experiment_id], f"tags.`bench.id` = '{made['id']}'"))
+
+
+def assert_whole_once(tracker: Tracker, made: dict[str, Any]) -> str:
+    """One attempt of a run counts and has everything once; no other is left open. Gives its MLflow id."""
+    found = attempts(tracker, made)
+    (latest,) = [run for run in found if run.data.tags["bench.attempt"] == "latest"]
+    assert latest.data.tags["outcome"] == made["status"]
+    assert {run.info.status for run in found if run is not latest} <= {"KILLED", "FAILED", "FINISHED"}
+    run = str(latest.info.run_id)
+    epochs = [row["epoch"] for row in made["curves"]]
+    for metric in ("test/elbo", "train/loss", "time/total_seconds"):
+        assert sorted(steps(tracker, run, metric)) == epochs, metric
+    assert steps(tracker, run, "elbo_bernoulli") == [0]
+    assert {"record.json", "weights.safetensors", "pictures", "images"} == set(artifacts(tracker, run))
+    assert len(artifacts(tracker, run, "images")) == 6, "three pictures, and the UI's copy of each"
+    assert latest.info.status == "FINISHED"
+    assert latest.info.end_time >= latest.info.start_time
+    assert len(tracker._client.get_run(run).inputs.dataset_inputs) == 1
+    return run
