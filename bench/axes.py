@@ -12,8 +12,8 @@ from bench import parts
 from bench.errors import did_you_mean
 from bench.settings import PARTS, SETTINGS, overlaid
 from bench.source import Leaf, Mapping, Node, Place, Sequence, given, given_text
+from bench.spec import MAX_VARIANTS
 
-MAX_VARIANTS = 10_000
 SYMBOLS = {"latent": "z", "beta": "β"}
 
 

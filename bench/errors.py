@@ -5,19 +5,26 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+WORD = 100  # characters of a name that are compared and shown
+LISTED = 40  # names that an error lists
+
 
 class BenchError(Exception):
     """Bad input: says what was given, where, what is allowed and what to do."""
 
 
 def did_you_mean(given: str, known: Iterable[str]) -> str:
-    """The tail of an 'unknown name' message: the nearest known name, then the whole list."""
+    """The tail of an 'unknown name' message: the nearest known name, then the known ones."""
     names = sorted(known)
     if not names:
         return "; none is known here"
-    near = difflib.get_close_matches(given, names, n=1, cutoff=0.5)
+    # Comparing costs the product of the lengths, and nobody misspells more than a word
+    words = [name for name in names if len(name) <= WORD] if len(given) <= WORD else []
+    near = difflib.get_close_matches(given, words, n=1, cutoff=0.5)
     hint = f"; did you mean {near[0]!r}?" if near else ""
-    return f"{hint} Known: {', '.join(names)}" if hint else f"; known: {', '.join(names)}"
+    shown = ", ".join(printable(name[:WORD]) for name in names[:LISTED])
+    more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
+    return f"{hint} Known: {shown}{more}" if hint else f"; known: {shown}{more}"
 
 
 def printable(text: str) -> str:

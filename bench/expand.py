@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,7 +18,7 @@ from bench.settings import (
     replaced,
 )  # fmt: skip
 from bench.source import Mapping, Node, Place, given_text, read
-from bench.spec import SLUG
+from bench.spec import MAX_VARIANTS, SLUG, names_folder
 
 HEAD = ("question", "dataset", "seeds", "evaluation")
 BLOCKS = ("defaults", "architectures", "variants", "matrix")
@@ -59,6 +58,7 @@ def expand(path: Path, children: tuple[Path, ...] = ()) -> Draft:
     own_architectures = mapping_of(
         top.get("architectures"), "architectures", "architectures: {name: {encoder: ...}}"
     )
+    _refuse_many(len(own_architectures), own_architectures.place, "architectures")
     architectures = parent.architectures | {
         name: _architecture(name, own_architectures, parent.architectures) for name in own_architectures
     }
@@ -72,10 +72,17 @@ def expand(path: Path, children: tuple[Path, ...] = ()) -> Draft:
         dict(parent.sketches),
     )
     variants = mapping_of(top.get("variants"), "variants", "variants: {name: {encoder: ...}}")
+    _refuse_many(len(variants), variants.place, "variants")
     draft.sketches.update(_Variants(draft, variants).all())
     if "matrix" in top:
         _add_matrix(draft, mapping_of(top["matrix"], "matrix", "matrix: {beta: [1, 32/784]}"))
+    _refuse_many(len(draft.sketches), top.place, "variants in all")
     return draft
+
+
+def _refuse_many(count: int, place: Place, what: str) -> None:
+    if count > MAX_VARIANTS:
+        raise place.error(f"{count} {what}; allowed: at most {MAX_VARIANTS}; split the experiment")
 
 
 def _parent(path: Path, top: Mapping, children: tuple[Path, ...]) -> Draft:
@@ -180,7 +187,9 @@ def _add_matrix(draft: Draft, block: Mapping) -> None:
 
 def slug(name: str, place: Place, what: str) -> Place:
     """The place, if the name is fit for folders, links and tables. Raises BenchError if it is not."""
-    if not re.fullmatch(SLUG, name):
-        allowed = "a-z, 0-9, dot and hyphen, at most 80, a letter or digit first"
+    if not names_folder(name, SLUG):
+        allowed = (
+            "a-z, 0-9, dot and hyphen, at most 80, a letter or digit first, no device such as con or nul"
+        )
         raise place.error(f"{what} named {given_text(name)}; allowed: {allowed}; rename it")
     return place

@@ -17,7 +17,8 @@ Positive = Annotated[
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Real = Annotated[float, Field(allow_inf_nan=False)]
 Probability = Annotated[float, Field(ge=0, le=1)]
-Widths = Annotated[list[PositiveInt], Field(min_length=1, max_length=16)]  # hidden widths, input side first
+Width = Annotated[int, Field(ge=1, le=16_384)]  # between two layers this wide lies a gigabyte of weights
+Widths = Annotated[list[Width], Field(min_length=1, max_length=16)]  # hidden widths, input side first
 
 Activation = Literal["relu", "tanh", "identity"]
 Activations = (

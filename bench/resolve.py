@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,17 @@ from bench.errors import BenchError, printable
 from bench.expand import Draft, Sketch, expand
 from bench.settings import ABOUT, PARTS, mapping_of, refuse_unknown_keys
 from bench.source import Leaf, Mapping, Node, Sequence, given, trap
-from bench.spec import FILE_STEM, Experiment, Part, Published, Settings, Size, Variant
+from bench.spec import (
+    FILE_STEM,
+    Experiment,
+    Part,
+    Published,
+    Settings,
+    Size,
+    Variant,
+    names_folder,
+    too_many_runs,
+)
 
 PIXELS = 784  # dx: every dataset comes as 28×28 images
 SEEDS = 5
@@ -23,9 +32,11 @@ UNIT_INTERVAL = ("bernoulli", "continuous-bernoulli")  # likelihoods of pixels i
 def resolve(path: Path) -> Experiment:
     """The experiment in a YAML file. Raises BenchError with file, line and column of what is wrong."""
     draft = expand(path)
-    if not re.fullmatch(FILE_STEM, path.stem):
+    if not names_folder(path.stem, FILE_STEM):
         what = f"{printable(str(path))}: the file's name names a folder of reports"
-        raise BenchError(f"{what}; allowed: letters, digits, dot, hyphen, underscore; rename the file")
+        raise BenchError(
+            f"{what}; allowed: letters, digits, dot, hyphen, underscore, at most 80; rename the file"
+        )
     if "question" not in draft.head:
         raise draft.place.error("the experiment has no question; allowed: text; add `question: ...`")
     dataset, fallback = _dataset(draft.head.get("dataset"))
@@ -37,13 +48,16 @@ def resolve(path: Path) -> Experiment:
             "the experiment has no variants; allowed: variants, a matrix; add `variants:`"
         )
     _refuse_same(variants, draft)
+    seeds = _seeds(draft.head.get("seeds"))
+    if fault := too_many_runs(len(variants), len(seeds)):
+        raise draft.head.get("seeds", draft.place).error(fault)
     return Experiment(
         name=path.stem,
         path=path,
         question=text_of(draft.head["question"], "question"),
         dataset=dataset,
         offline_fallback=fallback,
-        seeds=_seeds(draft.head.get("seeds")),
+        seeds=seeds,
         variants=variants,
     )
 
@@ -67,6 +81,8 @@ def _seeds(node: Node | None) -> tuple[int, ...]:
     allowed = "allowed: a count from 1 to 1000, or a list of different whole numbers from 0"
     if node is None:
         return tuple(range(SEEDS))
+    if isinstance(node, Sequence) and not 1 <= len(node) <= 1000:
+        raise node.error(f"seeds: {len(node)} of them; {allowed}; write another number")
     seeds = []
     for leaf in node if isinstance(node, Sequence) else [node]:
         number = leaf.value if isinstance(leaf, Leaf) and not trap(leaf) else None
@@ -76,10 +92,11 @@ def _seeds(node: Node | None) -> tuple[int, ...]:
         if number in seeds:
             raise leaf.error(f"seeds: {number} again; {allowed}; remove one")
         seeds.append(number)
-    count = len(seeds) if isinstance(node, Sequence) else seeds[0]
-    if not 1 <= count <= 1000:
-        raise node.error(f"seeds: {count} of them; {allowed}; write another number")
-    return tuple(seeds if isinstance(node, Sequence) else range(count))
+    if isinstance(node, Sequence):
+        return tuple(seeds)
+    if not 1 <= seeds[0] <= 1000:
+        raise node.error(f"seeds: {seeds[0]} of them; {allowed}; write another number")
+    return tuple(range(seeds[0]))
 
 
 def _variant(sketch: Sketch, dataset: str, draft: Draft) -> Variant:

@@ -20,7 +20,7 @@ from yaml.constructor import SafeConstructor
 
 from bench.errors import BenchError, printable
 
-MAX_BYTES = 1_000_000
+MAX_BYTES = 256_000
 MAX_DEPTH = 32
 MAX_DIGITS = 40
 
@@ -110,7 +110,7 @@ def read(path: Path) -> Mapping:
     """Read a YAML file whose top level is a mapping.
 
     Raises BenchError, with the place where there is one, for a file that is missing, a directory, empty,
-    larger than 1 MB, not UTF-8, not YAML, or YAML that is refused (see the module).
+    larger than 256 kB, not UTF-8, not YAML, or YAML that is refused (see the module).
     """
     file = printable(str(path))
     try:
@@ -125,7 +125,7 @@ def read(path: Path) -> Mapping:
     except (OSError, ValueError) as error:
         raise BenchError(f"{file}: cannot be read ({error}); check the path and its permissions") from None
     if len(data) > MAX_BYTES:
-        raise BenchError(f"{file}: is larger than 1 MB; an experiment is a page; is this the right file?")
+        raise BenchError(f"{file}: is larger than 256 kB; an experiment is a page; is this the right file?")
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:

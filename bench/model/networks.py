@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from bench.options import Activations, PositiveInt, Widths
+from bench.options import Activations, Width, Widths
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "tanh": nn.Tanh, "identity": nn.Identity}
 
@@ -28,7 +28,7 @@ class MLPEncoder(nn.Module):
         return self.mean(h), self.second(h)
 
 
-def linear_encoder(pixels: int, latent: int, *, hidden: PositiveInt) -> MLPEncoder:
+def linear_encoder(pixels: int, latent: int, *, hidden: Width) -> MLPEncoder:
     """One linear layer without activation, then two linear heads (document 003)."""
     return MLPEncoder(pixels, latent, hidden=[hidden], activation="identity")
 
