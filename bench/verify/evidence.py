@@ -17,7 +17,7 @@ from bench.spec import ENGINE, Run
 from bench.verify.findings import Findings
 from bench.verify.laws import laws
 
-UNLISTED = (RECORD, "checkpoint.safetensors")  # what a record does not list: itself, and what training kept
+UNLISTED = (RECORD, records.CHECKPOINT)  # what a record does not list: itself, and what training kept
 
 
 def check_records(findings: Findings, folder: Path) -> dict[str, Record]:

@@ -1,8 +1,8 @@
 """Laws that hold within the record of one run, whatever its numbers: recomputed here from its own settings.
 
 EXACT laws are arithmetic in double precision on numbers of the record. SINGLE laws tie sums of
-single-precision terms that were added up in two ways. Monte-Carlo laws hold in expectation: ERRORS standard
-errors are allowed.
+single-precision terms that were added up in two ways; what two passes of the model came to agrees to AGAIN.
+Monte-Carlo laws hold in expectation: ERRORS standard errors are allowed.
 
 Symbols: D pixels, N test images, B batch size; R and K the loss's two terms as sums over one image, in nats.
 """
@@ -16,7 +16,7 @@ from typing import Any
 
 from bench.metrics import METRICS
 
-EXACT, SINGLE = 1e-9, 1e-5  # relative to the largest number that enters, and at least to 1
+EXACT, SINGLE, AGAIN = 1e-9, 1e-6, 1e-5  # relative to the largest number that enters, and at least to 1
 ERRORS = 4
 NAMES = {metric.name for metric in METRICS}
 PIXELS = 784
@@ -146,7 +146,7 @@ def _last_row(record: Record) -> Iterator[Law]:
     row, metrics = record["curves"][-1], record["metrics"]
     for name in ("test_loss", "test_loss_nats", "elbo", "reconstruction", "kl"):
         if name in metrics:
-            yield _equal(f"metrics.{name}", metrics[name], "the last row of the curves", row[name], SINGLE)
+            yield _equal(f"metrics.{name}", metrics[name], "the last row of the curves", row[name], AGAIN)
 
 
 def _own_terms(record: Record) -> Iterator[Law]:
