@@ -19,7 +19,7 @@ from tracked import artifacts, curve, record, run_folder, start, steps
 from bench import tracking
 from bench.errors import BenchError
 from bench.records import RunFolder
-from bench.tracking import Tracker, TrackingError, entries, owner, store, views
+from bench.tracking import Tracker, TrackingError, entries, images, owner, store, views
 
 pytestmark = [
     # Third parties' own deprecations, raised while MLflow loads and builds its tables.
@@ -81,11 +81,10 @@ def test_a_run_from_start_to_finish(tracker: Tracker, folder: RunFolder) -> None
     assert "bench run all.yaml" in tags["mlflow.note.content"]
     assert artifacts(tracker, run) == ["images", "pictures", "record.json", "weights.safetensors"]
     assert artifacts(tracker, run, "pictures") == ["pictures/manifold.png"]
-    images = [entries.SHOWN.fullmatch(path) for path in artifacts(tracker, run, "images")]
-    assert len(images) == 6, "each picture once, and the UI's compressed copy of it"
-    assert sorted((found["key"], found["step"]) for found in images if found) == [
-        ("manifold", "5"), ("samples", "1"), ("samples", "5"),
-    ]  # fmt: skip
+    assert len(artifacts(tracker, run, "images")) == 6, "each picture once, and the UI's copy of it"
+    assert set(images.in_store(tracker._client, run).items()) == {
+        (("manifold", 5), ""), (("samples", 1), ""), (("samples", 5), ""),
+    }  # fmt: skip
     (dataset,) = stored.inputs.dataset_inputs
     assert (dataset.dataset.name, dataset.dataset.digest) == ("digits", "d" * 12)
 
@@ -363,7 +362,7 @@ def test_the_ui_command_binds_to_loopback_and_hides_passwords(uri: str) -> None:
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32, bool])
 def test_small_pictures_are_enlarged_without_smoothing(dtype: type) -> None:
     pixels = np.eye(28).astype(dtype) * (255 if dtype is np.uint8 else 1)
-    image = np.asarray(entries.as_image(pixels))
+    image = np.asarray(images.as_image(pixels))
     assert image.shape == (280, 280)
     assert set(np.unique(image)) == {0, 255}
 

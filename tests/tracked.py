@@ -22,11 +22,14 @@ def curve(epoch: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def record(seed: int = 0, status: str = "finished", variant: str = "mlp") -> dict[str, Any]:
+def record(
+    seed: int = 0, status: str = "finished", variant: str = "mlp", settings: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """A finished run's record; other `settings` than the many that are to be logged as parameters."""
     return {
         "format": 1, "id": f"{variant}-s{seed}-0123abcd", "experiment": "all",
         "variant": variant, "seed": seed,
-        "run": {"encoder": {"name": "mlp", "options": {"hidden": [512, 256]}}, "document": "000",
+        "run": settings or {"encoder": {"name": "mlp", "options": {"hidden": [512, 256]}}, "document": "000",
                 "beta": 32 / 784, "prior": None, "note": "x" * 7000, **{f"option{i}": i for i in range(120)}},
         "status": status, "reason": None, "beta_eff": 1.0, "likelihood_class": "Bernoulli, grey target",
         "metrics": {"elbo_bernoulli": -105.5 - seed, "kl": 25.0, "elbo_gaussian": None},

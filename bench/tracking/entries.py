@@ -6,7 +6,6 @@ import colorsys
 import hashlib
 import json
 import math
-import re
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
@@ -15,10 +14,7 @@ from typing import TYPE_CHECKING, Any
 from bench.tracking.store import redacted
 
 if TYPE_CHECKING:
-    import numpy as np
     from mlflow.entities import DatasetInput
-    from numpy.typing import NDArray
-    from PIL.Image import Image
 
 # The part before the slash is the section of the UI that a curve is drawn in.
 CURVES = {
@@ -39,11 +35,7 @@ CURVES = {
 TOTAL_SECONDS = "time/total_seconds"  # training seconds so far: the x axis of "Time against ELBO"
 
 STATUS = {"finished": "FINISHED", "diverged": "FAILED", "failed": "FAILED", "interrupted": "KILLED"}
-WIDTH = 256  # pixels; the UI enlarges narrower pictures by blurring them
 WHOLE = ("finished", "diverged")  # a run that is over for good
-EPOCH_PICTURE = re.compile(r"(?P<key>.+)-epoch-(?P<step>\d+)")  # samples-epoch-020.png
-# MLflow names images so, and writes the small copy that its grid shows last
-SHOWN = re.compile(r"images/(?P<key>[^+]+)\+step\+(?P<step>\d+)\+.*\+compressed\.webp")
 OUTCOME_TAGS = ("outcome", "reason", "diverged.epoch", "diverged.term", "bench.recorded", "bench.healed")
 
 
@@ -145,13 +137,6 @@ def outcome_tags(record: Mapping[str, Any]) -> dict[str, str]:
     return {key: redacted(str(value)) for key, value in tags.items() if value is not None}
 
 
-def pictures(folder: Path, epochs: int) -> Iterator[tuple[Path, str, int]]:
-    """The pictures in a folder as file, key and step: the last epoch where the name says none."""
-    for file in sorted(folder.glob("*.png")):
-        found = EPOCH_PICTURE.fullmatch(file.stem)
-        yield (file, found["key"], int(found["step"])) if found else (file, file.stem, epochs)
-
-
 def dataset_input(data: Mapping[str, Any]) -> DatasetInput:
     """The data set under our own digest: MLflow's covers the first few images only."""
     from mlflow.entities import Dataset, DatasetInput, InputTag
@@ -176,20 +161,3 @@ def description(command: str | None, folder: Path) -> str:
 def milliseconds(time: str | None) -> int | None:
     """An ISO time of a record in MLflow's unit, milliseconds since 1970."""
     return int(datetime.fromisoformat(time).timestamp() * 1000) if time else None
-
-
-def as_image(picture: Path | str | NDArray[np.generic]) -> Image:
-    """A file or pixels as a picture at least 256 pixels wide, enlarged by whole factors without smoothing."""
-    import numpy as np
-    import PIL.Image
-
-    if isinstance(picture, (str, Path)):
-        with PIL.Image.open(picture) as file:
-            image = file.convert(file.mode if file.mode in ("L", "RGB") else "RGB")
-    else:
-        pixels = np.asarray(picture)
-        if pixels.dtype != np.uint8:
-            pixels = np.round(np.clip(pixels, 0.0, 1.0) * 255).astype(np.uint8)
-        image = PIL.Image.fromarray(pixels)
-    factor = -(-WIDTH // image.width)
-    return image.resize((image.width * factor, image.height * factor), PIL.Image.Resampling.NEAREST)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench.records import digest
-from bench.tracking.entries import as_image
+from bench.tracking.images import as_image
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.records import FORMAT, RECORD, Record, RunFolder
-from bench.tracking import entries, owner, summary, views
+from bench.tracking import entries, images, owner, summary, views
 from bench.tracking.curves import Curves, Point
 from bench.tracking.store import claimed, connect, experiment_id, is_server, redacted, resolve_uri
 
@@ -34,7 +34,7 @@ class _Open:
 
     began: int
     curves: Curves = field(default_factory=Curves)
-    pictures: set[tuple[str, int]] | None = None  # key and step; None is to be asked of the store
+    pictures: images.There | None = None  # None is to be asked of the store
 
 
 class Tracker:
@@ -123,12 +123,10 @@ class Tracker:
         """
         with _tracking(f"logging the picture {key}"):
             run = self._open[mlflow_run_id]
-            there = self._pictures(mlflow_run_id) if run.pictures is None else run.pictures
-            if (key, step) not in there:
-                run.pictures = None  # until this one is known to have arrived
-                image = entries.as_image(picture)
-                self._client.log_image(mlflow_run_id, image, key=key, step=step, synchronous=True)
-            run.pictures = there | {(key, step)}
+            there = images.in_store(self._client, mlflow_run_id) if run.pictures is None else run.pictures
+            run.pictures = None  # until this one is known to have arrived
+            images.log(self._client, mlflow_run_id, picture, key, step, there)
+            run.pictures = there
 
     def finish(self, mlflow_run_id: str, record: Mapping[str, Any], folder: Path | str) -> None:
         """Make the run whole from its record and folder, whatever was logged before, and close it."""
@@ -145,7 +143,7 @@ class Tracker:
             final = entries.final_metrics(record).items()
             self._log(mlflow_run_id, metrics=[Metric(key, value, end, 0) for key, value in final])
             epochs = (record.get("run") or {}).get("epochs", run.curves.epoch)
-            for picture in entries.pictures(files.pictures, epochs):
+            for picture in images.in_folder(files.pictures, epochs):
                 self.image(mlflow_run_id, *picture)
             self._artifacts(mlflow_run_id, record, files)
             # The tags come last: they say that everything before them arrived.
@@ -240,7 +238,7 @@ class Tracker:
         began = entries.milliseconds(started) or _now()
         run = self._client.create_run(self.experiment_id, start_time=began, run_name=name, tags=dict(tags))
         mlflow_id = str(run.info.run_id)
-        self._open[mlflow_id] = _Open(began, pictures=set())
+        self._open[mlflow_id] = _Open(began, pictures={})
         return mlflow_id
 
     def _reopen(self, run: Run) -> str:
@@ -254,11 +252,6 @@ class Tracker:
         curves = Curves(last.step, last.value) if last else Curves()
         self._open[mlflow_id] = _Open(run.info.start_time, curves)
         return mlflow_id
-
-    def _pictures(self, mlflow_id: str) -> set[tuple[str, int]]:
-        """Key and step of the pictures that the store has."""
-        files = (file.path for file in self._client.list_artifacts(mlflow_id, "images"))
-        return {(found["key"], int(found["step"])) for found in map(entries.SHOWN.fullmatch, files) if found}
 
     def _search(self, filter_string: str) -> Iterator[Run]:
         token: str | None = None
@@ -303,7 +296,7 @@ class Tracker:
         if folder.weights.exists():
             self._client.log_artifact(mlflow_id, str(folder.weights))
         for file in sorted(folder.pictures.glob("*.*")):
-            if not entries.EPOCH_PICTURE.fullmatch(file.stem):
+            if not images.EPOCH_PICTURE.fullmatch(file.stem):
                 self._client.log_artifact(mlflow_id, str(file), "pictures")
         text = json.dumps({"format": FORMAT, **record}, indent=1, ensure_ascii=False, allow_nan=False)
         self._client.log_text(mlflow_id, text, RECORD)

@@ -83,6 +83,7 @@ class Writer:
         self._lock = threading.Lock()
         self._closing = threading.Event()
         self._told: set[str] = set()
+        self._warned = False  # of a fault that is not over
         self._bug: BaseException | None = None
         self._thread = threading.Thread(target=self._work, name="tracking", daemon=True)
         self._thread.start()
@@ -177,8 +178,7 @@ class Writer:
             else:
                 strikes, pause = 0, FIRST_PAUSE
                 if self.fault and not lost:
-                    self.fault = ""
-                    self._say("MLflow answers again and gets what it missed")
+                    self._recovered()
 
     def _forget(self, item: _Task | _Run) -> None:
         for run_id, run in list(self._runs.items()):
@@ -186,7 +186,14 @@ class Writer:
                 del self._runs[run_id]
 
     def _failed(self, why: str) -> None:
-        if not self.fault and why not in self._told:
-            self._told.add(why)
+        self._warned = self._warned or (not self.fault and why not in self._told)
+        if self._warned and not self.fault:
+            self._told.add(why)  # a fault of one run alone comes again and again
             self._say(f"warning: {why}; training goes on and MLflow gets what it misses when it answers")
         self.fault = why
+
+    def _recovered(self) -> None:
+        self.fault = ""
+        if self._warned:
+            self._say("MLflow answers again and gets what it missed")
+        self._warned = False
