@@ -201,6 +201,14 @@ def test_a_digit_of_a_sentence(folder: Path) -> None:
     assert verify(folder).differences == [f'report.md:{line}: found "15", the records give "14"']
 
 
+def test_a_word_of_a_long_cell(folder: Path) -> None:
+    line = replace(folder / "report.md", f"digest `{DATA.digest[:5]}", "digest `00000")
+    place = f"report.md:{line}, data, how"
+    changed = f"`00000{DATA.digest[5:]}`"
+    expected = f'{place}: found "{changed}", the records give "`{DATA.digest}`"'
+    assert verify(folder).differences == [expected]
+
+
 def test_a_line_more_and_a_line_less(folder: Path) -> None:
     text = (folder / "report.md").read_text(encoding="utf-8")
     line = replace(folder / "report.md", "## Cost", "Bench is best.\n\n## Cost")
@@ -266,8 +274,12 @@ def test_files_of_a_run_that_are_gone_or_too_many(folder: Path) -> None:
 
 def test_a_record_that_lists_a_file_outside(folder: Path) -> None:
     run = folder / "records" / run_id("plain")
-    edit(run / "record.json", lambda r: r["artifacts"].update({"../../report.md": "0" * 64}))
-    assert verify(folder).differences == [f"{run.name}: the record names ../../report.md, outside its folder"]
+    outside = {"../../report.md": "0" * 64, "\x1b[31m\n": "0" * 64}
+    edit(run / "record.json", lambda r: r["artifacts"].update(outside))
+    assert verify(folder).differences == [
+        f"{run.name}: the record names ../../report.md, outside its folder",
+        f"{run.name}/\\x1b[31m\\n: missing",
+    ]
 
 
 def test_pictures_of_the_report(folder: Path) -> None:
@@ -319,7 +331,7 @@ def test_a_run_that_is_under_way(folder: Path) -> None:
     (folder / "records/new-s0-01234567/pictures").mkdir(parents=True)
     findings = verify(folder)
     assert findings.differences == []
-    assert findings.unchecked == ["1 runs without a record: under way, or to be done"]
+    assert findings.unchecked == ["run folders without a record, under way or to be done: 1"]
 
 
 @pytest.mark.parametrize(
@@ -595,6 +607,6 @@ def test_exit_codes(
     assert bench(monkeypatch, folder) == 1
     out = capsys.readouterr().out.splitlines()
     assert out[-2] == "results.csv: missing"
-    assert out[-1].endswith(": 1 differ")
+    assert out[-1].endswith(": 1 difference")
     assert bench(monkeypatch, folder / "figures") == 2
     assert "holds no experiment.json or results.csv; give a folder" in capsys.readouterr().err

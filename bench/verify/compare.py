@@ -16,7 +16,7 @@ from difflib import SequenceMatcher
 from itertools import zip_longest
 from pathlib import Path
 
-from bench.verify.findings import Findings
+from bench.verify.findings import SHOWN, Findings
 
 HALF_WIDTH = 1e-12  # relative: two versions of SciPy may differ in the last digits of Student's quantile
 NUMBER = re.compile(r"[-−+]?\d[\d,]*(?:\.\d+)?(?:e[-+]?\d+)?")
@@ -70,6 +70,8 @@ def markdown_file(findings: Findings, path: Path, due: str) -> None:
             continue
         for i, (line, other) in enumerate(zip_longest(stand[a:b], ought[c:d]), start=a):
             place = f"{path.name}:{i + 1}"
+            if not line and not other:  # an empty line more or less says nothing
+                continue
             if line is None or other is None:
                 findings.compare(
                     "lines", False, place, line and line.strip("| "), other and other.strip("| ")
@@ -137,12 +139,19 @@ def _head(lines: Sequence[str], i: int) -> list[str]:
 def _parts(line: str, other: str, head: list[str]) -> Iterator[tuple[str, str, str]]:
     """What differs in two lines: cells of a table by column, else the words: (where in it, found, due)."""
     ours, theirs = cells(line), cells(other)
-    if head and len(ours) == len(theirs) == len(head):
-        for column, x, y in zip(head, ours, theirs, strict=True):
-            if x != y:
-                yield f", {theirs[0]}, {column}", x, y
+    if not head or not len(ours) == len(theirs) == len(head):
+        yield from _words("", line, other)
         return
-    words, due = line.split(" "), other.split(" ")
-    for tag, a, b, c, d in SequenceMatcher(None, words, due, autojunk=False).get_opcodes():
+    for column, x, y in zip(head, ours, theirs, strict=True):
+        place = f", {theirs[0]}, {column}" if column.strip() else ""
+        if max(len(x), len(y)) > SHOWN:
+            yield from _words(place, x, y)
+        elif x != y:
+            yield place, x, y
+
+
+def _words(place: str, found: str, due: str) -> Iterator[tuple[str, str, str]]:
+    stand, ought = found.split(" "), due.split(" ")
+    for tag, a, b, c, d in SequenceMatcher(None, stand, ought, autojunk=False).get_opcodes():
         if tag != "equal":
-            yield "", " ".join(words[a:b]), " ".join(due[c:d])
+            yield place, " ".join(stand[a:b]), " ".join(ought[c:d])

@@ -35,7 +35,7 @@ def check_records(findings: Findings, folder: Path) -> dict[str, Record]:
         else:
             found[path.name] = record
     if pending:
-        findings.unchecked.append(f"{pending} runs without a record: under way, or to be done")
+        findings.unchecked.append(f"run folders without a record, under way or to be done: {pending}")
     digest = _digest(findings, folder, found)
     planned = _planned(folder)
     for name, record in found.items():

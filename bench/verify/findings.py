@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 
+from bench.errors import printable
+
 KINDS = ("numbers", "pictures", "records", "identities", "laws", "artifacts", "measurements")
 SHOWN = 80  # characters of a text that a line quotes
 
@@ -22,7 +24,7 @@ class Findings:
         """Count one check, and keep its line if it fails; whether it agrees."""
         self.counts[kind] += 1
         if not agrees:
-            self.differences.append(line)
+            self.differences.append(printable(line))
         return agrees
 
     def compare(self, kind: str, agrees: bool, place: str, found: object, due: object) -> bool:
@@ -39,7 +41,8 @@ class Findings:
         """The differences, what was not checked, and how much was."""
         counts = {kind: self.counts[kind] for kind in KINDS if self.counts[kind]}
         told = ", ".join(f"{n:,} {kind if n > 1 else kind[:-1]}" for kind, n in counts.items())
-        end = f"{len(self.differences)} differ" if self.differences else "all agree"
+        many = len(self.differences)
+        end = f"{many:,} difference{'s' * (many > 1)}" if many else "all agree"
         return [
             *self.differences,
             *(f"not checked: {line}" for line in self.unchecked),
