@@ -22,7 +22,7 @@ from bench.forecast import forecast
 from bench.lock import LOCK, held
 from bench.plan import Plan, Planned, command, make_plan, write_experiment
 from bench.progress import Display
-from bench.records import Record, write_json_atomic
+from bench.records import CHECKPOINT, DONE, Record, write_json_atomic
 from bench.report import write_report
 from bench.runner import Job, Workshop
 from bench.samples import Reference, classifier, yardstick
@@ -134,6 +134,9 @@ class Campaign:
     def open(self) -> None:
         """Set up the folder, and the store's experiment; finished work that this store lacks is sent."""
         write_experiment(self.plan)
+        for run_id, record in self.plan.records.items():
+            if record["status"] in DONE:  # in case bench was killed between writing this and removing that
+                (self._folder(run_id) / CHECKPOINT).unlink(missing_ok=True)
         self._writer.later(Tracker.heal)
         self._writer.later(lambda tracker: sync.views(tracker, self.plan.folder))
         self._writer.later(self._send_what_is_done)
@@ -153,7 +156,14 @@ class Campaign:
 
         first = min(self.plan.experiment.seeds)  # whose pictures the report shows
         return [
-            Job(p.id, p.run, self._folder(p.id), about | self._about(p), full=p.run.seed == first)
+            Job(
+                p.id,
+                p.run,
+                self._folder(p.id),
+                about | self._about(p),
+                full=p.run.seed == first,
+                resume=p.resume,
+            )
             for p in sorted(self.plan.todo, key=order)
         ]
 

@@ -1,5 +1,45 @@
 """One thread a test process: tests run beside each other, as the runs of a matrix do."""
 
+from __future__ import annotations
+
+import json
 import os
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when torch or BLAS is first imported
+
+COUNTS = ("injected", "survived", "lost", "doubled")
+
+
+@pytest.fixture
+def fault(record_property: Callable[[str, object], None]) -> Callable[..., None]:
+    """Notes, for the closing table, a kind of fault, how often it was injected and what came of it."""
+
+    def note(kind: str, **counts: int) -> None:
+        record_property("fault", json.dumps({"kind": kind} | counts))
+
+    return note
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """The closing table of the fault suite: what was injected, survived, and records lost and doubled."""
+    totals: dict[str, Counter[str]] = {}
+    for reports in terminalreporter.stats.values():
+        for report in reports:
+            for name, value in getattr(report, "user_properties", []):
+                if name == "fault" and report.when == "call":
+                    noted = json.loads(value)
+                    totals.setdefault(noted.pop("kind"), Counter()).update(noted)
+    if not totals:
+        return
+    terminalreporter.section("faults")
+    lines = [*totals.items(), ("all", sum(totals.values(), Counter()))]
+    width = max(len(kind) for kind, _ in lines)
+    terminalreporter.write_line("  ".join([" " * width, *COUNTS]))
+    for kind, counts in lines:
+        cells = [str(counts[name]).rjust(len(name)) for name in COUNTS]
+        terminalreporter.write_line("  ".join([kind.ljust(width), *cells]))

@@ -128,7 +128,9 @@ def lasting(record: Record) -> Record:
     """All of a record but what differs between any two runs: times, and that it was taken up again."""
     dropped = {"started", "finished", "evaluation_seconds", "resumed", "artifacts"}
     kept = {key: value for key, value in record.items() if key not in dropped}
-    kept["metrics"] = {k: v for k, v in record["metrics"].items() if not k.endswith(("second", "seconds", "memory_mb"))}
+    kept["metrics"] = {
+        k: v for k, v in record["metrics"].items() if not k.endswith(("second", "seconds", "memory_mb"))
+    }
     kept["curves"] = [{k: row[k] for k in row.keys() - TIMES} for row in record["curves"]]
     return kept
 

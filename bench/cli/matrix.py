@@ -47,6 +47,9 @@ def run(
     executor: Executor = "local",
     address: Address = None,
     quiet: Quiet = False,
+    fail_fast: Annotated[
+        bool, typer.Option("--fail-fast", help="Stop at the first run that fails or diverges.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")] = False,
 ) -> None:
     """Train, evaluate and track every run of an experiment that is not done yet, and write its report."""
@@ -73,7 +76,7 @@ def run(
     plan = make_plan(request, download=not dry_run)
     seconds, total = predict(plan)
     print_plan(plan, seconds, total, every_run=dry_run, quiet=quiet and not dry_run)
-    if not dry_run and not print_end(run_matrix(plan, seconds, total, quiet=quiet)):
+    if not dry_run and not print_end(run_matrix(plan, seconds, total, quiet=quiet, fail_fast=fail_fast)):
         raise typer.Exit(1)
 
 

@@ -1,4 +1,4 @@
-"""Where runs are tracked: the store's URI, how it is opened once and checked, and the UI that shows it.
+"""Where runs are tracked: the store's URI, how it is opened once and checked.
 
 MLflow is imported inside functions only, after the environment below is set: importing this costs nothing.
 """
@@ -10,12 +10,13 @@ import os
 import re
 import socket
 import sqlite3
-import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
+
+from filelock import FileLock
 
 from bench.errors import BenchError
 from bench.lock import held
@@ -92,28 +93,48 @@ def connect(uri: str) -> MlflowClient:
     """
     file = database_file(uri)
     try:
-        if file is not None:
+        if file is None:
+            if not is_server(uri):
+                _knock(uri)
+            return _client(uri)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(
+            f"{file}.lock", timeout=BUSY
+        ):  # two that make its tables at once get in each other's way
+            if not file.exists():
+                _make_tables(file)
             _prepare_sqlite(file)
-        elif not is_server(uri):
-            _knock(uri)
-        from mlflow import MlflowClient
-
-        logging.getLogger("urllib3").setLevel(logging.ERROR)  # its retry warnings print the address in full
-        client = MlflowClient(tracking_uri=uri, registry_uri=uri)
-        with _impatient():
-            client.search_experiments(max_results=1)
+            return _client(uri)
     except Exception as error:  # MLflow, SQLAlchemy, requests and the system each raise their own
         why = redacted(str(error)).strip().splitlines() or [type(error).__name__]
         raise BenchError(
             f"cannot track runs in {redacted(uri)}: {why[0][:300]}; {_way_out(uri, why[0])}"
         ) from None  # the chain would print the password
+
+
+def _make_tables(file: Path) -> None:
+    """Make the tables beside the file, so that a kill or a full disk leaves no half of them in it."""
+    new = file.with_name(f".{file.name}.new")
+    for left in file.parent.glob(f"{new.name}*"):
+        left.unlink()
+    _client(f"sqlite:///{new}")
+    new.replace(file)
+
+
+def _client(uri: str) -> MlflowClient:
+    from mlflow import MlflowClient
+
+    logging.getLogger("urllib3").setLevel(logging.ERROR)  # its retry warnings print the address in full
+    client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+    with _impatient():
+        client.search_experiments(max_results=1)
     return client
 
 
 def _way_out(uri: str, why: str) -> str:
     if "out-of-date" in why:
         return f"run `mlflow db upgrade {redacted(uri)}`, after a backup"
-    if "is locked" in why:
+    if "is locked" in why or "file lock" in why:
         return f"another program has been writing to it for {BUSY} s; end that one and try again"
     return "start that server, or give --tracking-uri sqlite:///FILE.db in a folder you may write to"
 
@@ -161,43 +182,8 @@ def claimed(uri: str, experiment_id: str, name: str) -> AbstractContextManager[N
     return held(lock, f"the MLflow experiment {name!r} in {uri}", "give another --tracking-uri")
 
 
-def ui_command(uri: str, port: int) -> list[str]:
-    """The command that shows a database store in MLflow's UI on 127.0.0.1; run it with `ui_environment(uri)`.
-
-    Raises BenchError for a server: it has a UI already.
-    """
-    if is_server(uri):
-        raise BenchError(f"{redacted(uri)} is a server with a UI of its own; open it in a browser")
-    command = [
-        sys.executable,
-        "-m",
-        "mlflow",
-        "ui",
-        "--host",
-        "127.0.0.1",
-        "--port",
-        str(port),
-        "--workers",
-        "1",
-    ]
-    # A password on a command line is there for every user of the machine to read.
-    return command if redacted(uri) != uri else [*command, "--backend-store-uri", uri]
-
-
-def ui_environment(uri: str) -> dict[str, str]:
-    """The environment for `ui_command`: the store's address, no telemetry, no job runner."""
-    return {
-        **os.environ,
-        "MLFLOW_BACKEND_STORE_URI": uri,
-        "MLFLOW_DISABLE_TELEMETRY": "true",
-        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-        "MLFLOW_LOGGING_LEVEL": "WARNING",
-    }
-
-
 def _prepare_sqlite(file: Path) -> None:
     """Check that the file is a database we may write, and let readers (the UI) not wait for the writer."""
-    file.parent.mkdir(parents=True, exist_ok=True)
     with closing(sqlite3.connect(file, timeout=BUSY)) as database:
         database.execute("PRAGMA journal_mode = WAL")
         database.execute("BEGIN IMMEDIATE")

@@ -1,0 +1,94 @@
+"""What else a matrix goes through on machines that people use, in real processes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from small_matrix import Fault, check_whole, in_mlflow, kill, records, run, start, undisturbed, until
+from test_cli import bench
+
+__all__ = ["undisturbed"]  # a fixture
+pytestmark = pytest.mark.faults
+
+
+@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM], ids=lambda sign: sign.name)
+def test_signals_in_the_middle(
+    sign: signal.Signals, undisturbed: tuple[list[dict[str, str]], float], tmp_path: Path, fault: Fault
+) -> None:
+    process = start(tmp_path)
+    until(lambda: [*tmp_path.glob("reports/small/records/*/checkpoint.safetensors")], process)
+    process.send_signal(sign)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert (tmp_path / "reports/small/report.md").exists()
+    assert not [r for r in in_mlflow(tmp_path) if r["status"] == "RUNNING"]
+    assert "goes on after epoch" in bench("plan", "small.yaml", cwd=tmp_path).stdout
+    assert run(tmp_path).returncode == 0
+    resumed = [record for record in records(tmp_path) if record.get("resumed")]
+    assert resumed, "nothing was gone on with"
+    check_whole(tmp_path, undisturbed[0], fault, sign.name, 1)
+
+
+def test_a_worker_that_is_killed_costs_its_run_a_second_attempt_and_nothing_else(
+    undisturbed: tuple[list[dict[str, str]], float], tmp_path: Path, fault: Fault
+) -> None:
+    process = start(tmp_path)
+    until(lambda: [*tmp_path.glob("reports/small/records/*/checkpoint.safetensors")], process)
+    assert kill(process, "worker")
+    output, errors = process.communicate(timeout=240)
+    assert process.returncode == 0, output + errors
+    [retried] = [record for record in records(tmp_path) if record.get("retried")]
+    assert retried["retried"] == "its worker process ended with signal SIGKILL"
+    assert retried["status"] == "finished"
+    check_whole(tmp_path, undisturbed[0], fault, "a worker killed", 1)
+
+
+def test_two_at_once_on_one_folder(
+    undisturbed: tuple[list[dict[str, str]], float], tmp_path: Path, fault: Fault
+) -> None:
+    """The second is told who is at work; nothing is trained twice, nothing lost."""
+    first = start(tmp_path)
+    until(lambda: [*tmp_path.glob("reports/small/records/*")], first)
+    second = run(tmp_path)
+    assert second.returncode == 2
+    *_, told = second.stderr.strip().splitlines()
+    assert told.startswith(f"bench: reports/small is in use by process {first.pid} on ")
+    assert "Traceback" not in second.stderr
+    output, errors = first.communicate(timeout=240)
+    assert first.returncode == 0, output + errors
+    check_whole(tmp_path, undisturbed[0], fault, "two bench run at once", 1)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 3 MB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    words = ["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(folder)]
+    if os.getuid() or subprocess.run(words, capture_output=True, check=False).returncode:
+        pytest.skip("mounting a small disk needs root")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def test_a_full_disk_is_told_and_freed_space_is_all_it_takes(
+    undisturbed: tuple[list[dict[str, str]], float], small_disk: Path, fault: Fault
+) -> None:
+    filler = small_disk / "filler"
+    filler.write_bytes(bytes(1_500_000))  # the store and a run or two have room, four have not
+    full = run(small_disk)
+    assert full.returncode in (1, 2), full.stdout + full.stderr
+    told = full.stdout + full.stderr
+    assert "No space left" in told or "full" in told, told
+    assert "Traceback" not in told, told
+    records(small_disk)  # whole, or absent
+    filler.unlink()
+    subprocess.run(["mount", "-o", "remount,size=60m", str(small_disk)], check=True)
+    again = run(small_disk)
+    assert again.returncode == 0, again.stdout + again.stderr
+    check_whole(small_disk, undisturbed[0], fault, "disk full", 1)
