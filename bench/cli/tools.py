@@ -11,6 +11,7 @@ import typer
 
 from bench.cli.app import app
 from bench.cli.options import DataDir, Device, Only, Reports, Uri
+from bench.errors import printable
 
 
 @app.command(epilog="Example: bench generate 001-mlp-512-512-2 --experiment all --kind manifold")
@@ -64,17 +65,20 @@ def parts(
 @app.command(epilog="Example: bench ui")
 def ui(
     tracking_uri: Uri = None,
+    host: Annotated[
+        str, typer.Option(help="Any other than this machine needs MLFLOW_AUTH_ADMIN_PASSWORD.")
+    ] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535)] = 5000,
     open_browser: Annotated[bool, typer.Option("--open", help="Open it in a browser.")] = False,
 ) -> None:
-    """Start the MLflow UI on the store in use, on this machine only, and print its links."""
-    from bench.tracking import pages, resolve_uri, ui_command, ui_environment
+    """Start the MLflow UI on the store in use, by default on this machine only, and print its links."""
+    from bench.tracking import pages, resolve_uri, ui_address, ui_command, ui_environment
 
     uri = resolve_uri(tracking_uri)
-    base = f"http://127.0.0.1:{port}"
-    words = ui_command(uri, port)
+    base = ui_address(host, port)
+    words = ui_command(uri, port, host)
     for name, link in pages(uri, base):
-        print(f"{name}: {link}", flush=True)
+        print(f"{printable(name)}: {link}", flush=True)
     if open_browser:
         webbrowser.open(base)
     os.execve(words[0], words, ui_environment(uri))  # noqa: S606  our own command, no shell

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from bench.tracking.entries import run_tags
 from bench.tracking.pages import pages
-from bench.tracking.store import is_server, redacted, resolve_uri, ui_command, ui_environment
+from bench.tracking.store import is_server, redacted, resolve_uri
 from bench.tracking.tracker import Tracker, TrackingError
+from bench.tracking.ui import ui_address, ui_command, ui_environment
 from bench.tracking.writer import Writer
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "redacted",
     "resolve_uri",
     "run_tags",
+    "ui_address",
     "ui_command",
     "ui_environment",
 ]
