@@ -42,7 +42,7 @@ class Display:
             disable=not self.live,
         )
         self._tasks: dict[str, TaskID] = {}
-        self._said_sending = False
+        self._sending = 0
         self._matrix = self._bars.add_task("matrix", total=self.total, note=f"about {duration(predicted)}")
 
     def __enter__(self) -> Display:
@@ -83,12 +83,13 @@ class Display:
             self.say(f"[{done}/{self.total}] {title}: {outcome(record)}; {self._eta(done)}")
 
     def sending(self, left: int) -> None:
-        """All is done but for what MLflow has not taken yet: so many runs, and the report."""
-        note = f"sending {left} runs and the report to MLflow; Ctrl-C leaves them to bench sync"
+        """All is done but for what MLflow has not taken yet; to be told twice a second."""
+        runs = f"{left} run{'s' * (left != 1)} and " if left else ""
+        note = f"sending {runs}the report to MLflow; Ctrl-C leaves the rest to bench sync"
+        self._sending += 1
         if self.live:
             self._bars.update(self._matrix, note=note)
-        elif not self._said_sending:
-            self._said_sending = True
+        elif self._sending == 5:
             self.say(note)
 
     def say(self, text: str) -> None:

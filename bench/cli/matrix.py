@@ -109,9 +109,12 @@ def plan(
 @app.command(epilog="Example: bench report reports/all")
 def report(folder: Report, reports: Reports = Path("reports")) -> None:
     """Write an experiment's report again, from its records alone."""
+    from bench.lock import LOCK, held
     from bench.report import write_report
 
-    print(write_report(report_folder(folder, reports, "experiment.json")))
+    folder = report_folder(folder, reports, "experiment.json")
+    with held(folder / LOCK, str(folder), "copy the folder to where you may write and report that"):
+        print(write_report(folder))
 
 
 @app.command(epilog="Example: bench sync reports/all --tracking-uri http://host:5000")

@@ -1,0 +1,117 @@
+"""The parent's side of a matrix: what it does when a run, the disk or the store fails."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from factory import a_run
+
+from bench import campaign
+from bench.campaign import Campaign
+from bench.errors import BenchError
+from bench.plan import Plan
+from bench.progress import Display
+from bench.runner import Job
+from bench.tracking import Tracker
+
+
+class Store:
+    """A tracker that takes everything and keeps the order."""
+
+    experiment_id, uri, warnings = "1", "sqlite:///x.db", ["a view was not written"]
+
+    def __init__(self) -> None:
+        self.taken: list[str] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return lambda *_, **__: self.taken.append(name)
+
+
+@pytest.fixture
+def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Campaign:
+    """A campaign of two runs that stops at the first failure."""
+    monkeypatch.setattr(campaign, "write_report", lambda folder: folder)
+    data = SimpleNamespace(name="tiny", digest="d" * 32)
+    plan = SimpleNamespace(folder=tmp_path, data=data, device="cpu", todo=(), runs=())
+    display = Display({"a": 1.0, "b": 1.0}, 2.0, quiet=False)
+    return Campaign(cast(Plan, plan), cast(Tracker, Store()), display, fail_fast=True)
+
+
+def job(run_id: str, folder: Path) -> Job:
+    return Job(run_id, a_run(), folder / "records" / run_id, {})
+
+
+def failed(run_id: str, status: str = "failed") -> dict[str, Any]:
+    return {
+        "id": run_id,
+        "status": status,
+        "reason": "out of memory",
+        "run": {},
+        "variant": "small",
+        "seed": 0,
+    }
+
+
+@pytest.mark.parametrize("status", ["failed", "diverged"])
+def test_the_first_failure_stops_the_matrix_where_that_was_asked_for(
+    status: str, made: Campaign, tmp_path: Path
+) -> None:
+    made.starting(job("a", tmp_path))
+    made.starting(job("b", tmp_path))
+    with pytest.raises(campaign._StopMatrixError):
+        made.ended(job("a", tmp_path), failed("a", status))
+    made.ended(job("b", tmp_path), failed("b", "interrupted"))  # as the executor stops what goes on
+    made.close()
+    assert made.stopped == f"small · seed 0 {status}: out of memory"
+    assert {record["status"] for record in made.outcomes.values()} == {status, "interrupted"}
+    taken = cast(Store, made.tracker).taken
+    assert taken[-1] == "describe", "the report is sent, after the runs"
+    assert made.faults == ["a view was not written"]
+
+
+def test_without_it_the_matrix_goes_on(made: Campaign, tmp_path: Path) -> None:
+    made._fail_fast = False
+    made.ended(job("a", tmp_path), failed("a"))
+    made.close()
+    assert made.stopped == ""
+
+
+def test_a_report_that_cannot_be_written_is_told_once_and_the_runs_are_still_sent(
+    made: Campaign, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def full(folder: Path) -> Path:
+        asked.append(folder)
+        raise BenchError("cannot write the report: No space left on device")
+
+    monkeypatch.setattr(campaign, "write_report", full)
+    made._fail_fast = False
+    made.starting(job("a", tmp_path))
+    with pytest.raises(BenchError, match="No space left"):
+        made.ended(job("a", tmp_path), failed("a"))
+    made.ended(
+        job("b", tmp_path), failed("b", "interrupted")
+    )  # must not raise: the workers are to be stopped
+    made.close()
+    assert len(asked) == 1
+    assert cast(Store, made.tracker).taken[-1] == "describe"
+
+
+def test_what_a_run_tells_is_shown(
+    made: Campaign, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made.display.console.file = sys.stderr
+    made.event(job("a", tmp_path), "retry", {"reason": "its worker was killed"})
+    made.event(job("a", tmp_path), "resumed", {"epoch": 7})
+    made.event(job("a", tmp_path), "evaluate", {})
+    made.close()
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[:2] == [
+        "small · seed 0: taken up once more, as its worker was killed",
+        "small · seed 0: goes on after epoch 7",
+    ]
