@@ -17,8 +17,8 @@ $(STAMP): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version.split()[0]; sys.exit(sys.version_info < (3, 11) and \
 	    f"bench needs Python 3.11 or later and $(PYTHON) is {v}; try: make PYTHON=python3.11")'
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
 bench: setup  ## Train and compare every variant: reports/all/report.md
@@ -30,10 +30,11 @@ quick: setup  ## The same, small: minutes instead of hours
 test: setup  ## Run the tests (ARGS="tests/test_data.py -k digits" for some)
 	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
-check: setup  ## Format, lint and types
+check: setup  ## Format, lint, types, known vulnerabilities of the pinned packages
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/python .ci/audit.py
 
 ui: setup  ## Open the runs in MLflow's interface
 	$(BIN)/bench ui $(ARGS)
@@ -43,7 +44,8 @@ report: setup  ## Rebuild reports/all/report.md from its records
 
 lock: setup  ## Pin the newest versions that pyproject.toml allows
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
-	$(BIN)/uv pip compile --quiet --upgrade --universal --no-header --extra dev pyproject.toml -o requirements.lock
+	$(BIN)/uv pip compile --quiet --upgrade --universal --no-header --generate-hashes \
+	    --extra dev pyproject.toml -o requirements.lock
 
 clean:  ## Remove .venv and every cache; reports and runs stay
 	rm -rf .venv build *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

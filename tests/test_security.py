@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import signal
 import socket
 import subprocess
+import sys
+import threading
 import time
+import tomllib
 import urllib.error
 import urllib.request
 from base64 import b64encode
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import chain
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from bench import tracking
 from bench.errors import BenchError
@@ -130,3 +139,99 @@ def test_a_login_guards_every_page_and_every_run(served: str) -> None:
         assert status(served, path, f"admin:{PASSWORD}x") == 401
         assert status(served, path, f"admin:{PASSWORD}") == 200
     assert status(served, "/", f"admin:{PASSWORD}", "evil.example") == 403, "a name that was not allowed"
+
+
+# What is downloaded
+
+
+LOCK = (ROOT / "requirements.lock").read_text(encoding="utf-8")
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+
+
+def test_every_package_is_pinned_and_has_its_checksums() -> None:
+    entries = re.split(r"\n(?=[A-Za-z0-9])", re.sub(r"^ *#.*\n", "", LOCK, flags=re.MULTILINE).strip())
+    assert len(entries) > 100
+    for entry in entries:
+        first, *rest = entry.split("\n")
+        assert re.fullmatch(r"[a-z0-9][a-z0-9.-]*==[^\s;]+( ; [^#@]+)? \\", first), first
+        assert rest
+        assert all(re.fullmatch(r"    --hash=sha256:[0-9a-f]{64}( \\)?", line) for line in rest), first
+
+
+def test_the_lock_gives_what_the_project_asks_for() -> None:
+    pins = dict(re.findall(r"^([a-z0-9.-]+)==(\S+)", LOCK, re.MULTILINE))
+    extras = PROJECT["project"]["optional-dependencies"]
+    asked = [*map(Requirement, chain(PROJECT["project"]["dependencies"], *extras.values()))]
+    assert len(asked) > 20
+    for requirement in asked:
+        if requirement.name != PROJECT["project"]["name"]:
+            name = canonicalize_name(requirement.name)
+            assert requirement.specifier.contains(pins[name]), f"{requirement}: make lock"
+
+
+def test_the_set_up_takes_nothing_without_a_checksum() -> None:
+    installs = re.findall(r"pip install (.*)", (ROOT / "Makefile").read_text(encoding="utf-8"))
+    assert [line for line in installs if "--require-hashes" not in line] == [
+        "--quiet --disable-pip-version-check --no-deps --no-build-isolation -e .",  # bench itself
+        "--quiet --disable-pip-version-check uv",  # the tool of `make lock`
+    ]
+
+
+class Advisories(BaseHTTPRequestHandler):
+    """A vulnerability database that knows one flaw, of numpy."""
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        flaws = [
+            q["package"]["name"] == "numpy" and q["package"]["ecosystem"] == "PyPI" for q in body["queries"]
+        ]
+        self.send_response(200)
+        self.end_headers()
+        answer = {"results": [{"vulns": [{"id": "X-1"}]} if flaw else {} for flaw in flaws]}
+        self.wfile.write(json.dumps(answer).encode())
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Say nothing."""
+
+
+@pytest.mark.parametrize(
+    ("pins", "project", "status", "told"),
+    [
+        ("numpy==1.0 \\\n    --hash=sha256:0\nscipy==2.0", "", 1, "audit: numpy 1.0: X-1 see"),
+        ("scipy==2.0 ; x", "", 0, "audit: 1 packages, 0 known"),
+        ("numpy==1.0", "[tool.audit.accepted]\nX-1 = 'not called here'", 0, "numpy 1.0: X-1 not called here"),
+    ],
+)
+def test_a_known_vulnerability_is_red_unless_accepted_with_a_reason(
+    tmp_path: Path, pins: str, project: str, status: int, told: str
+) -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Advisories) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        done = audit(tmp_path, pins, project, f"http://127.0.0.1:{server.server_address[1]}/")
+        server.shutdown()
+    assert (done.returncode, done.stderr) == (status, "")
+    assert told in done.stdout
+
+
+def test_no_answer_is_told_and_not_red(tmp_path: Path) -> None:
+    done = audit(tmp_path, "numpy==1.0", "", "http://127.0.0.1:9/")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == "audit: not checked: no answer from the vulnerability database (URLError)\n"
+
+
+def audit(folder: Path, pins: str, project: str, service: str) -> subprocess.CompletedProcess[str]:
+    """What `make check` runs, on another lock and another database."""
+    (folder / "lock").write_text(pins)
+    (folder / "project").write_text(f"[tool.x]\n{project}")
+    words = [
+        sys.executable,
+        ROOT / ".ci/audit.py",
+        "--lock",
+        folder / "lock",
+        "--project",
+        folder / "project",
+    ]
+    environment = {k: v for k, v in os.environ.items() if "proxy" not in k.lower()}
+    return subprocess.run(
+        [*map(str, words), "--service", service], capture_output=True, text=True, check=False, env=environment
+    )
