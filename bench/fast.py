@@ -12,8 +12,12 @@ With c_r and c_k the objective's weights on the two per-image sums, divided by t
 
 All parameters are views of one flat tensor, which a single call of the run's own optimizer adjusts; no
 gradient of the first layer's input is computed. Whatever has D or H columns lies in a buffer that is
-allocated once: fresh pages cost more than the arithmetic on them. Shapes: B images, D pixels, Z latents,
-H hidden.
+allocated once: fresh pages cost more than the arithmetic on them.
+
+In bf16 the matrix products of large layers take operands rounded to bfloat16 and add up in float32; the
+parameters, Adam's moments and everything between the products stay float32 (Micikevicius et al. 2018).
+
+Shapes: B images, D pixels, Z latents, H hidden.
 """
 
 from __future__ import annotations
@@ -33,6 +37,8 @@ from bench.step import MakeOptimizer
 
 _aten = torch.ops.aten  # autograd's own kernels, where they can write into a given tensor
 
+LARGE = 100_000  # weights of a layer from which on products in bf16 gain more than rounding operands costs
+
 
 def accepts(model: VAE, precision: str) -> bool:
     """Whether the fast step covers these parts; anything else takes the reference step."""
@@ -43,7 +49,7 @@ def accepts(model: VAE, precision: str) -> bool:
     )
     posterior = model.posterior in (gaussian, gaussian_raw_sigma)
     device = next(model.parameters()).device.type
-    return networks and covered and posterior and precision == "fp32" and device == "cpu"
+    return networks and covered and posterior and precision in ("fp32", "bf16") and device == "cpu"
 
 
 class FastStep:
@@ -51,7 +57,9 @@ class FastStep:
 
     engine = "fast"
 
-    def __init__(self, model: VAE, objective: Elbo, make_optimizer: MakeOptimizer) -> None:
+    def __init__(
+        self, model: VAE, objective: Elbo, make_optimizer: MakeOptimizer, precision: str = "fp32"
+    ) -> None:
         self.model = model
         self.objective = objective
         encoder, decoder = model.encoder, model.decoder
@@ -85,6 +93,8 @@ class FastStep:
         self.same_pixels = _alike(model.input, model.target)
         self.scratch: dict[int, Tensor] = {}  # [4, B, D] by batch size: the last batch is smaller
         self.one = self.flat.new_ones(())
+        layers = (*self.encoder, *self.decoder) if precision == "bf16" else ()
+        self.rounded = [layer for layer in layers if layer.weight.numel() >= LARGE]
         self.optimizer = make_optimizer([self.flat])
 
     @torch.no_grad()
@@ -100,6 +110,8 @@ class FastStep:
         images, pixels = grey.shape
         latent = self.model.latent
         c_r, c_k = (w / images for w in self.objective.weights(images, pixels, latent))
+        for layer in self.rounded:
+            layer.round()
         if images not in self.scratch:
             self.scratch[images] = grey.new_empty(4, images, pixels)
         for_x, for_target, for_delta, spare = self.scratch[images]
@@ -157,6 +169,7 @@ class _Linear:
     ) -> None:
         self.weight, self.bias, self.d_weight, self.d_bias = weight, bias, d_weight, d_bias
         self.activation = f
+        self.weight_bf16: Tensor | None = None  # the weight rounded, where products are taken in bf16
         self.buffers: dict[int, tuple[Tensor, Tensor]] = {}  # by batch size: the last batch is smaller
 
     def forward(self, x: Tensor) -> Tensor:
@@ -165,7 +178,11 @@ class _Linear:
         if len(x) not in self.buffers:
             self.buffers[len(x)] = (x.new_empty(len(x), len(self.weight)), torch.empty_like(x))
         self.h, self.d_x = self.buffers[len(x)]
-        torch.addmm(self.bias, x, self.weight.T, out=self.h)
+        if self.weight_bf16 is None:
+            torch.addmm(self.bias, x, self.weight.T, out=self.h)
+        else:
+            self.x = x.bfloat16()
+            torch.add(self.x @ self.weight_bf16.T, self.bias, out=self.h)
         if self.activation == "relu":
             self.h.clamp_(min=0)
         elif self.activation == "tanh":
@@ -178,9 +195,19 @@ class _Linear:
             _aten.threshold_backward.grad_input(d_h, self.h, 0, grad_input=d_h)
         elif self.activation == "tanh":
             _aten.tanh_backward.grad_input(d_h, self.h, grad_input=d_h)
-        torch.mm(d_h.T, self.x, out=self.d_weight)
         torch.sum(d_h, 0, out=self.d_bias)
-        return torch.mm(d_h, self.weight, out=self.d_x) if to_input else d_h
+        if self.weight_bf16 is None:
+            torch.mm(d_h.T, self.x, out=self.d_weight)
+            return torch.mm(d_h, self.weight, out=self.d_x) if to_input else d_h
+        d_bf16 = d_h.bfloat16()
+        self.d_weight.copy_(d_bf16.T @ self.x)
+        return self.d_x.copy_(d_bf16 @ self.weight_bf16) if to_input else d_h
+
+    def round(self) -> None:
+        """Take products in bf16, with the weight as it is now."""
+        if self.weight_bf16 is None:
+            self.weight_bf16 = torch.empty_like(self.weight, dtype=torch.bfloat16)
+        self.weight_bf16.copy_(self.weight)
 
 
 def _stack(layers: Iterable[nn.Module], grads: dict[Tensor, Tensor]) -> list[_Linear]:

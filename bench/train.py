@@ -174,7 +174,7 @@ def make_step(run: Run, model: VAE) -> Step:
 
     keep_freed_memory()  # a step's activations come and go, always the same
     if accepts(model, run.precision):
-        return FastStep(model, objective_of(run), optimizer)
+        return FastStep(model, objective_of(run), optimizer, run.precision)
     return ReferenceStep(model, objective_of(run), optimizer, run.precision)
 
 

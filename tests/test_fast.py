@@ -135,4 +135,34 @@ def test_what_is_refused() -> None:
         build(a_run(decoder="conv-bn")),
     ]
     assert [accepts(model, "fp32") for model in refused] == [False] * len(refused)
-    assert not accepts(a_vae(), "bf16")
+
+
+def test_bf16_rounds_the_operands_of_large_layers_and_nothing_else() -> None:
+    """Gradients within a few roundings (2^-8) of float32's; small layers' products are float32's own."""
+    sizes = {"pixels": 400, "hidden": (300, 20)}
+    full, half = a_vae(**sizes), a_vae(**sizes)  # type: ignore[arg-type]
+    assert accepts(half, "bf16")
+    steps = FastStep(full, Elbo(), adam), FastStep(half, Elbo(), adam, "bf16")
+    assert [layer.weight.numel() for layer in steps[1].rounded] == [300 * 400, 400 * 300]
+    x, noise = random(16, 400), normal(16, 3)
+    sums = [step.gradients(x, noise) for step in steps]
+    torch.testing.assert_close(sums[1], sums[0], rtol=1e-2, atol=0)
+    assert not torch.equal(sums[1], sums[0])
+    for p, q in zip(full.parameters(), half.parameters(), strict=True):
+        expected = gradient_of(steps[0], p)
+        assert q.dtype == torch.float32
+        assert (gradient_of(steps[1], q) - expected).norm() <= 0.03 * expected.norm()
+    small = a_vae(), a_vae()
+    a = FastStep(small[0], Elbo(), adam)(random(5, PIXELS), normal(5, 3))
+    b = FastStep(small[1], Elbo(), adam, "bf16")(random(5, PIXELS), normal(5, 3))
+    assert torch.equal(a, b)
+
+
+def test_bf16_takes_the_weights_of_each_step() -> None:
+    """After many steps the loss is float32's up to rounding: stale rounded weights would leave it behind."""
+    models = [a_vae(pixels=400, hidden=(300, 20)) for _ in range(2)]
+    steps = FastStep(models[0], Elbo(), adam), FastStep(models[1], Elbo(), adam, "bf16")
+    x = random(16, 400).round()
+    losses = [[float(step(x, normal(16, 3, seed=i)).sum()) for i in range(60)] for step in steps]
+    assert losses[0][-1] < 0.8 * losses[0][0]
+    assert losses[1][-1] == pytest.approx(losses[0][-1], rel=0.01)
