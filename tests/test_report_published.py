@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import csv
 from pathlib import Path
 
 import pytest
 import synthetic
 from synthetic import settings
 
+from bench.report import write_report
+from bench.report.export import published_csv
 from bench.report.published import compare, published_table, seed_spread, switched_off
 from bench.report.results import load
 
@@ -95,3 +98,22 @@ def test_failed_seeds_are_not_compared(tmp_path: Path):
 def test_another_dataset_switches_it_off(tmp_path: Path, used: dict):
     assert verdicts(tmp_path, [ROW], **used) == []
     assert "none is compared" in switched_off(load(tmp_path))
+
+
+def test_the_rows_as_data_are_those_of_the_table(tmp_path: Path):
+    found = verdicts(tmp_path, [ROW, ROW | {"epoch": 99}], 101.0, noise=0.1)
+    assert found
+    first, second = csv.DictReader((published_csv(load(tmp_path)) or b"").decode().splitlines())
+    assert (first["variant"], first["epoch"], first["verdict"]) == ("a", "20", "reproduced")
+    assert float(first["measured_mean"]) == pytest.approx(101.0)
+    assert float(first["difference"]) == pytest.approx(1.0)
+    assert (second["measured_mean"], second["measured_n"]) == ("", "0")
+
+
+def test_there_is_no_such_file_where_nothing_is_compared(tmp_path: Path):
+    verdicts(tmp_path, [ROW])
+    write_report(tmp_path, figures=False)
+    assert (tmp_path / "published.csv").exists()
+    verdicts(tmp_path, [])
+    write_report(tmp_path, figures=False)
+    assert not (tmp_path / "published.csv").exists()

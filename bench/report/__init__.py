@@ -14,7 +14,7 @@ __all__ = ["write_report"]
 
 
 def write_report(folder: Path, figures: bool = True) -> Path:
-    """Write `report.md`, `results.csv`, `summary.csv` and `figures/` of an experiment's folder.
+    """Write `report.md`, its tables as CSV and `figures/` of an experiment's folder.
 
     Valid from no finished run on; every file is replaced whole, the report last, and equal records give equal
     bytes. With `figures=False` none is drawn and those already there are linked.
@@ -31,6 +31,10 @@ def write_report(folder: Path, figures: bool = True) -> Path:
             _replace(folder / copy, source.read_bytes())
         _replace(folder / "results.csv", export.results_csv(results))
         _replace(folder / "summary.csv", export.summary_csv(results))
+        if published := export.published_csv(results):
+            _replace(folder / "published.csv", published)
+        else:
+            (folder / "published.csv").unlink(missing_ok=True)
         report = folder / "report.md"
         _replace(report, markdown.render(results, captions, pictures).encode())
         for path in (folder / gallery.COPIES).glob("*.*"):  # pictures no longer shown

@@ -1,4 +1,7 @@
-"""The report as data: results.csv with a row per run, summary.csv with a row per variant; full precision."""
+"""The report as data, in full precision.
+
+results.csv has a row per run, summary.csv a row per variant, published.csv a row per published number.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import csv
 import io
 from collections.abc import Iterable, Sequence
 
+from bench.report.published import compare
 from bench.report.results import TIMING, Results, Run
 
 COMPUTE = "compute_precision"  # `precision` is a metric's column
@@ -51,6 +55,27 @@ def summary_csv(results: Results) -> bytes:
             row += [value.mean, value.half_width, value.n] if value else [None, None, 0]
         rows.append(row)
     return _csv(head, rows)
+
+
+def published_csv(results: Results) -> bytes | None:
+    """One row per published number: as printed, in nats per image, what was measured there, the verdict.
+
+    None where nothing is compared.
+    """
+    rows = [
+        [
+            c.variant.name,
+            *(c.row.get(key) for key in ("metric", "epoch", "source", "value", "uncertainty", "unit")),
+            c.nats,
+            *((c.measured.mean, c.measured.half_width, c.measured.n) if c.measured else (None, None, 0)),
+            c.difference,
+            c.verdict,
+        ]
+        for c in compare(results)
+    ]
+    head = ["variant", "metric", "epoch", "source", "published", "uncertainty", "unit", "nats"]
+    head += ["measured_mean", "measured_half_width", "measured_n", "difference", "verdict"]
+    return _csv(head, rows) if rows else None
 
 
 def _names(results: Results) -> list[str]:

@@ -41,6 +41,9 @@ def verify(folder: Path, *, deep: bool = False, data_dir: Path | None = None) ->
         report = write_report(again)
         csv_file(findings, folder / "results.csv", (again / "results.csv").read_bytes(), ("variant", "seed"))
         csv_file(findings, folder / "summary.csv", (again / "summary.csv").read_bytes(), ("variant",))
+        if (again / "published.csv").exists():
+            keys = ("variant", "metric", "epoch")
+            csv_file(findings, folder / "published.csv", (again / "published.csv").read_bytes(), keys)
         markdown_file(findings, folder / "report.md", report.read_text(encoding="utf-8"))
         check_pictures(findings, folder, again)
     if deep:
