@@ -176,9 +176,10 @@ class Campaign:
             self._writer.close(lambda tracker: sync.describe(tracker, self.plan.folder), self.display.sending)
             self.faults += self.tracker.warnings
             if self._writer.fault:
+                lacks = f"{self._writer.left} of the runs" if self._writer.left else "the report"
                 self.faults.append(
-                    f"MLflow lacks {self._writer.left} runs or the report: {self._writer.fault}; all is on "
-                    f"disk, and `bench sync {self.plan.folder}` sends it, or the next bench run"
+                    f"MLflow lacks {lacks} ({self._writer.fault}); the records have everything: the next "
+                    f"bench run sends it, or bench sync {self.plan.folder}"
                 )
 
     def _send_what_is_done(self, tracker: Tracker) -> None:

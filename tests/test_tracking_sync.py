@@ -217,6 +217,12 @@ def test_a_locked_database_is_bad_input(uri: str, folder: Path, monkeypatch: pyt
             Tracker(uri, "x", reports=folder)
 
 
+def test_the_reason_is_told_and_not_the_aside() -> None:
+    error = Exception("(raised as a result of autoflush)\n(sqlite3.OperationalError) database is locked")
+    assert store.reason(error) == "(sqlite3.OperationalError) database is locked"
+    assert store.reason(KeyError()) == "KeyError"
+
+
 def test_a_database_that_is_locked_meanwhile_costs_nothing(uri: str, folder: Path) -> None:
     tracker = Tracker(uri, "locked", reports=folder)
     file = store.database_file(uri)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from bench.errors import BenchError
 from bench.records import RECORD, WEIGHTS
-from bench.tracking.store import connect, database_file, redacted, resolve_uri
+from bench.tracking.store import connect, database_file, reason, redacted, resolve_uri
 
 MLFLOW_ID = re.compile("[0-9a-f]{32}")
 
@@ -37,9 +37,8 @@ def fetch(uri: str | None, mlflow_run_id: str, folder: Path) -> Path:
         for name in (RECORD, WEIGHTS):
             client.download_artifacts(mlflow_run_id, name, str(folder))
     except Exception as error:
-        why = (redacted(str(error)).strip().splitlines() or [type(error).__name__])[0][:200]
         raise BenchError(
-            f"the run {mlflow_run_id} in {shown} has no {RECORD} and {WEIGHTS} to give ({why}); "
+            f"the run {mlflow_run_id} in {shown} has no {RECORD} and {WEIGHTS} to give ({reason(error)}); "
             "give a run of bench that finished"
         ) from None
     return folder

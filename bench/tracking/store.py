@@ -66,6 +66,13 @@ def redacted(text: str) -> str:
     return re.sub(r"(?i)([?&][^=&\s]*(?:password|pwd|token|secret|key)[^=&\s]*=)[^&\s'\"]+", r"\1***", text)
 
 
+def reason(error: Exception) -> str:
+    """What went wrong in one line, without secrets."""
+    lines = redacted(str(error)).strip().splitlines()
+    told = [line for line in lines if not line.startswith("(raised as a result of")]  # SQLAlchemy's aside
+    return (told or [type(error).__name__])[0][:300]
+
+
 def is_server(uri: str) -> bool:
     """Whether the store is an MLflow server, which has a UI and an artifact store of its own."""
     return uri.startswith(("http://", "https://"))
@@ -106,10 +113,8 @@ def connect(uri: str) -> MlflowClient:
             _prepare_sqlite(file)
             return _client(uri)
     except Exception as error:  # MLflow, SQLAlchemy, requests and the system each raise their own
-        why = redacted(str(error)).strip().splitlines() or [type(error).__name__]
-        raise BenchError(
-            f"cannot track runs in {redacted(uri)}: {why[0][:300]}; {_way_out(uri, why[0])}"
-        ) from None  # the chain would print the password
+        why = reason(error)  # the chain would print the password
+        raise BenchError(f"cannot track runs in {redacted(uri)}: {why}; {_way_out(uri, why)}") from None
 
 
 def _make_tables(file: Path) -> None:

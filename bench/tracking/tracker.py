@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from bench.records import FORMAT, RECORD, Record, RunFolder
 from bench.tracking import entries, images, owner, summary, views
 from bench.tracking.curves import Curves, Point
-from bench.tracking.store import claimed, connect, experiment_id, is_server, redacted, resolve_uri
+from bench.tracking.store import claimed, connect, experiment_id, is_server, reason, redacted, resolve_uri
 
 if TYPE_CHECKING:
     import numpy as np
@@ -310,8 +310,7 @@ def _tracking(doing: str) -> Iterator[None]:
     except TrackingError:
         raise
     except Exception as error:
-        why = redacted(str(error)).strip().splitlines() or [type(error).__name__]
-        raise TrackingError(f"MLflow failed while {doing}: {why[0][:300]}") from None
+        raise TrackingError(f"MLflow failed while {doing}: {reason(error)}") from None
 
 
 def _holds(run: Run | None, record: Mapping[str, Any]) -> bool:
