@@ -1,0 +1,414 @@
+"""A matrix on a Ray cluster of two nodes, here: the results of one machine, whatever becomes of the nodes."""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import csv
+import os
+import platform
+import secrets
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from factory import a_dataset, a_run
+
+from bench import cluster, data, executor, samples
+from bench.cluster import flights, join, node
+from bench.errors import BenchError
+from bench.records import CHECKPOINT, Record, RunFolder, read
+from bench.runner import Job, Workshop
+from bench.samples import FeatureNet, Reference
+
+
+def needs_ray(test: Any) -> Any:
+    absent = pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed")
+    return pytest.mark.ray(absent(test))
+
+
+TIMES = {"train_seconds", "images_per_second", "peak_memory_mb"}
+CPU = torch.device("cpu")
+EPOCHS = 30  # enough for a node to be lost in the midst of them
+# Ray listens on every interface, for those who know this; it reads it once, when it is first imported
+os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(16)}
+SPEC = """
+question: Does a cluster change anything?
+dataset: digits
+seeds: 2
+evaluation: {importance_samples: 3}
+defaults: {epochs: 2, batch_size: 256}
+architectures:
+  small: {encoder: {name: mlp, hidden: [16]}, decoder: {name: mlp, hidden: [16]}, latent: 2}
+matrix:
+  architecture: [small]
+  likelihood: [bernoulli, gaussian]
+"""
+
+
+@pytest.fixture(scope="module")
+def shop() -> Workshop:
+    tiny = a_dataset().share()
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        net = FeatureNet().eval()
+    return Workshop(tiny, CPU, net, Reference.of(net.features(tiny.test_images.flatten(1).float() / 255)))
+
+
+def jobs_of(folder: Path, seeds: list[int], **changes: Any) -> list[Job]:
+    runs = [a_run(seed=seed, **changes) for seed in seeds]
+    about = {"experiment": "tiny", "git": {}, "command": "bench run"}
+    return [Job(f"{r.variant}-s{r.seed}", r, folder / f"s{r.seed}", dict(about)) for r in runs]
+
+
+class Ears:
+    """A listener that remembers, and refuses to hear anything twice."""
+
+    def __init__(self) -> None:
+        self.heard: Counter[tuple[Any, ...]] = Counter()
+        self.records: dict[str, Record] = {}
+
+    def starting(self, job: Job) -> None:
+        self._note(job.id, "starting")
+
+    def event(self, job: Job, kind: str, data: dict[str, Any]) -> None:
+        if kind == "image":
+            assert Path(data["path"]).is_file(), "a picture is here when it is told of"
+            assert Path(data["path"]).is_relative_to(job.folder)
+        self._note(job.id, kind, data.get("epoch"), data.get("key"), data.get("step"))
+
+    def ended(self, job: Job, record: Record) -> None:
+        self._note(job.id, "ended")
+        self.records[job.id] = record
+
+    def _note(self, *what: Any) -> None:
+        assert what not in self.heard or what[1] == "retry", f"told twice: {what}"
+        self.heard[what] += 1
+
+    def count(self, kind: str) -> int:
+        return sum(count for what, count in self.heard.items() if what[1] == kind)
+
+
+def check_equal(got: Record, expected: Record) -> None:
+    """Bitwise what the local executor records, but for times and where it was."""
+    aside = {"started", "finished", "evaluation_seconds", "node", "retried", "resumed", "metrics", "curves"}
+    assert {k: v for k, v in got.items() if k not in aside} == {
+        k: v for k, v in expected.items() if k not in aside
+    }
+    assert timeless(got["metrics"]) == timeless(expected["metrics"])
+    assert [*map(timeless, got["curves"])] == [*map(timeless, expected["curves"])]
+    assert got["metrics"].keys() == expected["metrics"].keys()
+
+
+def timeless(row: dict[str, Any]) -> dict[str, Any]:
+    return {k: v for k, v in row.items() if k not in TIMES}
+
+
+# Without a cluster
+
+
+def test_bench_imports_no_ray() -> None:
+    code = "import sys, bench.cli, bench.campaign, bench.cluster.node; sys.exit('ray' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+    for path in (Path(__file__).parents[1] / "bench").rglob("*.py"):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        names = [n for n in ast.walk(tree) if isinstance(n, ast.Import | ast.ImportFrom)]
+        roots = {
+            (a.name if isinstance(n, ast.Import) else n.module or "").split(".")[0]
+            for n in names
+            for a in n.names
+        }
+        assert "ray" not in roots or path.parent.name == "cluster", path
+
+
+def test_without_ray_the_command_says_what_to_install(tmp_path: Path) -> None:
+    (tmp_path / "tiny.yaml").write_text(SPEC)
+    code = (
+        "import sys; sys.modules['ray'] = None; sys.argv[1:] = ['run', 'tiny.yaml', '--executor', 'ray']\n"
+        "from bench.cli import main; main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert done.stderr == (
+        "bench: --executor ray needs Ray, which is not installed: pip install 'bench-vae[ray]'\n"
+    )
+    assert {p.name for p in tmp_path.iterdir()} == {"tiny.yaml"}
+
+
+def test_a_flight_tells_once_what_two_attempts_did(tmp_path: Path) -> None:
+    (job,) = jobs_of(tmp_path, [3])
+    flight, ears = flights._Flight({job.id: job}), Ears()
+    assert flight.name == "small · seed 3"
+    picture = {"pictures/a.png": b"first"}
+    flight.prepare(ears)
+    flight.take((job.id, "epoch", {"epoch": 1}, {}), ears)
+    flight.take((job.id, "image", {"path": "elsewhere", "key": "a", "step": 1}, picture), ears)
+    flight.lose("its node was lost", ears)
+    assert flight.jobs[job.id].about["retried"] == "its node was lost"
+    flight.prepare(ears)
+    flight.take((job.id, "epoch", {"epoch": 1}, {}), ears)
+    again = {"pictures/a.png": b"second"}
+    flight.take((job.id, "image", {"path": "elsewhere", "key": "a", "step": 1}, again), ears)
+    flight.take((job.id, "epoch", {"epoch": 2}, {}), ears)
+    flight.take((job.id, "done", {"id": job.id, "status": "finished"}, {"weights": b"w"}), ears)
+    assert not flight.jobs
+    assert [what[1:3] for what in ears.heard] == [
+        ("starting",), ("epoch", 1), ("image", None), ("retry", None), ("epoch", 2), ("ended",)
+    ]  # fmt: skip
+    assert (job.folder / "pictures/a.png").read_bytes() == b"second", "the record speaks of the last attempt"
+    assert (read(job.folder) or {})["status"] == "finished"
+    assert RunFolder(job.folder).artifacts().keys() == {"pictures/a.png", "weights"}
+
+
+def test_a_group_that_keeps_losing_its_node_fails(tmp_path: Path) -> None:
+    group = jobs_of(tmp_path, [0, 1])
+    flight, ears = flights._Flight({job.id: job for job in group}), Ears()
+    assert flight.name == "small · seeds 0,1"
+    for attempt in range(1, flights.ATTEMPTS + 1):
+        assert flight.jobs
+        flight.prepare(ears)
+        if attempt == 2:
+            flight.take((group[0].id, "done", {"id": group[0].id, "status": "finished"}, {}), ears)
+        flight.lose("gone", ears)
+    assert not flight.jobs
+    assert ears.records[group[0].id]["status"] == "finished", "what is recorded stays"
+    assert (ears.records[group[1].id]["status"], ears.records[group[1].id]["reason"]) == (
+        "failed", f"gone, {flights.ATTEMPTS} times"
+    )  # fmt: skip
+
+
+def test_a_run_that_the_environment_ended_goes_once_more(tmp_path: Path) -> None:
+    (job,) = jobs_of(tmp_path, [0])
+    flight, ears = flights._Flight({job.id: job}), Ears()
+    failed = {"id": job.id, "status": "failed", "reason": "OSError: full", "environmental": True}
+    for attempt in range(1, flights.ATTEMPTS + 1):
+        flight.prepare(ears)
+        flight.take((job.id, "done", failed, {}), ears)
+        assert bool(flight.jobs) == (attempt < flights.ATTEMPTS)
+    assert ears.count("retry") == flights.ATTEMPTS - 1
+    assert ears.records[job.id]["status"] == "failed"
+
+
+def test_a_folder_that_cannot_be_written_is_no_finished_run(tmp_path: Path) -> None:
+    (job,) = jobs_of(tmp_path, [0])
+    flight, ears = flights._Flight({job.id: job}), Ears()
+    flight.prepare(ears)
+    job.folder.write_text("in the way")
+    flight.take((job.id, "done", {"id": job.id, "status": "finished"}, {"weights": b"w"}), ears)
+    assert ears.records[job.id]["status"] == "failed"
+    assert "could not be written" in ears.records[job.id]["reason"]
+
+
+def test_what_a_task_sends_makes_the_folder_that_a_run_here_makes(
+    tmp_path: Path, shop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In this process, with a checkpoint at every event; then the same run again, from a checkpoint."""
+    monkeypatch.setattr(node, "_unpack", lambda parcel: shop)
+    monkeypatch.setattr(node, "CHECKPOINT_SECONDS", 0.0)
+    (here,) = jobs_of(tmp_path / "here", [0], epochs=4)
+    expected = executor.execute(here, shop, lambda kind, data: None)
+    (job,) = jobs_of(tmp_path / "there", [0], epochs=4)
+    flight, ears = flights._Flight({job.id: job}), Ears()
+    flight.prepare(ears)
+    for item in node.work([job], {}, ["parcel"]):
+        flight.take(item, ears)
+        if item[1] == "epoch" and item[2]["epoch"] == 3:
+            break  # the node is lost; what it told is here
+    assert (job.folder / CHECKPOINT).is_file()
+    flight.lose("its node was lost", ears)
+    assert flight.jobs[job.id].resume == 2
+    flight.prepare(ears)
+    for item in node.work([*flight.jobs.values()], flight.left(), ["parcel"]):
+        flight.take(item, ears)
+    got = ears.records[job.id]
+    check_equal(got, expected)
+    assert (got["resumed"], got["retried"]) == ([2], "its node was lost")
+    assert RunFolder(job.folder).artifacts() == got["artifacts"] == expected["artifacts"]
+    assert not (job.folder / CHECKPOINT).exists()
+    assert read(job.folder) == {"format": 1, **got}
+
+
+# With Ray
+
+
+@needs_ray
+@pytest.mark.parametrize(
+    ("uri", "hosts", "refused"),
+    [
+        ("sqlite:////a/mlflow.db", ["10.0.0.1", "10.0.0.2"], True),
+        ("sqlite:////a/mlflow.db", ["10.0.0.1", "10.0.0.1"], False),
+        ("http://host:5000", ["10.0.0.1", "10.0.0.2"], False),
+    ],
+)
+def test_a_database_file_is_refused_where_others_cannot_see_it(
+    uri: str, hosts: list[str], refused: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import ray
+
+    found = [{"Alive": True, "NodeManagerHostname": f"host-{a[-1]}", "NodeManagerAddress": a} for a in hosts]
+    monkeypatch.setattr(ray, "nodes", lambda: found)
+    monkeypatch.setattr(ray.util, "get_node_ip_address", lambda: "10.0.0.1")
+    if not refused:
+        join._check_store(uri)
+        return
+    with pytest.raises(
+        BenchError, match=r"other hosts \(host-2\).*start `mlflow server.*postgresql://"
+    ) as told:
+        join._check_store(uri)
+    assert "\n" not in str(told.value)
+
+
+@needs_ray
+@pytest.mark.parametrize("address", ["127.0.0.1:9", "nowhere.invalid:6379", "auto"])
+def test_a_cluster_that_does_not_answer_is_bad_input_within_seconds(
+    address: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))  # `auto` finds no cluster of this machine's others
+    before = time.monotonic()
+    with pytest.raises(BenchError, match=r"no Ray cluster answers at --address .*; start one") as told:
+        cluster.connect(address, None)
+    assert time.monotonic() - before < 20
+    assert "\n" not in str(told.value)
+
+
+@pytest.fixture(scope="module")
+def nodes() -> Iterator[Any]:
+    """A cluster of two nodes of one core, apart from any other; this process has joined it."""
+    import ray
+    from ray.cluster_utils import Cluster
+
+    short = tempfile.TemporaryDirectory(prefix="ray-")  # names of sockets have about a hundred letters
+    with pytest.MonkeyPatch.context() as patch, short as folder:
+        patch.setenv("RAY_TMPDIR", folder)
+        patch.delenv("RAY_ADDRESS", raising=False)
+        here = {"num_cpus": 1, "object_store_memory": 100 << 20, "include_dashboard": False}
+        made = Cluster(initialize_head=True, head_node_args=here)
+        made.add_node(num_cpus=1, object_store_memory=100 << 20)
+        try:
+            cluster.connect(made.address, "sqlite:///mlflow.db")
+            yield made
+        finally:
+            ray.shutdown()
+            made.shutdown()
+
+
+def titles() -> set[str]:
+    """What the processes of tasks are called, as in Ray's dashboard."""
+    found = set()
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):  # it has just ended
+            found.add(path.read_bytes().split(b"\0")[0].decode(errors="replace"))
+    return {title.removeprefix("ray::") for title in found if title.startswith("ray::small")}
+
+
+@needs_ray
+def test_places_are_those_of_the_cluster(nodes: Any) -> None:
+    assert cluster.default_workers(CPU) == 2
+    with pytest.raises(BenchError, match="--device cuda:0: the Ray cluster has 2 CPUs, 0 GPUs; give"):
+        cluster.default_workers(torch.device("cuda:0"))
+
+
+@needs_ray
+def test_the_command_makes_the_same_report(
+    nodes: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "tiny.yaml").write_text(SPEC)
+    environment = os.environ | {"XDG_CACHE_HOME": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1"}
+    with monkeypatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", environment["XDG_CACHE_HOME"])
+        patch.setattr(samples, "_train", lambda data: FeatureNet())  # any yardstick will do
+        samples.classifier(data.load("digits"))
+    for place, words in {"local": [], "ray": ["--executor", "ray", "--address", nodes.address]}.items():
+        done = subprocess.run(
+            [sys.executable, "-m", "bench", "run", "tiny.yaml", "--reports", place, *words,
+             "--tracking-uri", f"sqlite:///{place}.db"],
+            cwd=tmp_path, env=environment, capture_output=True, text=True, check=False, timeout=200,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.startswith("4 finished\n")
+    tables = [
+        [
+            timeless(row)
+            for row in csv.DictReader((tmp_path / place / "tiny/results.csv").read_text().splitlines())
+        ]
+        for place in ("local", "ray")
+    ]
+    assert len(tables[0]) == 4
+    assert tables[0] == tables[1]
+    for path in sorted(tmp_path.glob("ray/tiny/records/*")):
+        got, expected = read(path), read(tmp_path / "local/tiny/records" / path.name)
+        assert got
+        assert expected
+        check_equal(got, expected)
+        assert got["node"] == platform.node()
+        assert RunFolder(path).artifacts() == got["artifacts"]
+
+
+@needs_ray
+def test_a_node_is_lost_and_nothing_else(nodes: Any, tmp_path: Path, shop: Workshop) -> None:
+    doomed = nodes.add_node(num_cpus=1, object_store_memory=100 << 20)
+
+    class Killer(Ears):
+        def event(self, job: Job, kind: str, data: dict[str, Any]) -> None:
+            super().event(job, kind, data)
+            under_way = {what[0] for what in self.heard if what[1] == "epoch"} - self.records.keys()
+            if doomed in nodes.worker_nodes and len(under_way) == 3:
+                nodes.remove_node(doomed, allow_graceful=False)
+
+    jobs, ears = jobs_of(tmp_path / "ray", [0, 1, 2, 3], epochs=EPOCHS), Killer()
+    cluster.run_all(jobs, shop, 3, ears)
+    assert doomed not in nodes.worker_nodes
+    assert ears.count("retry") >= 1
+    assert ears.count("epoch") == EPOCHS * len(jobs)
+    for job, other in zip(jobs, jobs_of(tmp_path / "local", [0, 1, 2, 3], epochs=EPOCHS), strict=True):
+        check_equal(ears.records[job.id], executor.execute(other, shop, lambda kind, data: None))
+        assert RunFolder(job.folder).artifacts() == ears.records[job.id]["artifacts"]
+
+
+@needs_ray
+def test_cancelled_runs_are_interrupted_and_their_tasks_end(
+    nodes: Any, tmp_path: Path, shop: Workshop
+) -> None:
+    names: set[str] = set()
+
+    class Impatient(Ears):
+        def event(self, job: Job, kind: str, data: dict[str, Any]) -> None:
+            super().event(job, kind, data)
+            names.update(titles())
+            if data.get("epoch") == 5:
+                raise KeyboardInterrupt
+
+    jobs, ears = jobs_of(tmp_path, [0, 1, 2], epochs=5000), Impatient()
+    with pytest.raises(KeyboardInterrupt):
+        cluster.run_all(jobs, shop, 2, ears)
+    assert {run_id: record["status"] for run_id, record in ears.records.items()} == {
+        "small-s0": "interrupted", "small-s1": "interrupted"
+    }  # fmt: skip
+    assert (read(jobs[0].folder) or {})["reason"] == "stopped before it ended"
+    assert names & {"small · seed 0", "small · seed 1"}
+    deadline = time.monotonic() + 20
+    while titles():
+        assert time.monotonic() < deadline, "a task goes on"
+        time.sleep(0.1)
+
+
+@needs_ray
+def test_a_task_that_fails_is_a_failed_run(nodes: Any, tmp_path: Path, shop: Workshop) -> None:
+    good, bad = jobs_of(tmp_path, [0, 1])
+    bad = replace(bad, id="no\0folder")  # of this name on any node
+    ears = Ears()
+    cluster.run_all([bad, good], shop, 1, ears)
+    assert ears.records[good.id]["status"] == "finished"
+    assert ears.records[bad.id]["status"] == "failed"
+    assert ears.records[bad.id]["reason"].startswith("its task failed: ValueError: ")
