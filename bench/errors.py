@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 
 WORD = 100  # characters of a name that are compared and shown
 LISTED = 40  # names that an error lists
+
+# user:password@ of a URI, the password with whatever it holds; what follows the colon is no port;
+# a path has lost one of the slashes
+_LOGIN = re.compile(r"(?<=:/)(/?)(?:[^/\s@:]*:(?!\d+(?:[/?#\s]|$))\S*|[^/\s]*)@")
+_TOKEN = re.compile(r"(?i)([?&][^=&\s]*(?:password|pwd|token|secret|key)[^=&\s]*=)[^&\s'\"]+")
 
 
 class BenchError(Exception):
@@ -30,3 +36,9 @@ def did_you_mean(given: str, known: Iterable[str]) -> str:
 def printable(text: str) -> str:
     """Text with everything that could break a line of output escaped."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def redacted(text: str) -> str:
+    """`text` with the user, password and tokens of every URI in it replaced by ***."""
+    text = _LOGIN.sub(r"\1***@", text)
+    return _TOKEN.sub(r"\1***", text)

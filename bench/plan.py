@@ -20,10 +20,9 @@ from bench.data import Dataset, DataUnavailable, split
 from bench.data import load as load_data
 from bench.device import pick
 from bench.doctor import require_matching_torch
-from bench.errors import BenchError
+from bench.errors import BenchError, redacted
 from bench.records import DONE, Record, write_json_atomic
 from bench.spec import Experiment, Run, load
-from bench.tracking import redacted
 
 # A stand-in's numbers say nothing of the real data: the whole matrix, in under five minutes on two cores
 STAND_IN_SEEDS, STAND_IN_EPOCHS = 2, 20

@@ -7,16 +7,19 @@ Exit codes: 0 all finished, 1 some runs failed or diverged, 2 bad input, 130 int
 
 from __future__ import annotations
 
+import errno
 import sys
 
 import typer
 
 from bench.cli import matrix, tools
 from bench.cli.app import app
-from bench.errors import BenchError
+from bench.errors import BenchError, printable, redacted
 
 __all__ = ["app", "main", "matrix", "tools"]
 
+# What is wrong with a path that was given, or with the disk, wherever it shows: no bug of ours
+WORLD = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENAMETOOLONG, errno.ELOOP}
 # What a wrong command line raises; Typer carries Click's class without exporting it
 UsageError: type[typer.BadParameter] = typer.BadParameter.__mro__[1]
 
@@ -27,7 +30,12 @@ def main() -> None:
     try:
         code = app(standalone_mode=False) or 0
     except BenchError as error:
-        print(f"bench: {error}", file=sys.stderr)
+        print(_line(str(error)), file=sys.stderr)
+    except OSError as error:
+        if error.errno not in WORLD:
+            raise
+        what = f"{str(error.filename or 'a file')[:200]}: {error.strerror}"
+        print(_line(f"{what}; give another path, or allow it to be used"), file=sys.stderr)
     except UsageError as error:
         print(_usage(error), file=sys.stderr)
     except (KeyboardInterrupt, typer.Abort):
@@ -46,4 +54,10 @@ def _usage(error: typer.BadParameter) -> str:
     if type(error).__name__ == "NoArgsIsHelpError":
         return error.format_message()
     command = context.command_path if context else "bench"
-    return f"bench: {' '.join(error.format_message().split()).rstrip('.')}; see {command} --help"
+    what = " ".join(error.format_message().split()).rstrip(".")
+    return _line(f"{what}; see {command} --help")
+
+
+def _line(text: str) -> str:
+    """What standard error gets: one line that cannot drive a terminal, and tells no secret."""
+    return f"bench: {printable(redacted(text))}"

@@ -109,6 +109,6 @@ def seeds_of(text: str | None) -> tuple[int, ...] | None:
         raise BenchError(f"--seeds {text!r}; give how many (3) or which (0,4,7)") from None
     if "," in text:
         return numbers
-    if not 1 <= numbers[0] <= 1000:
+    if len(numbers) != 1 or not 1 <= numbers[0] <= 1000:
         raise BenchError(f"--seeds {text}: allowed are 1 to 1000 seeds; give how many (3) or which (0,4,7)")
     return tuple(range(numbers[0]))

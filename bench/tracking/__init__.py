@@ -6,9 +6,10 @@ and nothing else; a Writer takes that upon itself, in a thread of its own, and s
 
 from __future__ import annotations
 
+from bench.errors import redacted
 from bench.tracking.entries import run_tags
 from bench.tracking.pages import pages
-from bench.tracking.store import is_server, redacted, resolve_uri
+from bench.tracking.store import is_server, resolve_uri
 from bench.tracking.tracker import Tracker, TrackingError
 from bench.tracking.ui import ui_address, ui_command, ui_environment
 from bench.tracking.writer import Writer

@@ -11,7 +11,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.tracking.store import redacted
+from bench.errors import redacted
 
 if TYPE_CHECKING:
     from mlflow.entities import DatasetInput

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from bench.errors import BenchError
+from bench.errors import BenchError, redacted
 from bench.tracking import views
-from bench.tracking.store import connect, redacted
+from bench.tracking.store import connect
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

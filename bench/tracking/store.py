@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 
 from filelock import FileLock
 
-from bench.errors import BenchError
+from bench.errors import BenchError, redacted
 from bench.lock import held
 from bench.tracking import views
 
@@ -58,12 +58,6 @@ def resolve_uri(uri: str | None) -> str:
     if path in ("", ":memory:") or path == uri:
         raise BenchError(f"tracking URI {uri!r} names no file; write sqlite:///FILE.db")
     return f"sqlite:///{Path(path).expanduser().absolute()}"
-
-
-def redacted(text: str) -> str:
-    """`text` with the user, password and tokens of every URI in it replaced by ***."""
-    text = re.sub(r"(?<=://)[^/\s]*@", "***@", text)
-    return re.sub(r"(?i)([?&][^=&\s]*(?:password|pwd|token|secret|key)[^=&\s]*=)[^&\s'\"]+", r"\1***", text)
 
 
 def reason(error: Exception) -> str:

@@ -11,10 +11,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bench.errors import redacted
 from bench.records import FORMAT, RECORD, Record, RunFolder
 from bench.tracking import entries, images, owner, summary, views
 from bench.tracking.curves import Curves, Point
-from bench.tracking.store import claimed, connect, experiment_id, is_server, reason, redacted, resolve_uri
+from bench.tracking.store import claimed, connect, experiment_id, is_server, reason, resolve_uri
 
 if TYPE_CHECKING:
     import numpy as np

@@ -8,8 +8,8 @@ import secrets
 import sys
 from importlib.util import find_spec
 
-from bench.errors import BenchError, printable
-from bench.tracking.store import is_server, redacted
+from bench.errors import BenchError, printable, redacted
+from bench.tracking.store import is_server
 
 PASSWORD = "MLFLOW_AUTH_ADMIN_PASSWORD"  # noqa: S105  the name of a variable
 CONFIG = "MLFLOW_AUTH_CONFIG_PATH"  # MLflow's file that says where accounts are kept, and more
