@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 DEFAULT_URI = "sqlite:///mlflow.db"
 PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 BUSY = 20  # seconds that an sqlite store may be locked by others, here as in MLflow
+MAKING = 180  # seconds that another bench may take to make its tables; its lock ends with it
 PATIENCE = 4  # seconds that a store may take to answer at the start
 
 # No usage telemetry, from this process or from any it starts; the only choice a user may not overlook.
@@ -99,9 +100,7 @@ def connect(uri: str) -> MlflowClient:
                 _knock(uri)
             return _client(uri)
         file.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(
-            f"{file}.lock", timeout=BUSY
-        ):  # two that make its tables at once get in each other's way
+        with FileLock(f"{file}.lock", timeout=MAKING):  # one makes the tables, the others wait for them
             if not file.exists():
                 _make_tables(file)
             _prepare_sqlite(file)
@@ -133,7 +132,9 @@ def _client(uri: str) -> MlflowClient:
 def _way_out(uri: str, why: str) -> str:
     if "out-of-date" in why:
         return f"run `mlflow db upgrade {redacted(uri)}`, after a backup"
-    if "is locked" in why or "file lock" in why:
+    if "file lock" in why:
+        return f"another bench has been opening it for {MAKING} s; end that one and try again"
+    if "is locked" in why:
         return f"another program has been writing to it for {BUSY} s; end that one and try again"
     return "start that server, or give --tracking-uri sqlite:///FILE.db in a folder you may write to"
 
