@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from bench.data import Dataset
+from bench import samples
+from bench.data import Dataset, load
 from bench.model.likelihoods import Bernoulli
 from bench.model.networks import MLPDecoder, MLPEncoder
 from bench.model.posteriors import Posterior, gaussian
@@ -117,3 +120,14 @@ def a_dataset(train: int = 130, test: int = 70, seed: int = 0) -> Dataset:
     test_images, test_labels = images(test, seed + 1)
     digest = hashlib.sha256(train_images.numpy().tobytes()).hexdigest()[:32]
     return Dataset("tiny", train_images, train_labels, test_images, test_labels, digest, "tests")
+
+
+def a_cache(folder: Path) -> dict[str, str]:
+    """The environment of a user whose cache holds a classifier of digits: an untrained one, at no cost."""
+    digits = load("digits")
+    path = folder / "bench" / f"features-{digits.digest[:16]}-v{samples.VERSION}.safetensors"
+    path.parent.mkdir(parents=True)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        save_file(samples.FeatureNet().state_dict(), path)
+    return {"XDG_CACHE_HOME": str(folder)}

@@ -21,9 +21,9 @@ from typing import Any
 
 import pytest
 import torch
-from factory import a_dataset, a_run
+from factory import a_cache, a_dataset, a_run
 
-from bench import cluster, data, executor, samples
+from bench import cluster, executor
 from bench.cluster import flights, join, node
 from bench.errors import BenchError
 from bench.records import CHECKPOINT, Record, RunFolder, read
@@ -282,6 +282,12 @@ def test_a_cluster_that_does_not_answer_is_bad_input_within_seconds(
     assert "\n" not in str(told.value)
 
 
+@needs_ray
+def test_a_clients_address_is_refused_with_the_way_out() -> None:
+    with pytest.raises(BenchError, match=r"^--address ray://head:10001 is for a Ray Client.* --address auto"):
+        cluster.connect("ray://head:10001", None)
+
+
 @pytest.fixture(scope="module")
 def nodes() -> Iterator[Any]:
     """A cluster of two nodes of one core, apart from any other; this process has joined it."""
@@ -320,15 +326,9 @@ def test_places_are_those_of_the_cluster(nodes: Any) -> None:
 
 
 @needs_ray
-def test_the_command_makes_the_same_report(
-    nodes: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_command_makes_the_same_report(nodes: Any, tmp_path: Path) -> None:
     (tmp_path / "tiny.yaml").write_text(SPEC)
-    environment = os.environ | {"XDG_CACHE_HOME": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1"}
-    with monkeypatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", environment["XDG_CACHE_HOME"])
-        patch.setattr(samples, "_train", lambda data: FeatureNet())  # any yardstick will do
-        samples.classifier(data.load("digits"))
+    environment = os.environ | a_cache(tmp_path / "cache")
     for place, words in {"local": [], "ray": ["--executor", "ray", "--address", nodes.address]}.items():
         done = subprocess.run(
             [sys.executable, "-m", "bench", "run", "tiny.yaml", "--reports", place, *words,

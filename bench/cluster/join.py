@@ -39,6 +39,11 @@ def connect(address: str | None, tracking_uri: str | None) -> None:
     if ray.is_initialized():
         return
     where = address or os.environ.get("RAY_ADDRESS") or ""
+    if where.startswith("ray://"):
+        raise BenchError(
+            f"--address {where} is for a Ray Client, and bench hears of its tasks as a node only: start "
+            "it on one, with --address auto or HOST:6379"
+        )
     try:
         host, _, port = where.rpartition(":")
         if host and port.isdecimal():  # Ray itself would ask for minutes, then end the process

@@ -1,0 +1,243 @@
+"""The store of a team: `mlflow server` with a login, on PostgreSQL and a folder of artifacts."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pwd
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+import requests
+from factory import a_cache
+from test_cli import bench
+
+# Debian keeps the server's programs off the path; the newest version counts
+PATHS = [*sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True), *os.get_exec_path()]
+INITDB = next((found for path in PATHS if (found := shutil.which("initdb", path=str(path)))), None)
+ABSENT = [name for name in ("psycopg", "flask_wtf") if find_spec(name) is None]
+ABSENT += [] if INITDB else ["PostgreSQL's initdb (Debian: postgresql)"]
+pytestmark = [
+    pytest.mark.postgres,
+    pytest.mark.skipif(bool(ABSENT), reason=f"not installed: {', '.join(ABSENT)}"),
+]
+SPEC = """
+question: Does a team see what was run?
+dataset: digits
+seeds: 1
+evaluation: {importance_samples: 3}
+defaults: {epochs: 2, batch_size: 256}
+architectures:
+  small: {encoder: {name: mlp, hidden: [16]}, decoder: {name: mlp, hidden: [16]}, latent: 2}
+matrix:
+  architecture: [small]
+  likelihood: [bernoulli, gaussian]
+"""
+
+
+@dataclass
+class Server:
+    """An MLflow server, whoever may log in, and its artifacts."""
+
+    uri: str
+    artifacts: Path
+    admin: tuple[str, str]
+    user: tuple[str, str] = field(default_factory=lambda: ("ada", secrets.token_urlsafe(12)))
+
+    def ask(self, who: tuple[str, str] | None, path: str, **body: object) -> requests.Response:
+        """One request to the API."""
+        return requests.post(f"{self.uri}/api/2.0/mlflow/{path}", json=body, auth=who, timeout=30)
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    """PostgreSQL and MLflow on loopback, with an ordinary user, until the tests are done."""
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-postgres-")))
+        database = stack.enter_context(postgres(folder / "postgres"))
+        made = Server(
+            f"http://127.0.0.1:{free_port()}", folder / "artifacts", ("admin", secrets.token_hex(8))
+        )
+        config = folder / "auth.ini"
+        config.write_text(
+            "[mlflow]\ndefault_permission = READ\nadmin_username = admin\nauth_cache_ttl_seconds = 60\n"
+            f"authorization_function = mlflow.server.auth:authenticate_request_basic_auth\n"
+            f"database_uri = {database}/logins\n"
+        )
+        environment = os.environ | {
+            "MLFLOW_AUTH_CONFIG_PATH": str(config),
+            "MLFLOW_AUTH_ADMIN_PASSWORD": made.admin[1],
+            "MLFLOW_FLASK_SERVER_SECRET_KEY": secrets.token_hex(16),
+            "MLFLOW_BACKEND_STORE_URI": f"{database}/mlflow",
+            "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+            "MLFLOW_DISABLE_TELEMETRY": "true",
+        }
+        words = ["--app-name", "basic-auth", "--artifacts-destination", str(made.artifacts), "--workers", "1"]
+        words += ["--host", "127.0.0.1", "--port", made.uri.rpartition(":")[2]]
+        command = [sys.executable, "-m", "mlflow", "server", *words]
+
+        def healthy() -> None:
+            requests.get(f"{made.uri}/health", timeout=30).raise_for_status()
+
+        stack.enter_context(service(command, folder, healthy, environment))
+        created = made.ask(made.admin, "users/create", username=made.user[0], password=made.user[1])
+        assert created.ok, created.text
+        yield made
+
+
+@contextlib.contextmanager
+def postgres(folder: Path) -> Iterator[str]:
+    """A server of its own with the databases `mlflow` and `logins`; gives its address with a password."""
+    import psycopg
+
+    password, port = secrets.token_hex(8), free_port()
+    folder.mkdir()
+    (folder / "password").write_text(password)
+    run_as: list[str] = []
+    if os.getuid() == 0:  # which PostgreSQL refuses
+        user = next(name for name in ("postgres", "nobody") if name in {u.pw_name for u in pwd.getpwall()})
+        run_as = ["runuser", "-u", user, "--"]
+        folder.parent.chmod(0o711)
+        for path in (folder, folder / "password"):
+            shutil.chown(path, user)
+    data, programs = folder / "data", Path(str(INITDB)).resolve().parent
+    subprocess.run(
+        [*run_as, programs / "initdb", "-D", data, "-U", "mlflow", "-A", "scram-sha-256", "--no-sync",
+         "--no-locale", "-E", "UTF8", f"--pwfile={folder / 'password'}"],
+        cwd=folder, check=True, capture_output=True,
+    )  # fmt: skip
+    settings = {"listen_addresses": "127.0.0.1", "port": port, "unix_socket_directories": "", "fsync": "off"}
+    options = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
+    command = [*run_as, str(programs / "postgres"), "-D", str(data), *options]
+    address = f"postgresql://mlflow:{password}@127.0.0.1:{port}"
+    with service(command, folder, lambda: psycopg.connect(f"{address}/postgres").close()):
+        connection = psycopg.connect(f"{address}/postgres")
+        connection.autocommit = True
+        with connection.cursor() as cursor:
+            for name in ("mlflow", "logins"):
+                cursor.execute(f"CREATE DATABASE {name}")
+        connection.close()
+        yield address
+
+
+@contextlib.contextmanager
+def service(
+    words: list[str], folder: Path, there: Callable[[], object], environment: dict[str, str] | None = None
+) -> Iterator[None]:
+    """A process, and what it starts, from when it is `there` for as long as it is needed."""
+    with tempfile.TemporaryFile("w+") as log:
+        process = subprocess.Popen(
+            words, cwd=folder, env=environment, stdout=log, stderr=log, start_new_session=True
+        )
+        deadline = time.monotonic() + 300
+        try:
+            while not _answers(there):
+                if process.poll() is not None or time.monotonic() > deadline:
+                    log.seek(0)
+                    raise AssertionError(f"{words} does not answer: {log.read()}")
+                time.sleep(0.2)
+            yield
+        finally:
+            for number in (signal.SIGTERM, signal.SIGKILL):
+                with contextlib.suppress(ProcessLookupError, subprocess.TimeoutExpired):
+                    os.killpg(process.pid, number)
+                    process.wait(20)
+
+
+def _answers(there: Callable[[], object]) -> bool:
+    try:
+        there()
+    except Exception:  # whatever a client raises while its server starts
+        return False
+    return True
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def test_a_matrix_reaches_the_team(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    user, password = server.user
+    login = {"MLFLOW_TRACKING_USERNAME": user, "MLFLOW_TRACKING_PASSWORD": password}
+    (tmp_path / "team.yaml").write_text(SPEC)
+    done = bench(
+        "run", "team.yaml", "--tracking-uri", server.uri, cwd=tmp_path, **login, **a_cache(tmp_path / "cache")
+    )
+    assert done.returncode == 0, done.stderr
+    assert "2 finished" in done.stdout
+    assert "warning" not in done.stderr
+
+    (experiment,) = server.ask(
+        server.user, "experiments/search", max_results=9, filter="name LIKE 'team%'"
+    ).json()["experiments"]
+    runs = server.ask(server.user, "runs/search", experiment_ids=[experiment["experiment_id"]]).json()["runs"]
+    trained = [run for run in runs if any(tag["key"] == "bench.id" for tag in run["data"]["tags"])]
+    assert len(trained) == 2
+    for run in trained:
+        assert run["info"]["status"] == "FINISHED"
+        assert {"elbo_bernoulli", "test/elbo"} <= {metric["key"] for metric in run["data"]["metrics"]}
+        (folder,) = server.artifacts.glob(f"*/{run['info']['run_id']}/artifacts")
+        assert {path.name for path in folder.iterdir()} == {
+            "images", "pictures", "record.json", "weights.safetensors"
+        }  # fmt: skip
+        (weights,) = tmp_path.glob(f"reports/team/records/*{_id(run)}/weights.safetensors")
+        assert (folder / "weights.safetensors").read_bytes() == weights.read_bytes()
+        assert [*(folder / "images").glob("samples*.png")]
+
+    said = done.stdout + done.stderr
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert len(files) > 20
+    for secret in (password, server.admin[1]):
+        assert secret not in said
+        assert not [path for path in files if secret.encode() in path.read_bytes()]
+
+
+def _id(run: dict) -> str:  # type: ignore[type-arg]
+    return next(str(tag["value"]) for tag in run["data"]["tags"] if tag["key"] == "bench.id")
+
+
+def test_who_does_not_log_in_is_refused(server: Server, tmp_path: Path) -> None:
+    assert server.ask(None, "experiments/search", max_results=1).status_code == 401
+    assert server.ask((server.user[0], "guessed"), "experiments/search", max_results=1).status_code == 401
+    assert server.ask(server.user, "experiments/search", max_results=1).status_code == 200
+    (tmp_path / "team.yaml").write_text(SPEC)
+    done = bench(
+        "run", "team.yaml", "--tracking-uri", server.uri, cwd=tmp_path, **a_cache(tmp_path / "cache")
+    )
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith(f"bench: cannot track runs in {server.uri}: ")
+    assert "401" in done.stderr or "authenticat" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_login_in_the_address_works_and_is_shown_nowhere(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "team.yaml").write_text(SPEC)
+    user, password = server.user
+    uri = server.uri.replace("//", f"//{user}:{password}@")
+    done = bench(
+        "run",
+        "team.yaml",
+        "--epochs",
+        "1",
+        "--tracking-uri",
+        uri,
+        cwd=tmp_path,
+        **a_cache(tmp_path / "cache"),
+    )
+    assert done.returncode == 0, done.stderr
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert password not in done.stdout + done.stderr
+    assert not [path for path in files if password.encode() in path.read_bytes()]
