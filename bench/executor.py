@@ -34,7 +34,7 @@ class Listener(Protocol):
     """What the parent does as runs go on."""
 
     def starting(self, job: Job) -> None:
-        """A worker is about to take the run; what is added to `job.about` goes into its record."""
+        """A worker is about to take the run."""
 
     def event(self, job: Job, kind: str, data: dict[str, Any]) -> None:
         """An epoch ended, a picture was drawn, evaluation began, a run was resumed or is tried once more."""

@@ -103,7 +103,7 @@ def documents() -> dict[str, Settings]:
 
 def measure(name: str, variant: Settings, seed: int) -> dict[str, float]:
     """Plausible metrics: a level that follows from the settings, noise shared by seed, noise of its own."""
-    shared, own = random.Random(f"seed {seed}"), random.Random(f"{name} {seed}")  # noqa: S311
+    shared, own = random.Random(f"seed {seed}"), random.Random(f"{name} {seed}")
     noise = shared.gauss(0, 0.3) + own.gauss(0, 0.15)
     beta, z = variant["objective"]["options"]["beta"], variant["latent"]
     beta = 4.9 if variant["objective"]["options"].get("kl") == "mean" else beta
