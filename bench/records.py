@@ -8,10 +8,14 @@ import json
 import math
 import os
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from bench.errors import BenchError
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+from typing_extensions import TypedDict
+
+from bench.errors import BenchError, printable
 
 FORMAT = 1  # raised whenever an older record could no longer be read correctly
 STATUSES = ("finished", "diverged", "failed", "interrupted")
@@ -19,8 +23,37 @@ DONE = ("finished", "diverged")  # a diverged run is a result: the same seed div
 RECORD = "record.json"
 WEIGHTS = "weights.safetensors"
 CHECKPOINT = "checkpoint.safetensors"  # of a run under way; gone once it has ended
+MOST = 64_000_000  # bytes of a record or an experiment; the curves of a year of epochs are less
 
 Record = dict[str, Any]
+Table = dict[str, Any] | None
+
+
+class Shape(TypedDict, total=False):
+    """The types that readers of a record rely on; what is absent, and what is more, is no fault."""
+
+    __pydantic_config__ = ConfigDict(extra="allow", strict=True)  # type: ignore[misc]
+
+    id: str
+    variant: str
+    seed: int
+    run: Table
+    reason: str | None
+    diverged: Table
+    beta_eff: float | None
+    likelihood_class: str | None
+    metrics: Table
+    monte_carlo_error: Table
+    kl_per_unit: list[float] | None
+    curves: list[dict[str, Any]] | None
+    calibration: Table
+    evaluation_seconds: Table
+    environment: Table
+    data: Table
+    git: Table
+    command: str | None
+    artifacts: dict[str, str] | None
+    mlflow: Table
 
 
 class RunFolder:
@@ -59,7 +92,7 @@ def read(path: Path | str) -> Record | None:
     path = Path(path)
     file = path if path.name == RECORD else path / RECORD
     try:
-        record = json.loads(file.read_text(encoding="utf-8"))
+        record = read_json(file)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
@@ -70,7 +103,44 @@ def read(path: Path | str) -> Record | None:
         raise _untrusted(file, f"is not a bench record of format {FORMAT}")
     if not isinstance(record.get("id"), str) or record.get("status") not in STATUSES:
         raise _untrusted(file, f"lacks an id or a status out of {', '.join(STATUSES)}")
+    try:
+        _shape().validate_python(record)
+    except ValidationError as error:
+        raise _untrusted(file, f"is not a bench record: {fault(error)}") from None
     return record
+
+
+def read_json(file: Path) -> Any:
+    """What a JSON file holds, read to a limit.
+
+    Raises OSError where it cannot be read; ValueError for what is no JSON, over MOST bytes, nested without
+    end, or holds a number that is none.
+    """
+    if file.exists() and not file.is_file():
+        raise ValueError("no regular file")
+    with file.open("rb") as stream:
+        content = stream.read(MOST + 1)
+    if len(content) > MOST:
+        raise ValueError("too large")
+    try:
+        return json.loads(content.decode("utf-8"), parse_constant=_not_finite)
+    except RecursionError:
+        raise ValueError("nested too deep") from None
+
+
+def fault(error: ValidationError) -> str:
+    """The first thing that is wrong, and where, on one line."""
+    first = error.errors(include_url=False, include_context=False)[0]
+    return printable(f"{'.'.join(map(str, first['loc']))}: {first['msg']}"[:200])
+
+
+@cache
+def _shape() -> TypeAdapter[Shape]:
+    return TypeAdapter(Shape)
+
+
+def _not_finite(constant: str) -> float:
+    raise ValueError(f"{constant}: a record holds finite numbers only")
 
 
 def find(reports_folder: Path | str) -> dict[str, Record]:

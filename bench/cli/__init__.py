@@ -28,7 +28,7 @@ def main() -> None:
     """Entry point: expected errors are one line and exit 2; tracebacks are for our own bugs."""
     code = 2
     try:
-        code = app(standalone_mode=False) or 0
+        code = app(prog_name="bench", standalone_mode=False) or 0
     except BenchError as error:
         print(_line(str(error)), file=sys.stderr)
     except OSError as error:

@@ -5,20 +5,56 @@ Nothing here or above it imports torch: a report can be rebuilt anywhere from th
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Required
 
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from typing_extensions import TypedDict
+
+from bench import records
 from bench.errors import BenchError
 from bench.metrics import METRICS, Metric
 from bench.report.statistics import Estimate, estimate
 
 # What differs between machines in a way that changes times; the rest is told in the protocol.
 TIMING = ("device", "device_name", "threads", "precision", "engine", "replicas", "torch")
+
+_LOOSE = ConfigDict(extra="allow", strict=True)
+Rows = list[dict[str, Any]] | None
+
+
+class _Settings(TypedDict, total=False):
+    __pydantic_config__ = _LOOSE  # type: ignore[misc]
+
+    latent: int | None
+    epochs: int | None
+    axes: dict[str, Any] | None
+    published: Rows
+
+
+class _Planned(TypedDict):
+    variant: str
+    seed: int
+
+
+class _Experiment(TypedDict, total=False):
+    """The types that a report relies on; the id of a run names its folder, and no other."""
+
+    __pydantic_config__ = _LOOSE  # type: ignore[misc]
+
+    variants: Required[dict[str, _Settings]]
+    planned: dict[Annotated[str, Field(pattern=r"^\w[\w.-]*$")], _Planned] | None
+    seeds: list[int] | None
+    skipped: list[Any] | None
+
+
+@cache
+def _shape() -> TypeAdapter[_Experiment]:
+    return TypeAdapter(_Experiment)
 
 
 @dataclass(frozen=True)
@@ -214,9 +250,16 @@ def load(folder: Path) -> Results:
     """
     path = folder / "experiment.json"
     experiment = _json(path)
-    if experiment is None or not isinstance(experiment.get("variants"), Mapping):
-        state = "is not a resolved experiment" if path.exists() else "does not exist"
-        raise BenchError(f"{path} {state}: give the folder of an experiment that `bench run` has started")
+    try:
+        _shape().validate_python(experiment)
+    except ValidationError as error:
+        state = (
+            f"is not a resolved experiment ({records.fault(error)})" if path.exists() else "does not exist"
+        )
+        raise BenchError(
+            f"{path} {state}: give the folder of an experiment that `bench run` has started"
+        ) from None
+    assert experiment is not None  # noqa: S101  validated
     planned = experiment.get("planned") or {}
     runs = [_run(folder, run_id, plan) for run_id, plan in planned.items()]
     variants = tuple(
@@ -233,16 +276,19 @@ def load(folder: Path) -> Results:
 def _run(folder: Path, run_id: str, plan: Mapping[str, Any]) -> Run:
     path = folder / "records" / run_id / "record.json"
     variant, seed = str(plan["variant"]), int(plan["seed"])
-    record = _json(path)
+    try:
+        record = records.read(path)
+    except BenchError:
+        return Run(run_id, variant, seed, "unreadable")
     if record is None:
-        return Run(run_id, variant, seed, "unreadable" if path.exists() else "missing")
-    return Run(run_id, variant, seed, str(record.get("status") or "unreadable"), record)
+        return Run(run_id, variant, seed, "missing")
+    return Run(run_id, variant, seed, str(record["status"]), record)
 
 
 def _json(path: Path) -> dict[str, Any] | None:
     """A JSON object, or None where there is none to read."""
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = records.read_json(path)
     except (OSError, ValueError):
         return None
     return value if isinstance(value, dict) else None
