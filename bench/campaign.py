@@ -123,7 +123,7 @@ class Campaign:
         self.plan = plan
         self.tracker = tracker
         self.display = display
-        self.outcomes: dict[str, Record] = {}
+        self.outcomes: dict[str, str] = {}  # statuses: records of a large matrix would fill the memory
         self.faults: list[str] = []
         self.stopped = ""  # why the rest of the matrix was not done
         self._fail_fast = fail_fast
@@ -221,7 +221,7 @@ class Campaign:
 
     def ended(self, job: Job, record: Record) -> None:
         """The run has its record. The first that fails ends the matrix, where that was asked for."""
-        self.outcomes[job.id] = record
+        self.outcomes[job.id] = record["status"]
         self.display.end(job.id, _title(job), record)
         self._writer.finish(job.id, record, job.folder)
         if self.stopped:

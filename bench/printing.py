@@ -50,7 +50,7 @@ def print_plan(plan: Plan, seconds: dict[str, float], total: float, *, every_run
 def print_end(campaign: Campaign) -> bool:
     """The end of `bench run`: what became of the runs, and where to look; whether all of them finished."""
     plan = campaign.plan
-    states = [record["status"] for record in campaign.outcomes.values()]
+    states = [*campaign.outcomes.values()]
     for warning in (*plan.warnings, *campaign.faults):
         print(f"*** {warning} ***", file=sys.stderr)
     if campaign.stopped:
