@@ -30,6 +30,9 @@ def verify(folder: Path, *, deep: bool = False, data_dir: Path | None = None) ->
     if not run_folders(folder):
         if deep:
             raise BenchError(f"{folder} holds no records, so nothing can be measured again; leave out --deep")
+        if lacking := [name for name in ("results.csv", "report.md") if not (folder / name).is_file()]:
+            what = f"{folder} holds no records, and no {' and no '.join(lacking)}"
+            raise BenchError(f"{what}; there is nothing to verify; give a folder that bench run has written")
         check_alone(findings, folder)
         return findings
     found = check_records(findings, folder)
