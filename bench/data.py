@@ -147,6 +147,8 @@ class _Idx:
         path = folder / f"{self.name}.gz" if packed else path
         wanted = len(self.header) + int(np.prod(self.shape))
         try:
+            if path.exists() and not path.is_file():  # a pipe would keep us waiting for ever
+                raise OSError("no regular file")
             if packed and not self.md5:
                 with path.open("rb") as file:
                     self._same("MD5", hashlib.file_digest(file, "md5").hexdigest(), self.packed_md5, path)

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load
 
-from bench import records
+from bench import parts, records
 from bench.device import initialised
 from bench.errors import BenchError, printable
 from bench.model.vae import VAE, build
 from bench.records import RECORD, WEIGHTS, Record
+from bench.settings import PARTS
 from bench.spec import Run
 
 
@@ -49,10 +50,11 @@ def read_saved(folder: Path | str) -> Saved:
         raise BenchError(f"{folder} holds no {RECORD}; give a run's folder: reports/all/records/RUN")
     try:
         run = Run.model_validate(record.get("run"))
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False)[0]
-        where = ".".join(str(step) for step in ("run", *first["loc"]))
-        why = printable(f"{where}: {first['msg']}")
+        for kind in PARTS:
+            part = getattr(run, kind)
+            parts.part(kind, part.name).model.model_validate(part.options)
+    except (ValidationError, BenchError) as error:
+        why = f"run.{records.fault(error)}" if isinstance(error, ValidationError) else str(error)
         raise BenchError(
             f"{folder / RECORD} is of another version of bench ({why}); run it again with this one"
         ) from None
@@ -61,12 +63,14 @@ def read_saved(folder: Path | str) -> Saved:
 
 def model_of(saved: Saved) -> VAE:
     """The trained model of a run as recorded; as `load_model`."""
-    content = _weights(saved)
-    file = saved.folder / WEIGHTS
+    file, content = saved.folder / WEIGHTS, _weights(saved)
     try:
+        weights = load(content)
+        with torch.device("meta"):  # shapes only: what does not fit takes no memory
+            build(saved.run).load_state_dict(weights, assign=True)
         with initialised(saved.run.seed):
             model = build(saved.run)
-        model.load_state_dict(load(content))
+        model.load_state_dict(weights)
     except (KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
         why = printable(str(error).splitlines()[0][:200])
         raise BenchError(
@@ -87,10 +91,11 @@ def _weights(saved: Saved) -> bytes:
             "give a finished run"
         )
     try:
-        content = file.read_bytes()
+        found = records.digest(file)
+        content = file.read_bytes() if found == recorded else b""
     except OSError as error:
         raise BenchError(f"cannot read {file}: {error.strerror}; bring it back, or run again") from None
-    if hashlib.sha256(content).hexdigest() != recorded:
+    if found != recorded:
         raise BenchError(
             f"{file} is truncated or not the file that {RECORD} names (its sha256 differs); "
             f"bring that one back, or remove {saved.folder} and run again"
