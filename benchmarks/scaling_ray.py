@@ -65,14 +65,14 @@ def jobs(folder: Path, count: int) -> list[Job]:
     return [Job(f"small-{run.seed}", run, folder / f"{run.seed}", {"experiment": "cost"}) for run in runs]
 
 
-def wall(run_all: Any, shop: Workshop, workers: int, count: int) -> float:
-    """Seconds of a matrix of so many runs."""
+def cost(run_all: Any, shop: Workshop, workers: int, count: int) -> tuple[float, float]:
+    """Seconds of a matrix of so many runs, and those that this process itself was busy."""
     with tempfile.TemporaryDirectory() as folder:
         ears = Count()
         made = jobs(Path(folder), count)
-        started = time.perf_counter()
+        started, busy = time.perf_counter(), time.process_time()
         run_all(made, shop, workers, ears)
-        seconds = time.perf_counter() - started
+        seconds = time.perf_counter() - started, time.process_time() - busy
     assert (ears.ended_runs, ears.failed) == (count, []), ears.failed
     return seconds
 
@@ -97,16 +97,18 @@ def main() -> None:
     cluster.connect(given.address, "http://nowhere")
     joining = time.perf_counter() - started
     few, many = given.groups // 4, given.groups
-    print("| workers | executor | start, s | one more group, s of a worker | groups a minute |")
-    print("|--:|---|--:|--:|--:|")
+    print(
+        "| workers | executor | start, s | one more group, s a worker | groups a minute | hands out, s |"
+    )
+    print("|--:|---|--:|--:|--:|--:|")
     before, costs = megabytes(), {}
     for workers in (1, 2):
         for name, run_all in (("local", executor.run_all), ("ray", cluster.run_all)):
-            small, large = (wall(run_all, shop, workers, count) for count in (few, many))
-            each = (large - small) / (many - few)
+            small, large = (cost(run_all, shop, workers, count) for count in (few, many))
+            each, busy = ((b - a) / (many - few) for a, b in zip(small, large, strict=True))
             costs[workers, name] = each * workers
-            start = small - few * each + (joining if name == "ray" else 0.0)
-            cells = f"{workers} | {name} | {start:.1f} | {each * workers:.3f} | {60 / each:.0f}"
+            start = small[0] - few * each + (joining if name == "ray" else 0.0)
+            cells = f"{workers} | {name} | {start:.1f} | {each * workers:.3f} | {60 / each:.0f} | {busy:.3f}"
             print(f"| {cells} |", flush=True)
     grown, done = megabytes() - before, 4 * (few + many)
     for workers in (1, 2):

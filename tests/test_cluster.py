@@ -100,7 +100,8 @@ class Ears:
 
 def check_equal(got: Record, expected: Record) -> None:
     """Bitwise what the local executor records, but for times and where it was."""
-    aside = {"started", "finished", "evaluation_seconds", "node", "retried", "resumed", "metrics", "curves"}
+    aside = {"started", "finished", "evaluation_seconds", "metrics", "curves", "git"}
+    aside |= {"node", "retried", "resumed"}
     assert {k: v for k, v in got.items() if k not in aside} == {
         k: v for k, v in expected.items() if k not in aside
     }
