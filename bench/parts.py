@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, create_model
 from bench import options as option_types
 from bench.check import describe
 from bench.errors import BenchError, did_you_mean
+from bench.source import given_text
 
 # kind -> module, registry
 REGISTRIES = {
@@ -73,7 +74,7 @@ def part_kinds() -> tuple[str, ...]:
 def entries(kind: str) -> dict[str, Entry]:
     """Everything of one kind that can be named. Raises BenchError for an unknown kind."""
     if kind not in REGISTRIES:
-        raise BenchError(f"unknown kind of part {kind!r}{did_you_mean(kind, REGISTRIES)}")
+        raise BenchError(f"unknown kind of part {given_text(kind)}{did_you_mean(kind, REGISTRIES)}")
     module, registry = REGISTRIES[kind]
     return read_registry(Path(__file__).parent / module, registry, kind)
 
@@ -87,7 +88,7 @@ def part(kind: str, name: str) -> Entry:
     """One part. Raises BenchError, with the nearest known name, for an unknown one."""
     known = entries(kind)
     if name not in known:
-        raise BenchError(f"unknown {kind} {name!r}{did_you_mean(name, known)}")
+        raise BenchError(f"unknown {kind} {given_text(name)}{did_you_mean(name, known)}")
     return known[name]
 
 
