@@ -130,8 +130,8 @@ def main() -> None:
     """Print the table."""
     options = argparse.ArgumentParser(description="The makespan of large matrices, simulated.")
     options.add_argument("--start", type=float, default=8.0, help="seconds of a node's first task")
-    options.add_argument("--group", type=float, default=0.05, help="seconds of the one process for a group")
-    options.add_argument("--track", type=float, default=0.35, help="seconds of MLflow for a run")
+    options.add_argument("--group", type=float, default=0.02, help="seconds of the one process for a group")
+    options.add_argument("--track", type=float, default=0.45, help="seconds of MLflow for a run")
     given = options.parse_args()
     print(f"{given.start:g} s to start a node, {given.group:g} s a group, {given.track:g} s a tracked run\n")
     print("\n".join(table(Costs(given.start, given.group, given.track))))
