@@ -76,8 +76,8 @@ def summary_lines(results: Results) -> Iterator[str]:
     best_first = sorted(variants, key=lambda v: -(e.mean if (e := v.estimate(metrics[0].name)) else worst))
     yield from aligned(
         [
-            [results.dataset, *head, "finished"],
-            *([v.name, *(cell(v, metric) for metric in metrics), finished(v)] for v in best_first),
+            [printable(results.dataset), *head, "finished"],
+            *([printable(v.name), *(cell(v, metric) for metric in metrics), finished(v)] for v in best_first),
         ]
     )
 
@@ -112,7 +112,7 @@ def _rows(pair: Comparison) -> Iterator[list[str]]:
 
 
 def _variant(variant: Variant) -> str:
-    return f"{variant.name}, {finished(variant)} finished"
+    return f"{printable(variant.name)}, {finished(variant)} finished"
 
 
 def aligned(rows: Iterable[Sequence[str]]) -> Iterator[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from bench.errors import BenchError
 from bench.lock import LOCK, held
 from bench.pictures import epochs_shown
 from bench.records import Record
+from bench.report import cells
 from bench.tracking import Tracker, TrackingError
 
 SENT = ("finished", "diverged", "failed")  # an interrupted run is done again
@@ -86,11 +86,12 @@ def describe(tracker: Tracker, folder: Path) -> None:
     spec = _spec(folder)
     banner = ""
     if spec.get("fallback"):
-        asked, used = spec["declared_dataset"], spec["dataset"]
+        asked, used = cells.text(spec["declared_dataset"]), cells.text(spec["dataset"])
         banner = f"**{used} stands in for {asked}: these numbers say nothing about {asked}.**"
     answer = text.partition("## Answer")[2].partition("\n## ")[0].strip()
-    command = f"```\n{spec['command']}\n```" if spec.get("command") else ""
-    tracker.describe("\n\n".join(filter(None, (banner, spec.get("question"), answer, command))))
+    command = cells.block(spec["command"]) if spec.get("command") else ""
+    question = cells.paragraph(spec.get("question") or "")
+    tracker.describe("\n\n".join(filter(None, (banner, question, answer, command))))
     if text:
         tracker.summary(folder)
 
@@ -117,7 +118,7 @@ def _spec(folder: Path) -> dict[str, Any]:
     """experiment.json; {} where records lie alone."""
     file = folder / SPEC
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
+        found = records.read_json(file)
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:

@@ -104,6 +104,13 @@ def _run(run: Run, beta: float | None, names: Sequence[str]) -> list[object]:
 def _csv(head: Sequence[str], rows: Iterable[Sequence[object]]) -> bytes:
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(head)
-    writer.writerows([["" if value is None else value for value in row] for row in rows])
+    writer.writerow(map(_cell, head))
+    writer.writerows(map(_cell, row) for row in rows)
     return out.getvalue().encode()
+
+
+def _cell(value: object) -> object:
+    """A value as a spreadsheet takes it: text that looks like a formula is marked as text."""
+    if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")):
+        return f"'{value}"
+    return "" if value is None else value

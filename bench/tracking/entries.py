@@ -11,7 +11,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.errors import redacted
+from bench.errors import printable, redacted
 
 if TYPE_CHECKING:
     from mlflow.entities import DatasetInput
@@ -154,8 +154,9 @@ def dataset_input(data: Mapping[str, Any]) -> DatasetInput:
 
 def description(command: str | None, folder: Path) -> str:
     """The run's description (Markdown): how to repeat it and where its record lies."""
-    repeat = f"Repeat this run:\n\n```\n{redacted(command)}\n```\n\n" if command else ""
-    return f"{repeat}Its record: `{folder.as_posix()}/record.json`"
+    line = " ".join(redacted(command or "").split())  # on one line nothing inside can end the block
+    repeat = f"Repeat this run:\n\n```\n{line}\n```\n\n" if line else ""
+    return f"{repeat}Its record: `{printable(folder.as_posix()).replace('`', '?')}/record.json`"
 
 
 def milliseconds(time: str | None) -> int | None:
