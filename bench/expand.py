@@ -92,12 +92,12 @@ def _parent(path: Path, top: Mapping, children: tuple[Path, ...]) -> Draft:
     target = path.parent / text_of(node, "extends")
     shown, family = given_text(str(target)), (*children, path)
     try:
-        usable = target.is_file()
+        usable = target.suffix in (".yaml", ".yml") and target.is_file()  # errors quote what it holds
         circular = usable and any(target.samefile(member) for member in family)
     except (OSError, ValueError):
         usable = circular = False
     if not usable:
-        what = f"extends {shown}, which is no file; allowed: a YAML file, relative to this one"
+        what = f"extends {shown}, which is no file; allowed: a YAML file (.yaml, .yml), relative to this one"
         raise node.error(f"{what}; correct the path")
     if circular:
         raise node.error(f"extends {shown}, which extends this file; remove one of the two")

@@ -217,3 +217,10 @@ def test_a_name_that_windows_keeps_for_itself_is_refused(tmp_path: Path, name: s
     (tmp_path / f"{name}.yaml").write_text(f"question: Why?\nvariants: {{a: {{{NET}}}}}")
     with pytest.raises(BenchError, match="rename the file"):
         load(tmp_path / f"{name}.yaml")
+
+
+def test_what_is_extended_is_an_experiment_not_a_secret(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("hunter2\n")
+    told = refusal(tmp_path, f"question: Why?\nextends: {tmp_path}/secret")
+    assert "which is no file; allowed: a YAML file" in told
+    assert "hunter2" not in told
