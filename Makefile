@@ -1,7 +1,7 @@
 # `make bench` and `make test` are all the set-up there is: both make .venv first.
 # Options go through ARGS: make bench ARGS="--seeds 3 --device cuda"
 .DEFAULT_GOAL := help
-.PHONY: help setup bench quick test check ui report lock clean
+.PHONY: help setup bench quick test faults check ui report lock clean
 
 PYTHON ?= python3
 ARGS ?=
@@ -29,6 +29,9 @@ quick: setup  ## The same, small: minutes instead of hours
 
 test: setup  ## Run the tests (ARGS="tests/test_data.py -k digits" for some)
 	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+
+faults: setup  ## Run the tests that kill, fill disks and take servers away: minutes
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m faults $(ARGS)
 
 check: setup  ## Format, lint, types, known vulnerabilities of the pinned packages
 	$(BIN)/ruff format --check .

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -92,3 +94,37 @@ def test_a_full_disk_is_told_and_freed_space_is_all_it_takes(
     again = run(small_disk)
     assert again.returncode == 0, again.stdout + again.stderr
     check_whole(small_disk, undisturbed[0], fault, "disk full", 1)
+
+
+BACK = r"""
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <stdlib.h>
+#include <time.h>
+int clock_gettime(clockid_t clock, struct timespec *now) {
+    static int (*real)(clockid_t, struct timespec *);
+    if (!real) real = dlsym(RTLD_NEXT, "clock_gettime");
+    int result = real(clock, now);
+    if (clock == CLOCK_REALTIME && now->tv_sec > atol(getenv("CLOCK_BACK_AT"))) now->tv_sec -= 86400;
+    return result;
+}
+"""
+
+
+def test_a_clock_that_jumps_back_a_day(
+    undisturbed: tuple[list[dict[str, str]], float], tmp_path: Path, fault: Fault
+) -> None:
+    """In bench and in its workers, halfway through."""
+    library = tmp_path / "back.so"
+    compiler = shutil.which("cc")
+    if compiler is None:
+        pytest.skip("no C compiler to put the clock back with")
+    words = [compiler, "-shared", "-fPIC", "-x", "c", "-", "-o", str(library), "-ldl"]
+    subprocess.run(words, input=BACK, text=True, check=True)
+    at = str(int(time.time() + undisturbed[1] / 2))
+    jumped = run(tmp_path, LD_PRELOAD=str(library), CLOCK_BACK_AT=at)
+    assert jumped.returncode == 0, jumped.stdout + jumped.stderr
+    days = {record[key][:10] for record in records(tmp_path) for key in ("started", "finished")}
+    assert len(days) == 2, "the clock did not jump"
+    assert min(row["train_seconds"] for record in records(tmp_path) for row in record["curves"]) > 0
+    check_whole(tmp_path, undisturbed[0], fault, "clock put back a day", 1)

@@ -28,7 +28,7 @@ def test_kill_9_at_random_moments(
         finished: set[str] = set()
         while kills < KILLS:
             process = start(folder)
-            time.sleep(chance.uniform(0.1, 1.1) * seconds)
+            time.sleep(chance.uniform(0.1, 0.8) * seconds)
             killed = kill(process, chance.choice(["bench", "bench", "group", "worker"]))
             kills += killed
             if process.poll() is None:

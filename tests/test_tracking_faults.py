@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from small_matrix import Fault
 from tracked import assert_whole_once, described, record, run_folder
 
 from bench.errors import BenchError
@@ -100,7 +101,9 @@ def whole_run(writes: Writer, reports: Path, seed: int) -> dict[str, Any]:
     return made
 
 
-def test_a_server_that_dies_and_comes_back_has_every_run_once(server: Server, tmp_path: Path) -> None:
+def test_a_server_that_dies_and_comes_back_has_every_run_once(
+    server: Server, tmp_path: Path, fault: Fault
+) -> None:
     said: list[str] = []
     tracker = Tracker(server.uri, "killed", reports=tmp_path)
     writes = Writer(tracker, said.append)
@@ -116,7 +119,7 @@ def test_a_server_that_dies_and_comes_back_has_every_run_once(server: Server, tm
     for row in live["curves"][1:4]:
         writes.epoch(live["id"], row)
     meanwhile = whole_run(writes, tmp_path, 2)
-    assert time.perf_counter() - started < 0.3
+    assert time.perf_counter() - started < 5, "a call waited for the server"
     until(said, "training goes on")
     server.start()
     until(said, "answers again")
@@ -126,9 +129,10 @@ def test_a_server_that_dies_and_comes_back_has_every_run_once(server: Server, tm
     assert (writes.fault, writes.left) == ("", 0)
     for made in (before, live, meanwhile):
         assert_whole_once(tracker, made)
+    fault("tracking server killed and restarted", injected=1, survived=1, lost=0, doubled=0)
 
 
-def test_what_a_server_missed_is_sent_later(server: Server, tmp_path: Path) -> None:
+def test_what_a_server_missed_is_sent_later(server: Server, tmp_path: Path, fault: Fault) -> None:
     tracker = Tracker(server.uri, "missed · digits", reports=tmp_path / "missed")
     writes = Writer(tracker, lambda _: None)
     live = record(1, settings=SETTINGS)
@@ -151,3 +155,4 @@ def test_what_a_server_missed_is_sent_later(server: Server, tmp_path: Path) -> N
     assert [(done.sent, done.there) for done in sync([tracker.reports], tmp_path, server.uri)] == [(0, 2)]
     for made in (live, meanwhile):
         assert_whole_once(tracker, made)
+    fault("tracking server killed for good, then bench sync", injected=1, survived=1, lost=0, doubled=0)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from small_matrix import Fault
 from tracked import artifacts, assert_whole_once, attempts, record, run_folder, start, steps
 
 from bench.tracking import Tracker, TrackingError, owner
@@ -188,7 +189,9 @@ def test_the_time_does_not_matter_to_the_curves(tracker: Tracker, monkeypatch: p
 
 
 @pytest.mark.faults
-def test_a_process_killed_at_any_moment_leaves_a_run_that_goes_on(uri: str, tmp_path: Path) -> None:
+def test_a_process_killed_at_any_moment_leaves_a_run_that_goes_on(
+    uri: str, tmp_path: Path, fault: Fault
+) -> None:
     """Kill -9 in the midst of tracking, again and again, then finish: one MLflow run, whole."""
     made = record(settings=SETTINGS)
     run_folder(tmp_path, made)
@@ -227,3 +230,4 @@ tracker.finish(run, made, folder.path)
         process.stdout.close()
     tracker = Tracker(uri, "killed", reports=tmp_path)
     assert_whole_once(tracker, made)
+    fault("kill -9 in the midst of tracking", injected=2, survived=2, lost=0, doubled=0)

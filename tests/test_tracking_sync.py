@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 import synthetic
+from small_matrix import Fault
 from tracked import assert_whole_once, attempts, described, record, run_folder, start
 
 from bench.errors import BenchError
@@ -165,7 +166,7 @@ def test_an_experiment_of_an_sqlite_store_has_one_writer_and_others_share_it(
 
 
 @pytest.mark.faults
-def test_two_processes_share_a_new_store(tmp_path: Path) -> None:
+def test_two_processes_share_a_new_store(tmp_path: Path, fault: Fault) -> None:
     """Two experiments at once, from before the database exists: everything of both, once."""
     uri = f"sqlite:///{tmp_path}/new.db"
     code = f"""
@@ -201,6 +202,7 @@ with tracker.claimed():
             made = record(seed, settings=SETTINGS)
             assert_whole_once(tracker, made)
             assert len(attempts(tracker, made)) == 1
+    fault("two experiments at once on one new store", injected=1, survived=1, lost=0, doubled=0)
 
 
 # A database that others lock
@@ -236,7 +238,7 @@ def test_a_database_that_is_locked_meanwhile_costs_nothing(uri: str, folder: Pat
         for row in made["curves"]:
             writer.epoch(made["id"], row)
         writer.finish(made["id"], made, folder / "records" / made["id"])
-        assert time.perf_counter() - started < 0.5
+        assert time.perf_counter() - started < 5, "a call waited for the database"
         time.sleep(1)
         database.rollback()
     writer.close(lambda _: None, lambda _: None)
