@@ -37,7 +37,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     },
     "squared": {
         "target": part("normalised", mean=0.1307, std=0.3081),
-        "likelihood": part("gaussian", mean="identity", variance=0.3),
+        "likelihood": part("gaussian", mean="linear", variance=0.3),
         "objective": part("elbo", beta=0.3, reconstruction="mean", kl="mean"),
         "validation": 9000,
     },
