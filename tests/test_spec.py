@@ -372,7 +372,7 @@ BAD_FILE = {
     GOOD + "architectures: {net: {encoder: mpl}}": "unknown encoder 'mpl'; did you mean 'mlp'?",
     GOOD + "architectures: {net: {latent: -1}}": "architecture net: latent is -1",
     GOOD + "exclude: []": "f.yaml:4:1: exclude at the top level; allowed: inside `matrix`",
-    GOOD + "extends: absent.yaml": "which is no file; allowed: a YAML file (.yaml, .yml), relative to this one",
+    GOOD + "extends: absent.yaml": "which is no file; allowed: a YAML file (.yaml, .yml), relative to this",
     GOOD + "extends: f.yaml": "which extends this file",
     GOOD + "extends: " + "x" * 300: "which is no file",
     GOOD + "extends: .": "which is no file",
