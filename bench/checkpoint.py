@@ -110,7 +110,7 @@ class Checkpoint:
                 return None
             rest = [about[key] for key in ("schedule", "curves", "resumed")]
             epoch = int(about["epoch"])
-        except (OSError, SafetensorError, ValueError, KeyError, TypeError):
+        except (OSError, SafetensorError, ValueError, KeyError, TypeError, RecursionError):
             return None
         parts: dict[str, dict[str, Tensor]] = {"model": {}, "optimizer": {}}
         for name, value in tensors.items():
@@ -128,7 +128,7 @@ def epoch_kept(folder: Path) -> int:
     try:
         with safe_open(folder / CHECKPOINT, framework="pt") as stored:
             return int(json.loads((stored.metadata() or {})["about"])["epoch"])
-    except (OSError, SafetensorError, ValueError, KeyError, TypeError):
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError, RecursionError):
         return 0
 
 
