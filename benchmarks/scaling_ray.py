@@ -97,9 +97,7 @@ def main() -> None:
     cluster.connect(given.address, "http://nowhere")
     joining = time.perf_counter() - started
     few, many = given.groups // 4, given.groups
-    print(
-        "| workers | executor | start, s | one more group, s a worker | groups a minute | hands out, s |"
-    )
+    print("| workers | executor | start, s | one more group, s a worker | groups a minute | hands out, s |")
     print("|--:|---|--:|--:|--:|--:|")
     before, costs = megabytes(), {}
     for workers in (1, 2):
