@@ -10,8 +10,6 @@ import time
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from bench.errors import BenchError
 from bench.spec import Experiment, Run, Variant, load
@@ -532,68 +530,7 @@ def test_a_file_name_that_cannot_be_a_folder_is_refused(tmp_path):
         loaded(tmp_path, GOOD, "a b.yaml")
 
 
-# Speed, and whatever else may come
-
-FUZZED = """question: Why?
-dataset: {name: mnist, offline_fallback: digits}
-seeds: [0, 1]
-evaluation: {importance_samples: 5}
-defaults: {optimizer: {name: adam, lr: 1.0e-3}, epochs: 2}
-architectures:
-  net: {encoder: {name: mlp, hidden: [4, 3], activation: [relu, tanh]}, decoder: conv-bn, latent: 2}
-variants:
-  a: {architecture: net, document: 000, objective: {beta: dz/dx}}
-  b:
-    extends: a
-    likelihood: {name: gaussian, variance: 1/2}
-    published: [{value: 1.5, metric: test_loss, epoch: 1, source: README}]
-matrix:
-  architecture: [net]
-  likelihood: [bernoulli, gaussian]
-  beta: [1, 32/784]
-  exclude: [{likelihood: gaussian, beta: 1}]
-"""
-TOKENS = re.findall(r"[\w./-]+|[^\w\s]|\s+", FUZZED)
-SPLINTERS = st.sampled_from(
-    [*sorted(set(TOKENS)), "1e-3", "on", "10:30", "010", ".nan", "-1", "0", "~", "*x", "&x ",
-     "!!python/name:os ", "<<",
-     "- ", "\t", "\0", "é", "“", "\u2028", "\ud7ff", "1/0", "dz/dx", "9" * 50, "{", "}", "[", "]", "'", '"',
-     "|", ">",
-     "f.yaml", "../", "%", "@", "\n---\n", "\n", "  ", ": ", ", ", "true", "1_0", "0x1f", "1.0e+400"]
-)  # fmt: skip
-EDITS = st.lists(
-    st.tuples(st.integers(0, len(TOKENS) - 1), st.sampled_from(["replace", "delete", "insert"]), SPLINTERS),
-    min_size=1, max_size=4,
-)  # fmt: skip
-
-
-def edited(edits: list[tuple[int, str, str]]) -> str:
-    tokens = list(TOKENS)
-    for at, how, token in edits:
-        tokens[at] = {"replace": token, "delete": "", "insert": tokens[at] + token}[how]
-    return "".join(tokens)
-
-
-@settings(max_examples=300, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
-@given(EDITS)
-def test_any_file_is_accepted_or_refused_with_a_place(tmp_path_factory, edits):
-    path = tmp_path_factory.getbasetemp() / "f.yaml"
-    path.write_text(edited(edits), encoding="utf-8")
-    try:
-        made = load(path)
-    except BenchError as error:
-        made, message = None, str(error)
-    if made is None:
-        assert re.match(r".*f\.yaml:\d+:\d+: .", message), message
-        assert message.isprintable()
-    else:
-        assert Experiment.from_json(made.to_json()) == made
-
-
-def test_the_fuzzed_file_is_good_as_it_stands(tmp_path):
-    assert list(loaded(tmp_path, FUZZED).variants)[2:] == [
-        "net-bernoulli-beta-1", "net-bernoulli-beta-32-784", "net-gaussian-beta-32-784",
-    ]  # fmt: skip
+# Speed
 
 
 def test_import_and_load_need_no_heavy_library_and_little_time():
