@@ -42,21 +42,21 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[dict[str
     return results(folder), time.monotonic() - started
 
 
-def run(folder: Path, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    (folder / "small.yaml").write_text(SPEC)
+def run(folder: Path, *words: str, spec: str = SPEC, **environment: str) -> subprocess.CompletedProcess[str]:
+    (folder / "small.yaml").write_text(spec)
     return bench("run", "small.yaml", "--workers", "2", *words, cwd=folder, **environment)
 
 
-def start(folder: Path, *words: str) -> subprocess.Popen[str]:
+def start(folder: Path, *words: str, spec: str = SPEC, **environment: str) -> subprocess.Popen[str]:
     """The same, in a process group of its own and under way."""
-    (folder / "small.yaml").write_text(SPEC)
+    (folder / "small.yaml").write_text(spec)
     return subprocess.Popen(
         [sys.executable, "-m", "bench", "run", "small.yaml", "--workers", "2", *words],
         cwd=folder,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env=clean(folder),
+        env=clean(folder) | environment,
         start_new_session=True,
     )
 

@@ -7,41 +7,50 @@ import time
 from pathlib import Path
 
 import pytest
-from small_matrix import RUNS, Fault, check_whole, kill, records, run, start, undisturbed
+from small_matrix import RUNS, SPEC, Fault, check_whole, kill, records, results, run, start
 
-__all__ = ["undisturbed"]  # a fixture
 pytestmark = pytest.mark.faults
-KILLS = 25
+LONG = SPEC.replace("epochs: 30", "epochs: 300").replace("epochs: 6", "epochs: 60")
 
 
+@pytest.mark.parametrize(
+    ("spec", "kills", "window"),
+    [(LONG, 17, (0.01, 0.35)), (SPEC, 8, (0.5, 0.95))],
+    ids=["a long matrix, again and again", "short ones, towards their ends"],
+)
 def test_kill_9_at_random_moments(
-    undisturbed: tuple[list[dict[str, str]], float], tmp_path: Path, fault: Fault
+    spec: str, kills: int, window: tuple[float, float], tmp_path: Path, fault: Fault
 ) -> None:
-    """At moments from the first import to the last report."""
-    expected, seconds = undisturbed
+    """From the first import to the last report; `window` in units of what a matrix takes undisturbed."""
+    whole = tmp_path / "undisturbed"
+    whole.mkdir()
+    started = time.monotonic()
+    assert run(whole, spec=spec).returncode == 0
+    seconds = time.monotonic() - started
     chance = random.Random(0)
-    kills, matrix = 0, 0
-    while kills < KILLS:
+    killed, matrix = 0, 0
+    while killed < kills:
         matrix += 1
         folder = tmp_path / str(matrix)
         folder.mkdir()
         finished: set[str] = set()
-        while kills < KILLS:
-            process = start(folder)
-            time.sleep(chance.uniform(0.1, 0.8) * seconds)
-            killed = kill(process, chance.choice(["bench", "bench", "group", "worker"]))
-            kills += killed
-            if process.poll() is None:
-                process.communicate(timeout=240)  # only a worker was killed: the matrix goes on
+        going_on = True
+        while going_on and killed < kills:
+            process = start(folder, spec=spec)
+            time.sleep(chance.uniform(*window) * seconds)
+            whom = chance.choice(["bench", "bench", "group", "worker"])
+            going_on = kill(process, whom)
+            killed += going_on
+            if going_on and whom == "worker":  # the matrix goes on with another one, for a while
+                time.sleep(chance.uniform(0, 0.2) * seconds)
+                killed += kill(process, "bench")
             now = {record["id"] for record in records(folder) if record["status"] == "finished"}
             assert finished <= now, "a finished run was lost"
             finished = now
             if report := [*folder.glob("reports/small/report.md")]:
                 assert "## " in report[0].read_text()
-            if not killed:
-                break
-        last = run(folder)
+        last = run(folder, spec=spec)
         assert last.returncode == 0, last.stdout + last.stderr
-        assert run(folder).stdout.startswith(f"{RUNS} skipped")
-        check_whole(folder, expected, fault, "kill -9 of bench, its group or a worker", 0)
-    fault("kill -9 of bench, its group or a worker", injected=kills, survived=kills)
+        assert run(folder, spec=spec).stdout.startswith(f"{RUNS} skipped")
+        check_whole(folder, results(whole), fault, "kill -9 of bench, its group or a worker", 0)
+    fault("kill -9 of bench, its group or a worker", injected=killed, survived=killed)
