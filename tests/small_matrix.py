@@ -115,7 +115,10 @@ def kill(process: subprocess.Popen[str], whom: str) -> bool:
         worker = worker_of(process)
         if worker is None:
             return False
-        os.kill(worker, signal.SIGKILL)
+        try:
+            os.kill(worker, signal.SIGKILL)
+        except ProcessLookupError:  # it has just ended by itself
+            return False
         return True
     if whom == "group":
         os.killpg(process.pid, signal.SIGKILL)

@@ -14,6 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from bench import campaign, pictures, plots
+from bench.album import Album
 from bench.campaign import Campaign
 from bench.device import initialised
 from bench.evaluate import encode
@@ -21,7 +22,6 @@ from bench.latent import active_units
 from bench.model.posteriors import Q
 from bench.model.vae import VAE, build
 from bench.records import RunFolder
-from bench.runner import Job, _Album
 from bench.tiles import SIDE, TILE, font, write
 
 LABELS = torch.arange(60) % 10
@@ -179,11 +179,15 @@ def test_words_are_written_in_greek_too() -> None:
 
 @pytest.mark.parametrize("full", [True, False])
 def test_an_album_holds_every_picture_and_tells_of_each(tmp_path: Path, full: bool) -> None:
-    job = Job("small", a_run(epochs=2, latent=3), tmp_path, {}, full=full)
     told: list[tuple[str, int]] = []
     model, images = a_model(), some_images()
-    album = _Album(
-        job, images, LABELS, RunFolder(tmp_path), lambda _, data: told.append((data["key"], data["step"]))
+    album = Album(
+        a_run(epochs=2, latent=3),
+        images,
+        LABELS,
+        RunFolder(tmp_path),
+        lambda _, data: told.append((data["key"], data["step"])),
+        full=full,
     )
     for epoch in (1, 2):
         album.epoch(model, epoch)
@@ -203,7 +207,7 @@ def test_only_the_first_seed_draws_what_takes_seconds(
 ) -> None:
     monkeypatch.setattr(campaign, "git_state", dict)
     monkeypatch.setattr(Campaign, "_about", lambda *_: {})
-    todo = [SimpleNamespace(id=f"s{seed}", run=a_run(seed=seed)) for seed in (3, 4, 5)]
+    todo = [SimpleNamespace(id=f"s{seed}", run=a_run(seed=seed), resume=0) for seed in (3, 4, 5)]
     plan = SimpleNamespace(experiment=SimpleNamespace(name="x", seeds=(4, 3, 5)), todo=todo, folder=tmp_path)
-    jobs = Campaign(plan, None, None).jobs({})  # type: ignore[arg-type]
+    jobs = Campaign(plan, None, SimpleNamespace(say=print)).jobs({})  # type: ignore[arg-type]
     assert {job.id: job.full for job in jobs} == {"s3": True, "s4": False, "s5": False}
