@@ -1,0 +1,123 @@
+"""Every measured number in README.md stands in the committed reports' CSVs.
+
+A section that gives numbers links to the reports that they come from. A number is held against the rows of
+the variants that its row of a table, or its paragraph, names in backticks; where it names none, against every
+row of the section's reports. Differences between two named variants count, and so do published numbers.
+"""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import math
+import re
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md"]
+REPORT = re.compile(r"\(((?:\.\./)?reports/[\w./-]+)/report\.md")
+NUMBER = re.compile(r"(?<![\w.,/-])([−+]?)(\d[\d,]*\.\d+|\d{1,3}(?:,\d{3})+)(?![\w-]|\.\d)( ?%)?")
+# Not measured: settings, and sizes of things
+SETTINGS = {"0.1", "0.05", "0.5", "0.01", "0.02", "4.9", "0.0408", "3.11", "60,000", "10,000"}
+
+Row = dict[str, str]
+
+
+@lru_cache
+def rows_of(report: Path) -> dict[str, list[Row]]:
+    """The rows of a report's CSVs by variant."""
+    found: dict[str, list[Row]] = {}
+    for name in ("summary.csv", "results.csv", "published.csv"):
+        if (report / name).exists():
+            with (report / name).open(encoding="utf-8", newline="") as file:
+                for row in csv.DictReader(file):
+                    found.setdefault(row["variant"], []).append(row)
+    return found
+
+
+def values(rows: list[Row]) -> dict[str, list[float]]:
+    """The numbers of some rows by column."""
+    found: dict[str, list[float]] = {}
+    for row in rows:
+        for column, cell in row.items():
+            try:
+                number = float(cell)
+            except (TypeError, ValueError):
+                continue
+            if math.isfinite(number):
+                found.setdefault(column, []).append(number)
+    return found
+
+
+def sections(text: str) -> Iterator[str]:
+    """A page by heading, without its code."""
+    yield from re.split(r"^#+ ", re.sub(r"```.*?```", "", text, flags=re.S), flags=re.M)
+
+
+def statements(section: str) -> Iterator[str]:
+    """Rows of tables, items of lists and paragraphs."""
+    for block in re.split(r"\n\s*\n", section):
+        yield from re.split(r"\n(?=\||\* |- |\d\. )", block)
+
+
+def stands(shown: str, sign: str, percent: bool, pool: list[dict[str, list[float]]]) -> bool:
+    """Whether a number as shown is some value, or a difference of two variants in a column, rounded."""
+    digits = len(shown.partition(".")[2])
+    wanted = float(shown.replace(",", "")) / (100 if percent else 1)
+    allowed = 0.5000001 * 10**-digits / (100 if percent else 1)
+    single = (v for columns in pool for found in columns.values() for v in found)
+    pairs = (
+        abs(a - b)
+        for one, other in itertools.combinations(pool, 2)
+        for column in one.keys() & other.keys()
+        if column.endswith("_mean")
+        for a, b in itertools.product(one[column], other[column])
+    )
+    if any(abs(abs(v) - wanted) <= allowed and (sign != "−" or v < 0 or percent) for v in single):
+        return True
+    return len(pool) <= 4 and any(abs(v - wanted) <= allowed for v in pairs)
+
+
+def unsupported(page: Path) -> Iterator[str]:
+    """Numbers of a page that stand in no report which their section links to, each with its statement."""
+    for section in sections(page.read_text(encoding="utf-8")):
+        reports = {(page.parent / found).resolve() for found in REPORT.findall(section)}
+        if not reports:
+            continue
+        rows: dict[str, list[Row]] = {}
+        for report in sorted(reports):
+            assert (report / "summary.csv").exists(), f"{page.name} links to {report}, which is not there"
+            for name, found in rows_of(report).items():
+                rows.setdefault(name, []).extend(found)
+        for statement in statements(section):
+            words = re.sub(r"\]\([^)]*\)", "]", statement)
+            named = [name for name in rows if re.search(rf"(?<![\w-]){re.escape(name)}(?![\w-])", words)]
+            pool = [values(rows[name]) for name in named or rows]
+            for sign, shown, percent in NUMBER.findall(re.sub(r"`[^`]*`", "", words)):
+                if shown not in SETTINGS and not stands(shown, sign, bool(percent), pool):
+                    yield f"{sign}{shown}{percent} in: {' '.join(words.split())[:160]}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_number_stands_in_a_committed_report(page: Path) -> None:
+    assert not [*unsupported(page)]
+
+
+def test_numbers_are_found_and_held_to_the_rows_of_their_variants(tmp_path: Path) -> None:
+    """A page with right numbers passes; each wrong one is named."""
+    (tmp_path / "reports/mnist/a").mkdir(parents=True)
+    table = "variant,elbo_mean,mse_mean\nx,-100.26,0.0512\ny,-98.1,0.04\n"
+    (tmp_path / "reports/mnist/a/summary.csv").write_text(table)
+    page = tmp_path / "page.md"
+    link = "[report](reports/mnist/a/report.md)"
+    page.write_text(f"# A\n`x` has −100.3, {link}, and `y` −98.10: 2.16 more.\n\n| x | −100.26 | 0.051 |\n")
+    assert not [*unsupported(page)]
+    for wrong in (f"# A\n`x` has −98.1, {link}", f"# A\n{link}\n\n| y | −100.3 |", f"# A\n100.4 {link}"):
+        page.write_text(wrong)
+        assert len([*unsupported(page)]) == 1, wrong
+    page.write_text("# A\nNo report is linked: 3.14 may be anything.\n")
+    assert not [*unsupported(page)]
