@@ -122,12 +122,16 @@ def _hear(worker: _Worker, listener: Listener, retried: set[str]) -> list[list[J
     for job, record in ended:
         if record.get("environmental") and job.id not in retried:
             retried.add(job.id)
-            listener.event(job, "retry", {"reason": record["reason"]})
-            about = job.about | {"retried": record["reason"]}
-            again.append(replace(job, about=about, resume=epoch_kept(job.folder)))
+            again.append(once_more(job, record["reason"], listener))
         else:
             listener.ended(job, record)
     return [again] if again else []
+
+
+def once_more(job: Job, reason: str, listener: Listener) -> Job:
+    """The run as it is taken up again after what was no fault of its own: from its checkpoint, if any."""
+    listener.event(job, "retry", {"reason": reason})
+    return replace(job, about=job.about | {"retried": reason}, resume=epoch_kept(job.folder))
 
 
 def broken(job: Job, status: str, reason: str) -> Record:

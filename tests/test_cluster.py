@@ -22,6 +22,7 @@ from typing import Any
 import pytest
 import torch
 from factory import a_cache, a_dataset, a_run
+from test_cli import SPEC, TIMES
 
 from bench import cluster, executor
 from bench.cluster import flights, join, node
@@ -36,23 +37,10 @@ def needs_ray(test: Any) -> Any:
     return pytest.mark.ray(absent(test))
 
 
-TIMES = {"train_seconds", "images_per_second", "peak_memory_mb"}
 CPU = torch.device("cpu")
 EPOCHS = 30  # enough for a node to be lost in the midst of them
 # Ray listens on every interface, for those who know this; it reads it once, when it is first imported
 os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(16)}
-SPEC = """
-question: Does a cluster change anything?
-dataset: digits
-seeds: 2
-evaluation: {importance_samples: 3}
-defaults: {epochs: 2, batch_size: 256}
-architectures:
-  small: {encoder: {name: mlp, hidden: [16]}, decoder: {name: mlp, hidden: [16]}, latent: 2}
-matrix:
-  architecture: [small]
-  likelihood: [bernoulli, gaussian]
-"""
 
 
 @pytest.fixture(scope="module")

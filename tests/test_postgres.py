@@ -21,6 +21,7 @@ from pathlib import Path
 import pytest
 import requests
 from factory import a_cache
+from test_cli import SPEC as TINY
 from test_cli import bench
 
 # Debian keeps the server's programs off the path; the newest version counts
@@ -32,18 +33,7 @@ pytestmark = [
     pytest.mark.postgres,
     pytest.mark.skipif(bool(ABSENT), reason=f"not installed: {', '.join(ABSENT)}"),
 ]
-SPEC = """
-question: Does a team see what was run?
-dataset: digits
-seeds: 1
-evaluation: {importance_samples: 3}
-defaults: {epochs: 2, batch_size: 256}
-architectures:
-  small: {encoder: {name: mlp, hidden: [16]}, decoder: {name: mlp, hidden: [16]}, latent: 2}
-matrix:
-  architecture: [small]
-  likelihood: [bernoulli, gaussian]
-"""
+SPEC = TINY.replace("seeds: 2", "seeds: 1")
 
 
 @dataclass

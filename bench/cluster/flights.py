@@ -7,15 +7,14 @@ import shutil
 import sys
 from collections import deque
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bench.checkpoint import epoch_kept
 from bench.cluster.join import GPU_SHARE
 from bench.cluster.node import Item, pack, work
 from bench.errors import BenchError
-from bench.executor import Listener, broken, groups
+from bench.executor import Listener, broken, groups, once_more
 from bench.records import CHECKPOINT, DONE, Record, RunFolder
 from bench.runner import Job, Workshop
 
@@ -135,9 +134,7 @@ class _Flight:
 
     def _again(self, job: Job, reason: str, listener: Listener) -> None:
         """Leave a run for the next attempt."""
-        listener.event(job, "retry", {"reason": reason})
-        about = job.about | {"retried": reason}
-        self.jobs[job.id] = replace(job, about=about, resume=epoch_kept(job.folder))
+        self.jobs[job.id] = once_more(job, reason, listener)
 
     def end(self, listener: Listener, status: str, reason: str) -> None:
         """Record the runs that could not record themselves."""

@@ -25,12 +25,9 @@ Row = dict[str, str]
 
 def csv_file(findings: Findings, path: Path, due: bytes, keys: tuple[str, ...]) -> None:
     """Compare a CSV cell by cell, its rows named by the columns `keys`."""
-    try:
-        found = path.read_text(encoding="utf-8", errors="replace")
-    except FileNotFoundError:
-        findings.present("files", path.name, found=False, due=True)
+    found = _read(findings, path)
+    if found is None:
         return
-    findings.counts["files"] += 1
     (head, found_rows), (due_head, made_rows) = csv_rows(found), csv_rows(due.decode())
     rows, due_rows = _named(found_rows, keys), _named(made_rows, keys)
     for name in dict.fromkeys([*head, *due_head]):
@@ -57,12 +54,9 @@ def csv_file(findings: Findings, path: Path, due: bytes, keys: tuple[str, ...]) 
 
 def markdown_file(findings: Findings, path: Path, due: str) -> None:
     """Compare Markdown line by line, tables cell by cell, prose word by word."""
-    try:
-        found = path.read_text(encoding="utf-8", errors="replace")
-    except FileNotFoundError:
-        findings.present("files", path.name, found=False, due=True)
+    found = _read(findings, path)
+    if found is None:
         return
-    findings.counts["files"] += 1
     stand, ought = found.split("\n"), due.split("\n")
     for tag, a, b, c, d in SequenceMatcher(None, stand, ought, autojunk=False).get_opcodes():
         if tag == "equal":
@@ -94,6 +88,17 @@ def same(found: str, due: str, tolerance: float = 0) -> bool:
 def cells(line: str) -> list[str]:
     """The cells of a line of a Markdown table."""
     return line.removeprefix("| ").removesuffix(" |").split(" | ")
+
+
+def _read(findings: Findings, path: Path) -> str | None:
+    """The text of a file that must be there; None, and a finding, where it is not."""
+    try:
+        found = path.read_text(encoding="utf-8", errors="replace")
+    except FileNotFoundError:
+        findings.present("files", path.name, found=False, due=True)
+        return None
+    findings.counts["files"] += 1
+    return found
 
 
 def csv_rows(text: str) -> tuple[list[str], list[Row]]:
