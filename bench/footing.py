@@ -101,7 +101,9 @@ def footing(model: VAE, q: Q, images: Tensor, noise: Tensor, calibration: Calibr
     for part in _chunks(count, samples):
         grey = images[part].float() / 255
         mean = model.grey_mean(model.decode(_part(q, part).sample(noise[:, part])))
-        bernoulli[:, part], sse[:, part] = _scores(mean, grey, grey, calibration.epsilon)
+        on, off = _bernoulli_logs(mean, calibration.epsilon)
+        bernoulli[:, part] = off.sum(-1) + torch.einsum("kbd,bd->kb", on.sub_(off), grey)
+        sse[:, part] = _squared_error(mean, grey)
     nats = -_gaussian(sse, pixels, calibration.variance)  # [K, N]
     return Footing(
         elbo_bernoulli=float((bernoulli.mean(0) - kl).mean()),
@@ -136,9 +138,9 @@ def log_px(
         noise = torch.randn(shape, generator=generator, device=generator.device).to(images.device)
         z = here.sample(noise)
         ratio = (log_prior(z) - here.log_prob(z)).to(bounds.dtype)
-        bernoulli, sse = _scores(
-            model.grey_mean(model.decode(z)), grey, binary[part].float(), calibration.epsilon
-        )
+        mean = model.grey_mean(model.decode(z))
+        sse = _squared_error(mean, grey).to(bounds.dtype)
+        bernoulli = _binary_score(mean, binary[part], calibration.epsilon).to(bounds.dtype)
         bounds[:2, part] = _importance(ratio + bernoulli)
         bounds[2:, part] = _importance(ratio + _gaussian(sse, pixels, calibration.variance))
     bernoulli, e_bernoulli, gaussian, e_gaussian = bounds
@@ -156,12 +158,18 @@ def _bernoulli_logs(mean: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
     return on.log(), (1 - on).log_()
 
 
-def _scores(mean: Tensor, grey: Tensor, binary: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
-    """Of means [K, B, D]: Bernoulli score of `binary`, squared error to `grey` (both [B, D]), each [K, B]."""
-    on, off = _bernoulli_logs(mean, epsilon)
-    bernoulli = off.sum(-1) + torch.einsum("kbd,bd->kb", on.sub_(off), binary)
-    sse = ((mean - grey) ** 2).sum(-1)
-    return bernoulli.to(wide(mean.device)), sse.to(wide(mean.device))
+def _binary_score(mean: Tensor, binary: Tensor, epsilon: float) -> Tensor:
+    """Σ ln(b m' + (1 − b)(1 − m')) of binary images [B, D] and means [K, B, D]: [K, B].
+
+    The probability of what was seen is |1 − b − m'|: one logarithm a pixel, not two.
+    """
+    off = 1 - epsilon - binary.to(mean.dtype)
+    return torch.sub(off, mean, alpha=1 - 2 * epsilon).abs_().log_().sum(-1)
+
+
+def _squared_error(mean: Tensor, grey: Tensor) -> Tensor:
+    """‖x − m‖² of means [K, B, D] and grey images [B, D]: [K, B]."""
+    return (mean - grey).square_().sum(-1)
 
 
 def _gaussian(sse: Tensor, pixels: int, variance: float) -> Tensor:

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn.functional import batch_norm, conv2d, conv_transpose2d
 
 from bench.model.likelihoods import Bernoulli, ContinuousBernoulli, Gaussian, LearnedGaussian
-from bench.model.networks import ConvDecoder, ConvEncoder, MLPDecoder, MLPEncoder
+from bench.model.networks import ConvDecoder, ConvEncoder, FoldedConvTranspose2d, MLPDecoder, MLPEncoder
 from bench.model.posteriors import gaussian, gaussian_raw_sigma
 from bench.model.vae import VAE
 from bench.objectives import Elbo
@@ -223,6 +223,7 @@ FORMS: dict[type[nn.Module], Callable[[list[Any]], nn.Module]] = {
     nn.Linear: _Linear,
     nn.Conv2d: _Conv,
     nn.ConvTranspose2d: _Conv,
+    FoldedConvTranspose2d: _Conv,
     nn.BatchNorm2d: _BatchNorm,
     nn.Flatten: _Flatten,
     nn.Unflatten: _Unflatten,

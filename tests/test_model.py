@@ -11,7 +11,14 @@ from factory import PIXELS, a_run, a_vae, bytes_of, normal, part, random
 from torch import nn
 
 from bench.model.likelihoods import LIKELIHOODS, ContinuousBernoulli
-from bench.model.networks import DECODERS, ENCODERS, ConvDecoder, ConvEncoder, MLPEncoder
+from bench.model.networks import (
+    DECODERS,
+    ENCODERS,
+    ConvDecoder,
+    ConvEncoder,
+    FoldedConvTranspose2d,
+    MLPEncoder,
+)
 from bench.model.posteriors import POSTERIORS
 from bench.model.vae import VAE, build, likelihood_class, parameter_count
 from bench.pixels import PIXELS as TRANSFORMS
@@ -128,7 +135,8 @@ def test_documented_variants_have_the_documented_number_of_parameters(variant: s
 def test_the_convolutional_model_is_the_one_that_document_002_prints() -> None:
     def printed(layers: nn.Module) -> list[str]:
         # newer versions of torch print one more word for BatchNorm
-        return [re.sub(r"(BatchNorm.*), bias=True", r"\1", str(layer)) for layer in layers.children()]
+        names = [str(layer).removeprefix("Folded") for layer in layers.children()]  # a way to compute it
+        return [re.sub(r"(BatchNorm.*), bias=True", r"\1", name) for name in names]
 
     encoder, decoder = ConvEncoder(784, 16), ConvDecoder(784, 16)
     assert printed(encoder.trunk) == CONV_ENCODER.strip().splitlines()
@@ -176,3 +184,16 @@ def test_under_autocast_distributions_stay_in_full_precision() -> None:
     assert rounded.reconstruction.dtype == rounded.charged_kl.dtype == torch.float32
     torch.testing.assert_close(rounded.reconstruction, exact.reconstruction, rtol=0.01, atol=0.1)
     torch.testing.assert_close(rounded.charged_kl, exact.charged_kl, rtol=0.05, atol=0.01)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_folded_transposed_convolution_is_the_ordinary_one(channels: int) -> None:
+    """Values and gradients, with sizes that differ in every way."""
+    layer = FoldedConvTranspose2d(5, channels, kernel_size=(4, 3), stride=2, padding=1).double()
+    x = torch.randn(2, 5, 7, 6, dtype=torch.float64, requires_grad=True)
+    weight = torch.randn(2, channels, 14, 11, dtype=torch.float64)
+    got, due = layer(x), nn.ConvTranspose2d.forward(layer, x)
+    torch.testing.assert_close(got, due, rtol=1e-12, atol=1e-12)
+    parameters = [x, *layer.parameters()]
+    for a, b in zip(*(torch.autograd.grad((y * weight).sum(), parameters) for y in (got, due)), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
