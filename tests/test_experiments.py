@@ -35,10 +35,10 @@ def nats(rows: tuple[Published, ...]) -> list[tuple[int | None, float]]:
     return [(row.epoch, row.value * row.to_nats) for row in rows]
 
 
-def test_all_eight_are_shipped():
+def test_all_nine_are_shipped():
     names = {path.stem for path in FILES}
     assert names == {
-        "all", "beta", "documents", "encoder", "latent", "likelihood", "reduction", "stability",
+        "all", "beta", "documents", "encoder", "latent", "likelihood", "precision", "reduction", "stability",
     }  # fmt: skip
 
 

@@ -26,6 +26,7 @@ QUESTIONS = {
     "architecture": "Which architecture?",
     "encoder": "Which encoder?",
     "latent": "Which latent size?",
+    "precision": "Does precision matter?",
 }
 
 
