@@ -42,7 +42,7 @@ def test_every_command_has_a_section_and_a_row() -> None:
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_a_section_names_every_option_of_its_command(name: str) -> None:
-    named = set(re.findall(r"--[a-z][a-z-]*", SECTIONS[name]))
+    named = set(re.findall(r"--[a-z][a-z0-9-]*", SECTIONS[name]))
     assert options(name) <= named
     assert named <= set().union(*map(options, COMMANDS)), "an option that no command has"
 

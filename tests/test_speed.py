@@ -157,7 +157,7 @@ def test_a_lap_says_who_died(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_small_comparison_from_end_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Real processes, a few steps: every number is there and positive."""
     contestants = [Contestant("usual loop", "usual"), Contestant("bench, 2 runs at once", "bench", 2)]
-    monkeypatch.setattr("bench.speed.rounds.contestants_on", lambda _: contestants)
+    monkeypatch.setattr("bench.speed.rounds.contestants_on", lambda _, **__: contestants)
     monkeypatch.setattr("bench.speed.rounds.ATTEMPTS", 1)
     told: list[str] = []
     experiment = EXPERIMENT.select(["mlp-100-*"])
@@ -239,7 +239,8 @@ def test_the_csv_has_a_row_a_lap() -> None:
 def test_laps_of_threads_on_one_core_are_discarded(monkeypatch: pytest.MonkeyPatch) -> None:
     laps = iter([a_lap(1, healthy=False), a_lap(2), *[a_lap(3, healthy=False)] * 3])
     monkeypatch.setattr("bench.speed.rounds.lap", lambda *_: next(laps))
-    monkeypatch.setattr("bench.speed.rounds.contestants_on", lambda _: [Contestant("usual loop", "usual")])
+    alone = [Contestant("usual loop", "usual")]
+    monkeypatch.setattr("bench.speed.rounds.contestants_on", lambda _, **__: alone)
     told: list[str] = []
     measured = measure([tiny(a_dataset()).run], a_dataset(), CPU, Pace(), 2, USUAL, told.append)
     assert [one.rate for one in measured.results[0].laps["usual loop"]] == [2, 3]
@@ -251,6 +252,22 @@ def test_on_a_cpu_the_whole_machine_races() -> None:
     usual, one, *crowd = contestants_on(CPU)
     assert (usual.loop, one.loop, one.processes) == ("usual", "bench", 1)
     assert [c.processes for c in crowd] == [n for n in [len(available_cores())] if n > 1]
+    *as_before, rounded = contestants_on(CPU, bf16=True)
+    assert as_before == [usual, one, *crowd]
+    assert (rounded.precision, rounded.processes) == ("bf16", as_before[-1].processes)
+
+
+def test_a_contestant_trains_in_its_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+    trained: list[str] = []
+
+    def noted(run: Run, model: VAE) -> object:
+        trained.append(run.precision)
+        return make_step(run, model)
+
+    monkeypatch.setattr(race, "make_step", noted)
+    for precision in ("fp32", "bf16"):
+        race.LOOPS["bench"](Contestant("bench", "bench", precision=precision), tiny(a_dataset()))(3)
+    assert trained == ["fp32", "bf16"]
 
 
 def test_one_thread_is_never_called_unhealthy() -> None:
@@ -283,7 +300,7 @@ def test_scaling_changes_one_factor_at_a_time(monkeypatch: pytest.MonkeyPatch) -
 def test_outside_a_clone_it_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("bench.speed.BENCHMARKS", tmp_path / "benchmarks")
     with pytest.raises(BenchError, match=r"needs .*usual_loop.py.* run it in a clone"):
-        speed(None, "cpu", (), Pace(), 1, tmp_path, scaling=False)
+        speed(None, "cpu", (), Pace(), 1, tmp_path, scaling=False, bf16=False)
 
 
 def test_too_few_images_are_refused(tmp_path: Path) -> None:

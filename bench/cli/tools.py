@@ -96,13 +96,14 @@ def speed(
     scaling: Annotated[
         bool, typer.Option("--scaling", help="Also cost by seeds, batch size, width, latent size.")
     ] = False,
+    bf16: Annotated[bool, typer.Option("--bf16", help="Also bench with products in bf16.")] = False,
 ) -> None:
     """Measure training beside the loop everybody writes and the machine's limits; needs a clone."""
     from bench.speed import speed as measure
     from bench.speed.race import Pace
 
     pace = Pace(seconds, steps)
-    print(measure(data_dir, device, tuple(only or ()), pace, rounds, reports, scaling=scaling))
+    print(measure(data_dir, device, tuple(only or ()), pace, rounds, reports, scaling=scaling, bf16=bf16))
 
 
 @app.command(epilog="Example: bench doctor --data-dir ~/data")

@@ -31,6 +31,7 @@ def speed(
     reports: Path,
     *,
     scaling: bool,
+    bf16: bool,
 ) -> Path:
     """Measure and write `<reports>/speed/report.md` and `results.csv`; returns the report's path.
 
@@ -43,7 +44,9 @@ def speed(
         )
     experiment = load_experiment(BENCHMARKS / "speed.yaml").select(only or ("*",))
     data = load(experiment.dataset, data_dir).share()
-    return compare(experiment, data, device, pace, rounds, reports, scaling=scaling, tell=_on_stderr)
+    return compare(
+        experiment, data, device, pace, rounds, reports, scaling=scaling, bf16=bf16, tell=_on_stderr
+    )
 
 
 def compare(
@@ -55,13 +58,14 @@ def compare(
     reports: Path,
     *,
     scaling: bool = False,
+    bf16: bool = False,
     tell: Callable[[str], None] = lambda line: None,
 ) -> Path:
     """`speed` of given variants on given data; `tell` hears each result as it comes."""
     runs = [variant.run(0) for variant in experiment.variants.values()]
     chosen = pick(device)
     usual = BENCHMARKS / USUAL_LOOP
-    measured = measure(runs, data, chosen, pace, rounds, usual, tell)
+    measured = measure(runs, data, chosen, pace, rounds, usual, tell, bf16=bf16)
     table = measure_scaling(runs[0], data, chosen, pace, rounds, tell) if scaling else []
     return write_report(reports / "speed", measured, table)
 

@@ -54,6 +54,7 @@ class Contestant:
     loop: str  # usual, bench or stacked
     processes: int = 1
     replicas: int = 1  # of each process
+    precision: str = "fp32"
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,9 @@ class Lap:
     threads: int  # of each process
     peak_mb: float  # the largest process's peak resident set, or the accelerator's
     healthy: bool  # all threads together were faster than one, before and after
-    peaks: Peaks | None = None  # of the same processes right after, all at work at once; None on accelerators
+    peaks: Peaks | None = (
+        None  # in fp32, of the same processes right after, all at once; None on accelerators
+    )
 
     @property
     def rate(self) -> float:
@@ -164,7 +167,8 @@ def _work(line: Connection, contestant: Contestant, task: Task, pace: Pace, core
         gain = min(gain, gemm_gain()) if task.device.type == "cpu" else gain
     line.send((started, ended, steps, torch.get_num_threads(), peak, gain))
     line.recv()
-    line.send(measure_peaks(work_of(task.run).state) if task.device.type == "cpu" else None)
+    fp32_on_cpu = task.device.type == "cpu" and contestant.precision == "fp32"
+    line.send(measure_peaks(work_of(task.run).state) if fp32_on_cpu else None)
 
 
 def _steps_in(seconds: float, train: Train, device: torch.device) -> int:
@@ -197,7 +201,7 @@ def _usual(contestant: Contestant, task: Task) -> Train:
 
 def _bench(contestant: Contestant, task: Task) -> Train:
     """One replica, as `bench.train.train` steps it, less the evaluation between epochs."""
-    run = task.run
+    run = task.run.model_copy(update={"precision": contestant.precision})
     model = untrained(run).to(task.device).train()
     step = make_step(run, model)
     images = task.images.flatten(1).to(task.device)
@@ -214,7 +218,10 @@ def _bench(contestant: Contestant, task: Task) -> Train:
 
 def _stacked(contestant: Contestant, task: Task) -> Train:
     """Several replicas as one model, as `bench.replicas.train_stacked` steps them, in whole epochs."""
-    runs = [task.run.model_copy(update={"seed": seed}) for seed in range(contestant.replicas)]
+    runs = [
+        task.run.model_copy(update={"seed": seed, "precision": contestant.precision})
+        for seed in range(contestant.replicas)
+    ]
     run, images = runs[0], task.images.flatten(1)[: task.per_epoch * task.run.batch_size].to(task.device)
     stacked = stack([untrained(r).to(task.device) for r in runs]).train()
     step = StackedStep(

@@ -26,8 +26,8 @@ size, loss and optimizer are the same on both sides; `benchmarks/README.md` says
 FLOOR = """\
 The floor of a step is its FLOPs at the peak of large matrix products plus its bytes of parameters, gradients
 and Adam's moments at the bandwidth of a stream over as many bytes, both measured beside each lap on the cores
-in use. Activations are left out: they may stay in cache. The share is the floor over the time taken; in
-brackets, with arithmetic and traffic overlapping wholly. Convolutions of thin layers are no large matrix
+in use, in fp32. Activations are left out: they may stay in cache. The share is the floor over the time taken;
+in brackets, with arithmetic and traffic overlapping wholly. Convolutions of thin layers are no large matrix
 products: their share is small because the libraries' kernels reach a fraction of that peak."""
 
 

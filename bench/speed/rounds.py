@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
 
@@ -87,18 +87,20 @@ class Measured:
     unhealthy: int = 0  # laps kept all the same, after so many attempts
 
 
-def contestants_on(device: torch.device) -> list[Contestant]:
-    """The usual loop, bench with one run, bench with as many as the device takes at once."""
+def contestants_on(device: torch.device, *, bf16: bool = False) -> list[Contestant]:
+    """The usual loop, bench with one run, with as many as the device takes at once, and these in bf16."""
     usual = Contestant("usual loop", "usual")
     if device.type != "cpu":
-        return [
-            usual,
+        ours = [
             Contestant("bench, one run", "stacked"),
             Contestant(f"bench, {STACKED} seeds stacked", "stacked", replicas=STACKED),
         ]
-    cores = len(available_cores())
-    crowd = [Contestant(f"bench, {cores} runs at once", "bench", cores)] if cores > 1 else []
-    return [usual, Contestant("bench, one run", "bench"), *crowd]
+    else:
+        cores = len(available_cores())
+        crowd = [Contestant(f"bench, {cores} runs at once", "bench", cores)] if cores > 1 else []
+        ours = [Contestant("bench, one run", "bench"), *crowd]
+    rounded = [replace(ours[-1], name=f"{ours[-1].name}, bf16", precision="bf16")] if bf16 else []
+    return [usual, *ours, *rounded]
 
 
 def measure(
@@ -109,6 +111,8 @@ def measure(
     rounds: int,
     usual: Path,
     tell: Callable[[str], None],
+    *,
+    bf16: bool = False,
 ) -> Measured:
     """Race on every run, so many rounds. Raises BenchError where the data have no batch of one of them."""
     for run in runs:
@@ -118,7 +122,7 @@ def measure(
                 f"{run.batch_size}; measure on a larger set"
             )
     measured = Measured(
-        contestants_on(device),
+        contestants_on(device, bf16=bf16),
         [Result(run, work_of(run)) for run in runs],
         rounds,
         describe(device),
