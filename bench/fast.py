@@ -4,6 +4,7 @@ With c_r and c_k the objective's weights on the two per-image sums, divided by t
 
     forward    h_l = f(h_{l−1} W_lᵀ + b_l),  (μ, s) = h Wᵀ + b,  z = μ + scale(s)·ε,  o = decoder(z)
     output     ∂L/∂o = c_r·(σ(o) − t)                          Bernoulli, t the target
+                     = c_r·((1 − t)/(1 − p + e) − t/(p + e))·p(1 − p)   from probabilities p = σ(o)
                      = c_r·(m − t)/σ² · ∂m/∂o                  Gaussian, ∂m/∂o = m(1 − m) or 1
     layer      ∂L/∂W = δᵀh,  ∂L/∂b = Σ_B δ,  ∂L/∂h = δW,  δ_{l−1} = ∂L/∂h · f′
     heads      ∂L/∂μ = ∂L/∂z + c_k·μ
@@ -46,9 +47,7 @@ def accepts(model: VAE, precision: str) -> bool:
     """Whether the fast step covers these parts; anything else takes the reference step."""
     networks = isinstance(model.encoder, MLPEncoder) and isinstance(model.decoder, MLPDecoder)
     likelihood = model.likelihood
-    covered = isinstance(likelihood, Gaussian) or (
-        isinstance(likelihood, Bernoulli) and likelihood.form == "logits"
-    )
+    covered = isinstance(likelihood, Bernoulli | Gaussian)
     posterior = model.posterior in (gaussian, gaussian_raw_sigma)
     device = next(model.parameters()).device.type
     return networks and covered and posterior and precision in ("fp32", "bf16") and device == "cpu"
@@ -156,6 +155,8 @@ class FastStep:
             if squash:
                 _aten.sigmoid_backward.grad_input(delta, mean, grad_input=delta)
             return loss, delta.mul_(c_r / likelihood.variance)
+        if likelihood.form == "probabilities":
+            return _of_probabilities(output, target, c_r, likelihood.eps, delta)
         # softplus(o) = max(o, 0) − ln max(p, 1 − p): no exponential but the sigmoid's, and no overflow.
         # One logarithm for the product of FACTORS of them: each is at least 1/2
         p = torch.sigmoid(output, out=delta)
@@ -163,6 +164,17 @@ class FastStep:
         logs = spare.view(math.gcd(FACTORS, spare.numel()), -1).prod(0).log_().sum()
         loss = -_dot(target, output) - logs + output.clamp_(min=0).sum()
         return loss, p.sub_(target).mul_(c_r)
+
+
+def _of_probabilities(
+    output: Tensor, target: Tensor, c_r: float, eps: float, delta: Tensor
+) -> tuple[Tensor, Tensor]:
+    """As `FastStep._output`, of log(p + eps): where a sigmoid has saturated, NaN as autograd has it."""
+    p = torch.sigmoid(output)
+    on, off, not_target = p + eps, 1 - p + eps, 1 - target
+    loss = -(target * on.log() + not_target * off.log()).sum()
+    torch.sub(not_target / off, target / on, out=delta)
+    return loss, delta.mul_(p).mul_(1 - p).mul_(c_r)
 
 
 class _Linear:
