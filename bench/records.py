@@ -77,11 +77,18 @@ class RunFolder:
         """The record, or None where the run left none; raises BenchError when it cannot be trusted."""
         return read(self.path)
 
+    def files(self) -> list[str]:
+        """Relative paths of everything in the folder, in order, hidden files left out."""
+        files = (f for f in sorted(self.path.rglob("*")) if f.is_file() and not f.name.startswith("."))
+        return [f.relative_to(self.path).as_posix() for f in files]
+
     def artifacts(self) -> dict[str, str]:
         """sha256 by relative path of everything in the folder except the record itself and a checkpoint."""
-        files = sorted(f for f in self.path.rglob("*") if f.is_file() and not f.name.startswith("."))
-        left_out = (self.record, self.path / CHECKPOINT)
-        return {f.relative_to(self.path).as_posix(): digest(f) for f in files if f not in left_out}
+        return {f: digest(self.path / f) for f in self.files() if f not in (RECORD, CHECKPOINT)}
+
+    def bare(self, record: Record) -> bool:
+        """Whether it holds the record and none of the files that this lists: so a run is published."""
+        return bool(record.get("artifacts")) and self.files() == [RECORD]
 
 
 def read(path: Path | str) -> Record | None:

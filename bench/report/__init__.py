@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 
 from bench.errors import BenchError
-from bench.report import contact, export, gallery, markdown
+from bench.report import contact, copies, export, gallery, markdown
 from bench.report.results import Results, load
 
 __all__ = ["write_report"]
@@ -17,7 +17,8 @@ def write_report(folder: Path, figures: bool = True) -> Path:
     """Write `report.md`, its tables as CSV and `figures/` of an experiment's folder.
 
     Valid from no finished run on; every file is replaced whole, the report last, and equal records give equal
-    bytes. With `figures=False` none is drawn and those already there are linked.
+    bytes. With `figures=False` none is drawn and those already there are linked. Of runs whose pictures are
+    not here, as reports are published, the copies beside the report are shown and kept.
 
     Raises:
         BenchError: the folder holds no `experiment.json`, or cannot be written.
@@ -26,8 +27,8 @@ def write_report(folder: Path, figures: bool = True) -> Path:
     try:
         captions = _write_figures(folder, results, draw=figures)
         pictures = gallery.collect(results)
-        copies = {p.copy: p.source for found in pictures.values() for p in found.values()}
-        for copy, source in copies.items():
+        shown = {p.copy: p.source for found in pictures.values() for p in found.values() if p.source}
+        for copy, source in shown.items():
             _replace(folder / copy, source.read_bytes())
         _replace(folder / "results.csv", export.results_csv(results))
         _replace(folder / "summary.csv", export.summary_csv(results))
@@ -37,8 +38,10 @@ def write_report(folder: Path, figures: bool = True) -> Path:
             (folder / "published.csv").unlink(missing_ok=True)
         report = folder / "report.md"
         _replace(report, markdown.render(results, captions, pictures).encode())
-        for path in (folder / gallery.COPIES).glob("*.*"):  # pictures no longer shown
-            if path.relative_to(folder).as_posix() not in copies:
+        for path in (folder / copies.COPIES).glob("*.*"):  # no longer shown, and the run has its own
+            if path.relative_to(folder).as_posix() not in shown and not copies.stands_for_its_run(
+                folder, path
+            ):
                 path.unlink(missing_ok=True)
     except OSError as error:
         raise BenchError(
@@ -48,16 +51,19 @@ def write_report(folder: Path, figures: bool = True) -> Path:
 
 
 def _write_figures(folder: Path, results: Results, *, draw: bool) -> dict[str, str]:
-    """Draw what there is data for, drop what there is none for; relative path -> caption of what is there."""
+    """Draw what there is data for, drop what there is none for; relative path -> caption of what is there.
+
+    A contact sheet that pictures are lacking for stays as it is.
+    """
     from bench.report import figures  # matplotlib, only where it is used
 
     if draw:
         drawn = {file: content for file, (_, content) in figures.draw(results).items()}
-        drawn |= contact.draw(results)
+        sheets = contact.draw(results)
         for file in (*figures.FIGURES, *contact.SHEETS):
-            if file in drawn:
-                _replace(folder / "figures" / file, drawn[file])
-            else:
+            if content := drawn.get(file) or sheets.get(file):
+                _replace(folder / "figures" / file, content)
+            elif file not in sheets:
                 (folder / "figures" / file).unlink(missing_ok=True)
     there = ((f"figures/{file}", caption) for file, (caption, _) in figures.FIGURES.items())
     return {path: caption for path, caption in there if (folder / path).exists()}

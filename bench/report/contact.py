@@ -1,6 +1,7 @@
 """Contact sheets: every variant on one page, cut from the pictures that its run left behind.
 
-One scale for all, greys as they were drawn. A run that diverged keeps its place, and says so.
+One scale for all, greys as they were drawn. A run that diverged keeps its place, and says so. A sheet that
+would show pictures which are not here is not drawn.
 """
 
 from __future__ import annotations
@@ -15,7 +16,9 @@ from typing import TypeVar
 
 from PIL import Image
 
+from bench.report import copies
 from bench.report.cells import plain
+from bench.report.copies import Picture
 from bench.report.results import Results, Run, Variant, label
 from bench.tiles import COLUMNS, GREY, TILE, fitted, page, write
 
@@ -33,12 +36,25 @@ class Shown:
 
     variant: Variant
     run: Run
-    folder: Path
+    pictures: Sequence[Picture]  # by kind and epoch
 
     @cached_property
     def samples(self) -> dict[int, Path]:
         """Sample grids by epoch."""
-        return _by_epoch(self.folder, "samples")
+        return {p.epoch: p.source for p in self.of("samples") if p.epoch and p.source}
+
+    def of(self, kind: str) -> list[Picture]:
+        """The pictures of a kind by epoch, also those that are not here."""
+        return [picture for picture in self.pictures if picture.kind == kind]
+
+    def after_the_last(self, kind: str) -> Path | None:
+        """The last picture of a kind, if it is here."""
+        return next((picture.source for picture in reversed(self.of(kind))), None)
+
+    def lost(self, kind: str, epochs: Sequence[int] = ()) -> bool:
+        """Whether a picture of a kind is not here: of these epochs, or the last."""
+        found = self.of(kind)
+        return any(p.source is None for p in found if p is found[-1] or p.epoch in epochs)
 
     @property
     def last(self) -> int:
@@ -66,17 +82,25 @@ class Shown:
 def captions(results: Results) -> dict[str, str]:
     """File name of each sheet in `figures/` -> what it shows."""
     seed = f"Seed {_seed(results)} throughout, but for rows that name another"
-    return {file: f"{caption} {seed}" for file, (caption, _) in SHEETS.items()}
+    return {file: f"{sheet.caption} {seed}" for file, sheet in SHEETS.items()}
 
 
-def draw(results: Results) -> dict[str, bytes]:
-    """File name -> PNG bytes of every sheet that there are pictures for; equal pictures give equal bytes."""
+def draw(results: Results) -> dict[str, bytes | None]:
+    """File name -> PNG bytes of every sheet that there are pictures for; equal pictures give equal bytes.
+
+    None for a sheet of which a picture is not here, or cannot be read.
+    """
     shown = _shown(results)
-    drawn = {}
-    for file, (_, make) in SHEETS.items():
-        bands = make(shown, _seed(results))
-        if bands:
-            drawn[file] = _png(bands)
+    drawn: dict[str, bytes | None] = {}
+    for file, sheet in SHEETS.items():
+        if any(sheet.lost(each) for each in shown):
+            drawn[file] = None
+            continue
+        try:
+            if bands := sheet.bands(shown, _seed(results)):
+                drawn[file] = _png(bands)
+        except (OSError, SyntaxError):  # Pillow's words for a damaged PNG
+            drawn[file] = None
     return drawn
 
 
@@ -116,7 +140,7 @@ def _samples(shown: Sequence[Shown], seed: int) -> list[Image.Image]:
 
 def _documents(shown: Sequence[Shown], seed: int) -> list[Image.Image]:
     """Variant by document, or by the matrix's axes: reconstructions over samples, two variants abreast."""
-    found = {each.variant.name: _last(_by_epoch(each.folder, "reconstructions")) for each in shown}
+    found = {each.variant.name: each.after_the_last("reconstructions") for each in shown}
     shown = [each for each in shown if each.samples and found[each.variant.name]]
     if not shown:
         return []
@@ -141,14 +165,14 @@ def _documents(shown: Sequence[Shown], seed: int) -> list[Image.Image]:
                 facts = [f"z {each.variant.latent}", *each.facts(seed)]
                 write(band, left, 24, fitted(" · ".join(facts), 15, STRIP), 15, shade=GREY)
                 band.paste(_strip(found[each.variant.name], 1), (left, 46))
-                band.paste(_strip(_last(each.samples), 0), (left, 48 + TILE))
+                band.paste(_strip(each.after_the_last("samples"), 0), (left, 48 + TILE))
             bands.append(band)
     return bands
 
 
 def _manifolds(shown: Sequence[Shown], seed: int) -> list[Image.Image]:
     """The planes of all variants of two latents, two abreast at half their size."""
-    found = [(each, path) for each in shown if (path := each.folder / "manifold.png").exists()]
+    found = [(each, path) for each in shown if (path := each.after_the_last("manifold"))]
     if len(found) < 2:
         return []
     width = 2 * (STRIP + GAP) + 2 * MARGIN - GAP
@@ -170,7 +194,7 @@ def _shown(results: Results) -> list[Shown]:
     for variant in results.variants:
         run = variant.first or next((run for run in variant.runs if run.diverged), None)
         if run is not None:
-            found.append(Shown(variant, run, results.folder / "records" / run.id / "pictures"))
+            found.append(Shown(variant, run, copies.pictures(results.folder, run.id, run.record)))
     return found
 
 
@@ -221,14 +245,6 @@ def _heading(width: int, words: str, more: str = "") -> Image.Image:
     return band
 
 
-def _by_epoch(folder: Path, kind: str) -> dict[int, Path]:
-    return {int(path.stem.rpartition("-")[2]): path for path in sorted(folder.glob(f"{kind}-epoch-*.png"))}
-
-
-def _last(by_epoch: Mapping[int, Path]) -> Path | None:
-    return by_epoch[max(by_epoch)] if by_epoch else None
-
-
 def _stamp(path: Path) -> tuple[int, int]:
     """Changes whenever the file does, so that what was cut from it can be kept."""
     state = path.stat()
@@ -265,20 +281,32 @@ def _png(bands: Sequence[Image.Image]) -> bytes:
     return out.getvalue()
 
 
-SHEETS: dict[str, tuple[str, Callable[[Sequence[Shown], int], list[Image.Image]]]] = {
-    "contact-samples.png": (
+@dataclass(frozen=True)
+class Sheet:
+    """What a sheet shows, its bands from top to bottom, and whether a variant's pictures for it are lost."""
+
+    caption: str
+    bands: Callable[[Sequence[Shown], int], list[Image.Image]]
+    lost: Callable[[Shown], bool]
+
+
+SHEETS = {
+    "contact-samples.png": Sheet(
         "Samples from the prior by epoch: decoder means of the first ten draws, the same z in every epoch and"
         " every variant of a latent size; nearest pixels, grey from 0 to 1 in all.",
         _samples,
+        lambda each: each.lost("samples", EPOCHS),
     ),
-    "contact-documents.png": (
+    "contact-documents.png": Sheet(
         "After the last epoch, by document or by the matrix's first axis: a test image of each digit, its"
         " reconstruction (decoder mean at one sampled z), and below them ten samples from the prior.",
         _documents,
+        lambda each: each.lost("samples") or each.lost("reconstructions"),
     ),
-    "contact-manifolds.png": (
+    "contact-manifolds.png": Sheet(
         "Decoder means over the plane of two latents: z through the inverse of the prior's distribution"
         " function, from the 2.5 % to the 97.5 % quantile both ways.",
         _manifolds,
+        lambda each: each.lost("manifold"),
     ),
 }

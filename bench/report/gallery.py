@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
 
-from bench.report import contact
+from bench.report import contact, copies
 from bench.report.cells import image, table, text
-from bench.report.results import Results, Run
+from bench.report.copies import Picture
+from bench.report.results import Results
 
 PER_ROW = 3
-COPIES = "figures/runs"
 KINDS = {  # kind -> title and what it shows
     "samples": (
         "Samples from the prior",
@@ -47,34 +44,16 @@ KINDS = {  # kind -> title and what it shows
         " images, which decides whether it is active (filled: above 0.01, the dashed line).",
     ),
 }
-_EPOCH = re.compile(r"^(?P<kind>.+?)-epoch-(?P<epoch>\d+)$")
-
-
-@dataclass(frozen=True)
-class Picture:
-    """One run's picture of one kind, at its last epoch."""
-
-    kind: str
-    epoch: int | None
-    source: Path
-    copy: str  # relative to the report
-
-
-def pictures(folder: Path, run: Run) -> dict[str, Picture]:
-    """The last picture of each kind of a run."""
-    found: dict[str, Picture] = {}
-    files = (folder / "records" / run.id / "pictures").glob("*.*")
-    for path in sorted(file for file in files if file.suffix in (".png", ".gif")):
-        match = _EPOCH.match(path.stem)
-        kind, epoch = (match["kind"], int(match["epoch"])) if match else (path.stem, None)
-        if kind not in found or (epoch or 0) >= (found[kind].epoch or 0):
-            found[kind] = Picture(kind, epoch, path, f"{COPIES}/{run.id}-{kind}{path.suffix}")
-    return found
 
 
 def collect(results: Results) -> dict[str, Mapping[str, Picture]]:
-    """Variant -> its pictures, of the finished run with the smallest seed."""
-    return {v.name: pictures(results.folder, v.first) for v in results.variants if v.first is not None}
+    """Variant -> the last picture of each kind, of the finished run with the smallest seed."""
+    found: dict[str, Mapping[str, Picture]] = {}
+    for variant in results.variants:
+        if run := variant.first:
+            there = copies.pictures(results.folder, run.id, run.record)
+            found[variant.name] = {picture.kind: picture for picture in there if picture.source}
+    return found
 
 
 def markdown(results: Results, found: Mapping[str, Mapping[str, Picture]]) -> str:

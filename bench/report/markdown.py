@@ -9,7 +9,7 @@ from typing import Any
 
 from bench.report import answers, claims, gallery, tables
 from bench.report.cells import NOTHING, block, code, image, paragraph, plain, table, text, words
-from bench.report.gallery import Picture
+from bench.report.copies import Picture
 from bench.report.published import compare, published_table, switched_off
 from bench.report.references import references
 from bench.report.results import Results, Run, number, numbers

@@ -6,12 +6,13 @@ import tempfile
 from pathlib import Path
 
 from bench.errors import BenchError
+from bench.records import WEIGHTS
 from bench.report import write_report
 from bench.verify.alone import check_alone
 from bench.verify.compare import csv_file, markdown_file
 from bench.verify.evidence import check_records, run_folders
 from bench.verify.findings import Findings
-from bench.verify.pictures import check_pictures
+from bench.verify.pictures import bring_pictures, check_pictures
 
 __all__ = ["Findings", "verify"]
 
@@ -19,12 +20,12 @@ __all__ = ["Findings", "verify"]
 def verify(folder: Path, *, deep: bool = False, data_dir: Path | None = None) -> Findings:
     """Check a report's folder, its records and the files that these list; nothing in it is written.
 
-    The report is made anew from the records with the present code, elsewhere, and compared. A folder without
-    records, as it is published, is held against itself. `deep` measures finished runs again from their
-    weights and the data.
+    The report is made anew from the records with the present code, elsewhere, and compared. Weights and
+    pictures of runs that were published without them are not asked for. A folder without records is held
+    against itself. `deep` measures finished runs again from their weights and the data.
 
     Raises:
-        BenchError: the folder is no report's, or `deep` lacks records or data.
+        BenchError: the folder is no report's, or `deep` lacks records, weights or data.
     """
     findings = Findings()
     if not run_folders(folder):
@@ -36,11 +37,17 @@ def verify(folder: Path, *, deep: bool = False, data_dir: Path | None = None) ->
         check_alone(findings, folder)
         return findings
     found = check_records(findings, folder)
+    if deep and not any((folder / "records" / name / WEIGHTS).is_file() for name in found):
+        raise BenchError(
+            f"{folder} holds no run's weights, so nothing can be measured again; leave out --deep, or"
+            " make them with bench run SPEC --fresh"
+        )
     with tempfile.TemporaryDirectory(prefix="bench-verify-") as elsewhere:
         again = Path(elsewhere) / folder.resolve().name
         again.mkdir()
         for name in ("experiment.json", "baselines.json", "records"):
             (again / name).symlink_to((folder / name).resolve())
+        bring_pictures(folder, again)
         report = write_report(again)
         csv_file(findings, folder / "results.csv", (again / "results.csv").read_bytes(), ("variant", "seed"))
         csv_file(findings, folder / "summary.csv", (again / "summary.csv").read_bytes(), ("variant",))
@@ -48,7 +55,7 @@ def verify(folder: Path, *, deep: bool = False, data_dir: Path | None = None) ->
             keys = ("variant", "metric", "epoch")
             csv_file(findings, folder / "published.csv", (again / "published.csv").read_bytes(), keys)
         markdown_file(findings, folder / "report.md", report.read_text(encoding="utf-8"))
-        check_pictures(findings, folder, again)
+        check_pictures(findings, folder, again, found)
     if deep:
         from bench.verify.weights import measure_again  # torch and scikit-learn, only where they are used
 

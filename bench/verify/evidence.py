@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from bench import records
 from bench.errors import BenchError
-from bench.records import RECORD, Record
+from bench.records import RECORD, Record, RunFolder
 from bench.spec import ENGINE, Run
 from bench.verify.findings import Findings
 from bench.verify.laws import laws
@@ -38,22 +38,26 @@ def check_records(findings: Findings, folder: Path) -> dict[str, Record]:
         findings.unchecked.append(f"run folders without a record, under way or to be done: {pending}")
     digest = _digest(findings, folder, found)
     planned = _planned(folder)
+    bare = 0
     for name, record in found.items():
         findings.counts["records"] += 1
         _identity(findings, name, record, digest)
         _settings(findings, name, record, *planned.get(name, ({}, {})))
-        _artifacts(findings, folder / "records" / name, record)
+        bare += _artifacts(findings, folder / "records" / name, record)
         for law in laws(record):
             if law.holds is None:
                 findings.unchecked.append(f"{name}: {law.told}")
             else:
                 findings.check("laws", law.holds, f"{name}: {law.told}")
+    if bare:
+        findings.unchecked.append(f"weights and pictures of {bare} run{'s' * (bare > 1)} are not here")
     return found
 
 
 def run_folders(folder: Path) -> list[Path]:
     """The folders of an experiment's runs, recorded or not."""
-    return sorted(path for path in (folder / "records").glob("*") if path.is_dir())
+    found = (path for path in (folder / "records").glob("*") if not path.name.startswith("."))
+    return sorted(path for path in found if path.is_dir())
 
 
 def _digest(findings: Findings, folder: Path, found: Mapping[str, Record]) -> str | None:
@@ -118,30 +122,28 @@ def _settings(
         findings.compare("settings", agrees, place, settings[key], run[key])
 
 
-def _artifacts(findings: Findings, folder: Path, record: Record) -> None:
-    """Every listed file is there, byte for byte, and no other."""
+def _artifacts(findings: Findings, folder: Path, record: Record) -> bool:
+    """Every listed file is there, byte for byte, and no other; or none, as published: whether it is so."""
     listed: Mapping[str, str] = record.get("artifacts") or {}
+    run = RunFolder(folder)
+    bare = run.bare(record)
     for name, digest in listed.items():
         file = folder / name
         if not file.resolve().is_relative_to(folder.resolve()):
             findings.check("artifacts", False, f"{folder.name}: the record names {name}, outside its folder")
-        elif not file.is_file():
-            findings.check("artifacts", False, f"{folder.name}/{name}: missing")
-        else:
+        elif file.is_file():
             found = records.digest(file)
             findings.compare("artifacts", found == digest, f"{folder.name}/{name}, sha256", found, digest)
+        elif not bare:
+            findings.check("artifacts", False, f"{folder.name}/{name}: missing")
     if record["status"] == "finished":
         findings.check(
-            "artifacts", records.WEIGHTS in listed, f"{folder.name}: the record lists no {records.WEIGHTS}"
+            "laws", records.WEIGHTS in listed, f"{folder.name}: the record lists no {records.WEIGHTS}"
         )
-    for name in _files(folder):
+    for name in run.files():
         if name not in listed and name not in UNLISTED:
             findings.check("artifacts", False, f"{folder.name}/{name}: the record does not list it")
-
-
-def _files(folder: Path) -> Iterator[str]:
-    files = (file for file in sorted(folder.rglob("*")) if file.is_file() and not file.name.startswith("."))
-    return (file.relative_to(folder).as_posix() for file in files)
+    return bare
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from bench.errors import BenchError
 from bench.evaluate import Measured
 from bench.metrics import METRICS
 from bench.model.vae import likelihood_class, parameter_count
-from bench.records import Record
+from bench.records import Record, RunFolder
 from bench.report.results import number, numbers
 from bench.runner import divide
 from bench.samples import FeatureNet, Reference, classifier, yardstick
@@ -45,13 +45,17 @@ Pair = tuple[str, float | None, float]  # place, the number that stands there, t
 def measure_again(
     findings: Findings, folder: Path, found: Mapping[str, Record], data_dir: Path | None
 ) -> None:
-    """Hold every finished run's record against its weights, and baselines.json against the data.
+    """Hold the record of every finished run with files against its weights, baselines.json against the data.
 
     Raises BenchError where the data is not to be had.
     """
     device = torch.device("cpu")
     one_thread(device)  # as runs on a CPU do
-    finished = {name: record for name, record in found.items() if record["status"] == "finished"}
+    finished = {
+        name: record
+        for name, record in found.items()
+        if record["status"] == "finished" and not RunFolder(folder / "records" / name).bare(record)
+    }
     findings.unchecked.append(OPEN)
     for dataset in dict.fromkeys(record["run"]["dataset"] for record in finished.values()):
         data = load(dataset, data_dir)

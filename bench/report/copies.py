@@ -1,0 +1,73 @@
+"""Where the pictures of a run lie: in its folder, or, where that was published without, beside report.md.
+
+The report copies the last picture of each kind of the runs that it shows, so that its folder stands alone.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bench import records
+from bench.errors import BenchError
+
+COPIES = "figures/runs"
+_LISTED = re.compile(r"pictures/(?P<file>[^/]+\.(?:png|gif))")
+_EPOCH = re.compile(r"(?P<kind>.+?)-epoch-(?P<epoch>\d+)")
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One run's picture of one kind, after an epoch where several are drawn."""
+
+    kind: str
+    epoch: int | None
+    listed: str  # as its run's record lists it
+    source: Path | None  # None where it is not here
+    copy: str  # relative to the report
+
+
+def pictures(folder: Path, run_id: str, record: Mapping[str, Any]) -> list[Picture]:
+    """Every picture that a run's folder holds or its record lists, the last of each kind last.
+
+    That one's source is its copy beside the report, where the run's own is not here.
+    """
+    own = (folder / "records" / run_id / "pictures").glob("*.*")
+    names = {f"pictures/{path.name}" for path in own if path.is_file()} | set(record.get("artifacts") or ())
+    found = sorted(
+        (*_kind(match["file"]), name) for name in names if (match := _LISTED.fullmatch(name)) is not None
+    )
+    last = {kind: name for kind, _, name in found}
+    made = []
+    for kind, epoch, name in found:
+        source = folder / "records" / run_id / name
+        copy = f"{COPIES}/{run_id}-{kind}{source.suffix}"
+        if not source.is_file() and name == last[kind]:
+            source = folder / copy
+        made.append(
+            Picture(kind, None if epoch < 0 else epoch, name, source if source.is_file() else None, copy)
+        )
+    return made
+
+
+def stands_for_its_run(folder: Path, copy: Path) -> bool:
+    """Whether a copy is all that is here of a picture which its run's record lists."""
+    for run in (folder / "records").glob("*"):
+        if copy.name.startswith(f"{run.name}-"):
+            try:
+                record = records.read(run) or {}
+            except BenchError:
+                continue
+            if any(picture.source == copy for picture in pictures(folder, run.name, record)):
+                return True
+    return False
+
+
+def _kind(file: str) -> tuple[str, int]:
+    """Kind and epoch of a picture by its name; -1 where that names none."""
+    stem = Path(file).stem
+    match = _EPOCH.fullmatch(stem)
+    return (match["kind"], int(match["epoch"])) if match else (stem, -1)

@@ -1,0 +1,177 @@
+"""A report as it is published: records, tables and figures, without what else its runs left."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import test_verify
+from test_verify import cell, edit, replace, run_id, snapshot
+
+from bench import records
+from bench.errors import BenchError
+from bench.records import RECORD
+from bench.report import contact, write_report
+from bench.report.results import load
+from bench.verify import verify
+
+ROOT = Path(__file__).parents[1]
+NOT_HERE = "weights and pictures of 12 runs are not here"  # the two that diverged at once left none
+original = test_verify.original
+complete = test_verify.folder
+here = test_verify.here
+pytestmark = [
+    # Third parties' own deprecations, raised while MLflow loads and builds its tables.
+    pytest.mark.filterwarnings("ignore::DeprecationWarning:mlflow"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning:pydantic"),
+    pytest.mark.filterwarnings("ignore:.*loader strategy is deprecated"),
+]
+
+
+def publish(folder: Path) -> Path:
+    """Leave of every run what is committed: its record."""
+    for run in (folder / "records").iterdir():
+        for path in run.iterdir():
+            if path.is_dir():
+                shutil.rmtree(path)
+            elif path.name != RECORD:
+                path.unlink()
+    return folder
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """What a report's folder holds beside its records."""
+    files = (path for path in folder.rglob("*") if path.is_file() and path.name != ".lock")
+    found = {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
+    return {name: content for name, content in found.items() if not name.startswith("records/")}
+
+
+@pytest.fixture
+def folder(complete: Path) -> Path:
+    return publish(complete)
+
+
+# Reported again
+
+
+def test_the_report_is_the_complete_folders_byte_for_byte(complete: Path) -> None:
+    before = contents(complete)
+    assert len([name for name in before if name.startswith("figures/runs/")]) > 12
+    publish(complete)
+    for _ in range(2):
+        write_report(complete)
+        assert contents(complete) == before
+
+
+def test_a_run_that_is_made_again_shows_its_own_pictures(complete: Path) -> None:
+    before, run = contents(complete), complete / "records" / run_id("plain")
+    kept = shutil.copytree(run, complete.parent / "kept")
+    publish(complete)
+    shutil.rmtree(run)
+    shutil.copytree(kept, run)
+    (copy,) = (complete / "figures/runs").glob(f"{run.name}-kl.png")
+    copy.write_bytes(b"stale")
+    write_report(complete)
+    assert contents(complete) == before
+
+
+def test_a_copy_that_is_not_shown_goes_only_where_the_run_has_the_picture(complete: Path) -> None:
+    extra = complete / "figures/runs" / f"{run_id('plain', 1)}-kl.png"
+    shutil.copy(complete / "records" / run_id("plain", 1) / "pictures/kl.png", extra)
+    publish(complete)
+    write_report(complete)
+    assert extra.exists()
+    assert verify(complete).differences == []
+    for name in ("nobody-s0-01234567-kl.png", f"{run_id('plain', 1)}-unlisted.png"):
+        shutil.copy(extra, extra.with_name(name))
+    write_report(complete)
+    assert not (extra.with_name("nobody-s0-01234567-kl.png")).exists()
+    assert not (extra.with_name(f"{run_id('plain', 1)}-unlisted.png")).exists()
+
+
+def test_a_sheet_is_drawn_where_its_pictures_are_here_and_else_left(folder: Path) -> None:
+    drawn = contact.draw(load(folder))
+    # The variant that diverged before it drew anything lacks nothing; epochs 1 and 2 of the others do
+    assert drawn["contact-samples.png"] is None
+    assert drawn["contact-documents.png"] == (folder / "figures/contact-documents.png").read_bytes()
+    next((folder / "figures/runs").glob("*-reconstructions.png")).unlink()
+    assert contact.draw(load(folder))["contact-documents.png"] is None
+
+
+# Verified
+
+
+def test_everything_but_weights_and_pictures_is_checked(complete: Path) -> None:
+    whole = verify(complete).counts
+    before = snapshot(publish(complete))
+    findings = verify(complete)
+    assert findings.differences == []
+    assert findings.unchecked == [NOT_HERE]
+    for kind in ("numbers", "pictures", "records", "identities", "laws"):
+        assert findings.counts[kind] == whole[kind]
+    assert findings.counts["artifacts"] == 0
+    assert findings.lines()[-2:] == [f"not checked: {NOT_HERE}", findings.lines()[-1]]
+    assert snapshot(complete) == before
+
+
+def test_one_digit_of_the_report_is_told(folder: Path) -> None:
+    row, shown = cell(folder, "plain", "ELBO ↑")
+    other = shown.replace(shown[1], "9" if shown[1] != "9" else "8", 1)
+    line = replace(folder / "report.md", row, row.replace(shown, other, 1))
+    (told,) = verify(folder).differences
+    assert told.startswith(f"report.md:{line}, plain")
+
+
+def test_a_run_that_lacks_some_files_differs(folder: Path) -> None:
+    run = folder / "records" / run_id("plain", 1)
+    listed = json.loads((run / RECORD).read_text())["artifacts"]
+    (run / "notes.txt").touch()
+    findings = verify(folder)
+    assert findings.differences == [
+        *(f"{run.name}/{name}: missing" for name in listed),
+        f"{run.name}/notes.txt: the record does not list it",
+    ]
+    assert findings.unchecked == ["weights and pictures of 11 runs are not here"]
+
+
+def test_a_copy_is_held_against_the_record(folder: Path) -> None:
+    one, other, third = sorted((folder / "figures/runs").glob("*-kl.png"))[:3]
+    right = records.digest(one)
+    one.write_bytes(other.read_bytes())
+    place = f"figures/runs/{one.name}, sha256"
+    expected = f'{place}: found "{records.digest(other)}", the records give "{right}"'
+    assert verify(folder).differences == [expected]
+    third.unlink()
+    assert f"figures/runs/{third.name}: missing" in verify(folder).differences
+
+
+def test_a_damaged_copy_is_told_and_stops_nothing(folder: Path) -> None:
+    samples = next((folder / "figures/runs").glob("*-reconstructions.png"))
+    samples.write_bytes(samples.read_bytes()[:200])
+    (told,) = verify(folder).differences
+    assert told.startswith(f"figures/runs/{samples.name}, sha256: found ")
+
+
+def test_a_record_that_names_a_file_outside_says_so(folder: Path) -> None:
+    run = folder / "records" / run_id("plain")
+    edit(run / RECORD, lambda r: r["artifacts"].update({"../../report.md": "0" * 64}))
+    assert verify(folder).differences == [f"{run.name}: the record names ../../report.md, outside its folder"]
+
+
+@pytest.mark.usefixtures("here")
+def test_measuring_again_takes_what_weights_there_are(complete: Path) -> None:
+    run = complete / "records" / run_id("plain")
+    kept = shutil.copytree(run, complete.parent / "kept")
+    publish(complete)
+    with pytest.raises(
+        BenchError, match="holds no run's weights, so nothing can be measured again; leave out"
+    ):
+        verify(complete, deep=True)
+    shutil.rmtree(run)
+    shutil.copytree(kept, run)
+    findings = verify(complete, deep=True)
+    assert findings.differences == []
+    assert findings.counts["measurements"] > 20
+    assert findings.unchecked[0] == "weights and pictures of 11 runs are not here"
