@@ -14,7 +14,7 @@ from bench import parts, records
 from bench.device import initialised
 from bench.errors import BenchError, printable
 from bench.model.vae import VAE, build
-from bench.records import RECORD, WEIGHTS, Record
+from bench.records import RECORD, WEIGHTS, Record, RunFolder
 from bench.settings import PARTS
 from bench.spec import Run
 
@@ -89,6 +89,11 @@ def _weights(saved: Saved) -> bytes:
         raise BenchError(
             f"{saved.folder} is of a run that kept no weights ({saved.record['status']}: {reason}); "
             "give a finished run"
+        )
+    if RunFolder(saved.folder).bare(saved.record):
+        raise BenchError(
+            f"{saved.folder} holds a record only, as runs are published: its weights are not here; "
+            f"bench run SPEC --fresh --only {saved.run.variant} makes them"
         )
     try:
         found = records.digest(file)

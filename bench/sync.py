@@ -11,7 +11,7 @@ from bench import records
 from bench.errors import BenchError
 from bench.lock import LOCK, held
 from bench.pictures import epochs_shown
-from bench.records import Record
+from bench.records import Record, RunFolder
 from bench.report import cells
 from bench.tracking import Tracker, TrackingError
 
@@ -21,11 +21,15 @@ SPEC = "experiment.json"
 
 @dataclass(frozen=True)
 class Synced:
-    """One experiment in the store: how many runs were sent to it, and how many it held already."""
+    """One experiment in the store: how many runs were sent to it, and how many it held already.
+
+    Of those sent, `bare` had neither weights nor pictures here.
+    """
 
     experiment: str
     sent: int
     there: int
+    bare: int = 0
 
 
 def sync(given: Sequence[Path], reports: Path, uri: str | None) -> Iterator[Synced]:
@@ -108,10 +112,13 @@ def _send(tracker: Tracker, folder: Path) -> Synced:
     tracker.heal()
     views(tracker, folder)
     missing, there = lacking(tracker, folder)
+    bare = 0
     for record in missing:
-        tracker.deliver(record, folder / "records" / record["id"])
+        run = RunFolder(folder / "records" / record["id"])
+        tracker.deliver(record, run.path)
+        bare += run.bare(record)
     describe(tracker, folder)
-    return Synced(tracker.experiment, len(missing), there)
+    return Synced(tracker.experiment, len(missing), there, bare)
 
 
 def _spec(folder: Path) -> dict[str, Any]:

@@ -12,9 +12,11 @@ from test_verify import cell, edit, replace, run_id, snapshot
 
 from bench import records
 from bench.errors import BenchError
-from bench.records import RECORD
+from bench.records import RECORD, RunFolder
 from bench.report import contact, write_report
 from bench.report.results import load
+from bench.saved import load_model
+from bench.sync import sync
 from bench.verify import verify
 
 ROOT = Path(__file__).parents[1]
@@ -175,3 +177,28 @@ def test_measuring_again_takes_what_weights_there_are(complete: Path) -> None:
     assert findings.differences == []
     assert findings.counts["measurements"] > 20
     assert findings.unchecked[0] == "weights and pictures of 11 runs are not here"
+
+
+# What needs weights
+
+
+def test_a_model_that_is_not_here_says_how_to_make_it(folder: Path) -> None:
+    expected = r"its weights are not here; bench run SPEC --fresh --only plain makes them$"
+    with pytest.raises(BenchError, match=expected):
+        load_model(folder / "records" / run_id("plain"))
+
+
+def test_a_store_gets_the_records_and_is_told_what_it_lacks(folder: Path, tmp_path: Path) -> None:
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    (done,) = sync([folder], folder.parent, uri)
+    assert (done.sent, done.bare) == (14, 12)
+    (again,) = sync([folder], folder.parent, uri)
+    assert (again.there, again.bare) == (14, 0)
+
+
+def test_a_failed_run_left_only_its_record(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path / "a-s0-01234567")
+    record = {"id": "a-s0-01234567", "status": "failed", "artifacts": {}}
+    run.write_record(record)
+    assert not run.bare(record)
+    assert run.bare(record | {"artifacts": {"weights.safetensors": "0" * 64}})

@@ -131,6 +131,11 @@ def sync(
 
     for done in send(folders or [], reports, tracking_uri):
         print(f"{done.experiment}: {done.sent} sent, {done.there} there already")
+        if done.bare:
+            print(
+                f"{done.bare} of them without weights and pictures, which are not here: "
+                "bench run SPEC --fresh --only VARIANT makes them"
+            )
 
 
 @app.command(epilog="Example: bench verify reports/all --deep")
