@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
 import test_verify
+from test_cli import SPEC, bench
 from test_verify import cell, edit, replace, run_id, snapshot
 
 from bench import records
@@ -53,6 +55,22 @@ def contents(folder: Path) -> dict[str, bytes]:
 @pytest.fixture
 def folder(complete: Path) -> Path:
     return publish(complete)
+
+
+# What git holds of it
+
+
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="not a git checkout")
+def test_git_takes_a_record_and_nothing_else_of_a_run() -> None:
+    run = "reports/mnist/documents/records/a-s0-01234567"
+    kept = [f"{run}/record.json", "reports/mnist/documents/experiment.json"]
+    others = [f"{run}/weights.safetensors", f"{run}/pictures/kl.png", f"{run}/checkpoint.safetensors"]
+    others += ["reports/mnist/documents/.lock", "reports/mnist/documents/records/.taken-1/record.json"]
+    told = subprocess.run(
+        ["git", "check-ignore", "--no-index", *kept, *others],
+        cwd=ROOT, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert told.stdout.splitlines() == others
 
 
 # Reported again
@@ -202,3 +220,34 @@ def test_a_failed_run_left_only_its_record(tmp_path: Path) -> None:
     run.write_record(record)
     assert not run.bare(record)
     assert run.bare(record | {"artifacts": {"weights.safetensors": "0" * 64}})
+
+
+# A clone, as people use it
+
+
+def test_a_clone_goes_on_with_what_is_published(tmp_path: Path) -> None:
+    (tmp_path / "tiny.yaml").write_text(SPEC)
+    first = bench("run", "tiny.yaml", "--seeds", "1", cwd=tmp_path)
+    assert first.returncode == 0, first.stderr
+    folder = publish(tmp_path / "reports/tiny")
+    before = contents(folder)
+    shown = {name: content for name, content in before.items() if name.startswith("figures/runs/")}
+    assert bench("report", "reports/tiny", cwd=tmp_path).returncode == 0
+    assert contents(folder) == before
+    more = bench("run", "tiny.yaml", "--seeds", "2", cwd=tmp_path, MLFLOW_TRACKING_URI="sqlite:///other.db")
+    assert more.returncode == 0, more.stderr
+    assert "2 finished, 2 skipped" in more.stdout
+    after = contents(folder)
+    assert {name: after.get(name) for name in shown} == shown
+    assert after["figures/contact-samples.png"] == before["figures/contact-samples.png"]
+    report = after["report.md"].decode()
+    assert all(name in report for name in shown)
+    assert "contact-samples.png" in report
+    checked = bench("verify", "reports/tiny", cwd=tmp_path)
+    assert checked.returncode == 0, checked.stdout
+    assert "not checked: weights and pictures of 2 runs are not here\n" in checked.stdout
+    drawn = bench("generate", "small-bernoulli", cwd=tmp_path)
+    assert drawn.returncode == 2
+    assert "bench run SPEC --fresh --only small-bernoulli makes them" in drawn.stderr
+    sent = bench("sync", "reports/tiny", "--tracking-uri", "sqlite:///third.db", cwd=tmp_path)
+    assert "4 sent, 0 there already\n2 of them without weights and pictures" in sent.stdout
