@@ -3,8 +3,7 @@
 The files are looked for in `--data-dir`, in BENCH_DATA_DIR, then in the user's cache, in torchvision's
 layout (`<folder>/MNIST/raw/train-images-idx3-ubyte`, or the same with `.gz`). What is found is read or
 refused: a truncated or altered file is an error, never a reason to look further. Importing torchvision
-costs over a second, so IDX files are read with NumPy, and torchvision does only what it alone can do:
-fetch, and resize digits.
+costs over a second, so IDX files are read with NumPy, and torchvision does only what it alone can do: fetch.
 """
 
 from __future__ import annotations
@@ -26,6 +25,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn.functional import interpolate
 
 from bench.device import stream
 from bench.errors import BenchError, did_you_mean
@@ -316,11 +316,11 @@ def digits(data_dir: Path | None, download: bool) -> Dataset:
     """scikit-learn's handwritten digits, 1,437 + 360 images of 8×8 resized to 28×28; needs no network."""
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
-    from torchvision.transforms.functional import resize
 
     small, labels = load_digits(return_X_y=True)
     grey = torch.from_numpy(small / 16).float().view(-1, 1, 8, 8)  # the 8×8 images hold 0 to 16
-    images = resize(grey, [28, 28], antialias=True).mul(255).round().to(torch.uint8).squeeze(1).numpy()
+    large = interpolate(grey, [28, 28], mode="bilinear", antialias=True)
+    images = large.mul(255).round().to(torch.uint8).squeeze(1).numpy()
     train_x, test_x, train_y, test_y = train_test_split(
         images, labels.astype(np.uint8), test_size=360, random_state=0, stratify=labels
     )
