@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 from test_cli import TIMES, bench, clean
 
 SPEC = """
@@ -23,33 +25,44 @@ question: Does a small matrix survive whatever happens to its machine?
 dataset: digits
 seeds: 2
 evaluation: {importance_samples: 3}
-defaults: {epochs: 30, batch_size: 64, latent: 2}
+defaults: {epochs: 20, batch_size: 64, latent: 2}
 variants:
   mlp: {encoder: {name: mlp, hidden: [32]}, decoder: {name: mlp, hidden: [32]}}
-  conv: {encoder: conv-bn, decoder: conv-bn, epochs: 6}
+  conv: {encoder: conv-bn, decoder: conv-bn, epochs: 2}
 """
 RUNS = 4
+LONGEST = 240  # seconds that anything here may take, on a machine that does much else
 Fault = Callable[..., None]  # notes a kind, how many were injected and survived, runs lost and doubled
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[dict[str, str]], float]:
-    """The results of a run that nothing happened to, and the seconds that it took."""
-    folder = tmp_path_factory.mktemp("undisturbed")
-    started = time.monotonic()
-    done = run(folder)
-    assert done.returncode == 0, done.stderr
-    return results(folder), time.monotonic() - started
+    """The results of a matrix that nothing happened to, and the seconds that it took; made once for all."""
+    shared = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:  # the processes of a session have folders beside each other
+        shared = shared.parent
+    folder, kept = shared / "undisturbed", shared / "undisturbed.json"
+    with FileLock(shared / "undisturbed.lock", timeout=LONGEST):
+        if not kept.exists():
+            shutil.rmtree(folder, ignore_errors=True)  # of another process, where this failed
+            folder.mkdir()
+            started = time.monotonic()
+            done = run(folder)
+            assert done.returncode == 0, done.stderr
+            kept.write_text(json.dumps([results(folder), time.monotonic() - started]))
+    rows, seconds = json.loads(kept.read_text())
+    return rows, seconds
 
 
-def run(folder: Path, *words: str, spec: str = SPEC, **environment: str) -> subprocess.CompletedProcess[str]:
-    (folder / "small.yaml").write_text(spec)
+def run(folder: Path, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """The small matrix from start to end; subprocess.TimeoutExpired where it takes minutes."""
+    (folder / "small.yaml").write_text(SPEC)
     return bench("run", "small.yaml", "--workers", "2", *words, cwd=folder, **environment)
 
 
-def start(folder: Path, *words: str, spec: str = SPEC, **environment: str) -> subprocess.Popen[str]:
+def start(folder: Path, *words: str, **environment: str) -> subprocess.Popen[str]:
     """The same, in a process group of its own and under way."""
-    (folder / "small.yaml").write_text(spec)
+    (folder / "small.yaml").write_text(SPEC)
     return subprocess.Popen(
         [sys.executable, "-m", "bench", "run", "small.yaml", "--workers", "2", *words],
         cwd=folder,
@@ -102,13 +115,17 @@ def check_whole(folder: Path, expected: list[dict[str, str]], fault: Fault, kind
 def worker_of(process: subprocess.Popen[str]) -> int | None:
     """Some worker of a matrix under way."""
     found = subprocess.run(
-        ["pgrep", "-P", str(process.pid), "-f", "spawn_main"], capture_output=True, text=True, check=False
+        ["pgrep", "-P", str(process.pid), "-f", "spawn_main"],
+        capture_output=True,
+        text=True,
+        timeout=LONGEST,
+        check=False,
     )
     return int(found.stdout.split()[0]) if found.stdout.split() else None
 
 
 def kill(process: subprocess.Popen[str], whom: str) -> bool:
-    """kill -9 of bench, of bench and its workers, or of one worker; whether there was one to kill."""
+    """kill -9 of bench, of bench and its workers, or of one worker; whether it hit a live process."""
     if process.poll() is not None:
         return False
     if whom == "worker":
@@ -124,13 +141,21 @@ def kill(process: subprocess.Popen[str], whom: str) -> bool:
         os.killpg(process.pid, signal.SIGKILL)
     else:
         process.kill()
-    process.communicate(timeout=60)
-    return True
+    return end(process) == -signal.SIGKILL
+
+
+def end(process: subprocess.Popen[str]) -> int:
+    """Wait for a process, not for the workers that it may leave, and give its exit code."""
+    code = process.wait(timeout=LONGEST)
+    for stream in (process.stdout, process.stderr):
+        if stream is not None:
+            stream.close()
+    return code
 
 
 def until(there: Callable[[], object], process: subprocess.Popen[str]) -> None:
     """Wait for something of a matrix under way."""
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + LONGEST
     while not there():
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline

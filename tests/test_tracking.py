@@ -142,7 +142,16 @@ def test_only_what_the_dead_left_running_is_closed(tracker: Tracker, monkeypatch
         "ours": {},
         "dead": {"bench.pid": str(dead.pid), "bench.process": "other"},
         "same number, earlier process": {"bench.process": "other"},
-        "living": {"bench.pid": str(os.getppid()), "bench.process": "other"},
+        "living": {
+            "bench.pid": str(os.getppid()),
+            "bench.begun": owner.begun(os.getppid()),
+            "bench.process": "other",
+        },
+        "living, it does not say since when": {
+            "bench.pid": str(os.getppid()),
+            "bench.begun": "",
+            "bench.process": "other",
+        },
         "another machine": {"bench.host": "elsewhere", "bench.pid": str(dead.pid)},
     }.items():
         tags = {**owner.owner_tags(), **changes}

@@ -97,6 +97,7 @@ def test_a_run_that_may_not_go_on_is_another_attempt(
         tracker._client.set_tag(run, "bench.host", "elsewhere")
     if why == "a living process":
         tracker._client.set_tag(run, "bench.pid", str(os.getppid()))
+        tracker._client.set_tag(run, "bench.begun", owner.begun(os.getppid()))
     if why == "whole before":
         run = tracker.deliver(made, tracker.reports / "records" / made["id"])
     new = start(tracker, made, resume=why != "from scratch")
@@ -157,6 +158,18 @@ def test_the_dead_are_closed_as_they_say_that_they_ended(
     assert tracker.heal() == 1
     assert tracker.lacking([made]) == []
     assert assert_whole_once(tracker, made) == run
+
+
+@pytest.mark.skipif(not owner.begun(os.getpid()), reason="the system does not say when a process began")
+def test_a_number_that_another_process_has_now_keeps_no_run_open(
+    tracker: Tracker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after a restart of the machine, or of a container, where numbers come again."""
+    tags = owner.owner_tags() | {"bench.process": "other", "bench.pid": str(os.getppid())}
+    monkeypatch.setattr(owner, "owner_tags", lambda: tags)
+    run = start(tracker, record(settings=SETTINGS))
+    assert tracker.heal() == 1
+    assert tracker._client.get_run(run).info.status == "KILLED"
 
 
 def test_a_clock_that_is_put_back_ends_no_run_before_it_began(tracker: Tracker) -> None:
