@@ -202,8 +202,7 @@ class _Attempt:
         except Exception as error:  # isolation: the matrix goes on without this run, and the record tells why
             reason = f"{type(error).__name__}: {error}"
             self.record |= {"status": "failed", "reason": reason, "traceback": traceback.format_exc()}
-            # Not the run's own doing: it may well go through another time
-            self.record["environmental"] = isinstance(error, (OSError, MemoryError, torch.OutOfMemoryError))
+            self.record["environmental"] = environmental(error)
         self.record |= {"finished": _now(), "artifacts": self.folder.artifacts()}
         try:
             self.folder.write_record(self.record)
@@ -289,6 +288,13 @@ def _save_weights(weights: dict[str, Tensor], folder: RunFolder) -> None:
     if weights:
         folder.path.mkdir(parents=True, exist_ok=True)
         save_file({name: value.contiguous().cpu() for name, value in weights.items()}, folder.weights)
+
+
+def environmental(error: Exception) -> bool:
+    """Whether an error is not the run's own doing: it may well go through another time."""
+    if isinstance(error, (OSError, MemoryError, torch.OutOfMemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)  # torch, on a CPU
 
 
 def _now() -> str:

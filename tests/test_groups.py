@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -217,3 +218,49 @@ def test_what_the_environment_did_is_tried_once_more(tmp_path: Path, shop: Works
     assert lost["status"] == "failed"
     assert lost["reason"].startswith(f"cannot write {hopeless.folder}/record.json: ")
     assert [run_id for run_id, kind in ears.heard if kind == "retry"] == [hopeless.id]
+
+
+def a_bug() -> None:
+    raise RuntimeError("shapes do not match")
+
+
+def no_memory() -> None:
+    raise MemoryError("out of memory")
+
+
+def no_memory_on_the_device() -> None:
+    raise torch.OutOfMemoryError("out of memory")
+
+
+def no_memory_for_torch() -> None:
+    torch.empty(1 << 50)
+
+
+@pytest.mark.parametrize(
+    ("fault", "environmental"),
+    [(a_bug, False), (no_memory, True), (no_memory_on_the_device, True), (no_memory_for_torch, True)],
+)
+def test_an_exception_ends_its_run_and_no_other(
+    fault: Callable[[], None],
+    environmental: bool,
+    tmp_path: Path,
+    shop: Workshop,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It is recorded with where it came from, and whether it is worth another attempt."""
+    train = runner.train
+
+    def faulty(run: Run, *words: Any) -> Any:
+        if run.seed == 1:
+            fault()
+        return train(run, *words)
+
+    monkeypatch.setattr(runner, "train", faulty)
+    one, two, three = (execute(job, shop, lambda *_: None) for job in jobs_of(tmp_path, [0, 1, 2]))
+    assert (one["status"], three["status"]) == ("finished", "finished")
+    left = read(tmp_path / "s1")
+    assert left is not None
+    assert left == two | {"format": 1}
+    assert (left["status"], left["environmental"]) == ("failed", environmental)
+    assert left["reason"].startswith(("RuntimeError: ", "MemoryError: ", "OutOfMemoryError: "))
+    assert fault.__name__ in left["traceback"]
