@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -13,6 +15,24 @@ import pytest
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when torch or BLAS is first imported
 
 COUNTS = ("injected", "survived", "lost", "doubled")
+BOUND = 600  # seconds of a test that injects faults, a multiple of what any takes on a busy machine
+
+
+@pytest.fixture(autouse=True)
+def bounded(request: pytest.FixtureRequest) -> Iterator[None]:
+    """No fault makes a test wait for ever: TimeoutError where it stands after BOUND seconds."""
+
+    def over(_number: int, _frame: FrameType | None) -> None:
+        raise TimeoutError(f"not over after {BOUND} s")
+
+    if request.node.get_closest_marker("faults") is None:
+        yield
+        return
+    before = signal.signal(signal.SIGALRM, over)
+    signal.alarm(BOUND)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
 
 
 @pytest.fixture

@@ -95,6 +95,26 @@ def test_a_full_disk_is_told_and_freed_space_is_all_it_takes(
     check_whole(small_disk, undisturbed[0], fault, "disk full", 1)
 
 
+def test_a_disk_that_cannot_be_written_is_told_before_anything_trains(
+    small_disk: Path, tmp_path: Path, fault: Fault
+) -> None:
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    for words, told in (
+        (
+            ("--reports", f"{small_disk}/reports"),
+            f"--reports {small_disk}/reports: Read-only file system; give",
+        ),
+        (("--tracking-uri", f"sqlite:///{small_disk}/mlflow.db"), "cannot track runs in sqlite:///"),
+    ):
+        done = run(tmp_path, *words)
+        assert done.returncode == 2
+        assert [line for line in done.stderr.splitlines() if line.startswith(f"bench: {told}")], done.stderr
+        assert "Traceback" not in done.stderr
+        assert records(tmp_path) == []
+    assert not [*small_disk.iterdir()]
+    fault("disk read-only", injected=2, survived=2)
+
+
 BACK = r"""
 #define _GNU_SOURCE
 #include <dlfcn.h>
