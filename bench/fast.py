@@ -155,7 +155,7 @@ class FastStep:
             if squash:
                 _aten.sigmoid_backward.grad_input(delta, mean, grad_input=delta)
             return loss, delta.mul_(c_r / likelihood.variance)
-        if likelihood.form == "probabilities":
+        if isinstance(likelihood, Bernoulli) and likelihood.form == "probabilities":
             return _of_probabilities(output, target, c_r, likelihood.eps, delta)
         # softplus(o) = max(o, 0) − ln max(p, 1 − p): no exponential but the sigmoid's, and no overflow.
         # One logarithm for the product of FACTORS of them: each is at least 1/2
