@@ -9,7 +9,7 @@ import json
 import signal
 import subprocess
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -26,6 +26,7 @@ from bench.records import CHECKPOINT, DONE, Record, write_json_atomic
 from bench.report import write_report
 from bench.runner import Job, Workshop
 from bench.samples import Reference, classifier, yardstick
+from bench.takeover import take_over
 from bench.tracking import Tracker, Writer, run_tags
 
 REPORT_SHARE = 0.05  # of the time since the last report that writing one may take, while runs go on
@@ -73,13 +74,14 @@ def run_matrix(
         signal.SIGTERM, signal.default_int_handler
     )  # what a machine asks before it kills: as Ctrl-C
     with held(plan.folder / LOCK, str(plan.folder), "give another --reports"), tracker.claimed():
-        plan = _renewed(plan)
+        plan = _taken_over(_renewed(plan))
         with Display({p.id: seconds.get(p.id, 0.0) for p in plan.todo}, total, quiet=quiet) as display:
             campaign = Campaign(plan, tracker, display, fail_fast=fail_fast)
             campaign.open()
             try:
-                if plan.todo:
+                if plan.todo or plan.taken:  # the report needs the baselines of what is taken over too
                     shop = workshop(plan, display)
+                if plan.todo:
                     _executor(plan).run_all(campaign.jobs(seconds), shop, worker_count(plan), campaign)
             except _StopMatrixError:
                 pass
@@ -91,6 +93,17 @@ def run_matrix(
 def _renewed(plan: Plan) -> Plan:
     """The plan as things are now that nobody else writes the folder: what was done meanwhile is not to do."""
     return plan if records.find(plan.folder) == plan.records else make_plan(plan.request, download=False)
+
+
+def _taken_over(plan: Plan) -> Plan:
+    """Copy here what is finished in other reports; what is no longer whole there is to do after all."""
+    runs = [
+        replace(planned, todo=True, why="no longer whole where it was finished", source=None)
+        if planned.source and not take_over(planned.source, plan.folder / "records" / planned.id)
+        else planned
+        for planned in plan.runs
+    ]
+    return replace(plan, runs=tuple(runs), records=records.find(plan.folder)) if plan.taken else plan
 
 
 def workshop(plan: Plan, display: Display) -> Workshop:

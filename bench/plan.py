@@ -23,6 +23,7 @@ from bench.doctor import require_matching_torch
 from bench.errors import BenchError, redacted
 from bench.records import DONE, Record, write_json_atomic
 from bench.spec import Experiment, Run, load
+from bench.takeover import finished_in, neighbours
 
 # A stand-in's numbers say nothing of the real data: the whole matrix, in under five minutes on two cores
 STAND_IN_SEEDS, STAND_IN_EPOCHS = 2, 20
@@ -57,6 +58,7 @@ class Planned:
     todo: bool
     why: str
     resume: int = 0  # the epoch of the checkpoint from which it goes on
+    source: Path | None = None  # its folder in another report, where it is finished: to be taken over
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,11 @@ class Plan:
         return tuple(planned for planned in self.runs if planned.todo)
 
     @property
+    def taken(self) -> tuple[Planned, ...]:
+        """The runs to take over from other reports."""
+        return tuple(planned for planned in self.runs if planned.source)
+
+    @property
     def command(self) -> str:
         """The command that repeats the matrix: the whole of it, as the report covers."""
         return command(replace(self.request, only=()))
@@ -106,17 +113,17 @@ def make_plan(request: Request, *, download: bool = True) -> Plan:
         experiment = _shortened(experiment, request).with_overrides(dataset=data.name)
     folder = _folder(request, declared, data.name)
     found = records.find(folder)
+    others = neighbours(folder)
     runs = []
     for run in experiment.runs():
         _check_batches(run, data)
         run_id = run.identity(data.digest)
         if run.variant not in chosen.variants:
             runs.append(Planned(run_id, run, todo=False, why="left out by --only"))
-        else:
-            todo, why = _state(run, run_id, found, fresh=request.fresh)
-            resume = 0 if request.fresh or not todo else epoch_kept(folder / "records" / run_id)
-            why += f"; goes on after epoch {resume}" if resume else ""
-            runs.append(Planned(run_id, run, todo, why, resume))
+            continue
+        planned = _planned(run, run_id, folder, found, fresh=request.fresh)
+        source = finished_in(others, run_id) if planned.todo and not request.fresh else None
+        runs.append(_taken(planned, source) if source else planned)
     return Plan(request, experiment, declared.dataset, data, device, folder, tuple(runs), warnings, found)
 
 
@@ -204,6 +211,20 @@ def _folder(request: Request, declared: Experiment, dataset: str) -> Path:
     if request.epochs:
         name += f"-epochs-{request.epochs}"
     return request.reports / name
+
+
+def _planned(run: Run, run_id: str, folder: Path, found: dict[str, Record], *, fresh: bool) -> Planned:
+    """A run as the folder alone has it: done, to be gone on with, or to be done."""
+    todo, why = _state(run, run_id, found, fresh=fresh)
+    resume = 0 if fresh or not todo else epoch_kept(folder / "records" / run_id)
+    why += f"; goes on after epoch {resume}" if resume else ""
+    return Planned(run_id, run, todo, why, resume)
+
+
+def _taken(planned: Planned, source: Path) -> Planned:
+    """The same run, finished in another report."""
+    why = f"finished in {source.parents[1].name}: taken over"
+    return replace(planned, todo=False, why=why, resume=0, source=source)
 
 
 def _state(run: Run, run_id: str, found: dict[str, Record], *, fresh: bool) -> tuple[bool, str]:

@@ -33,7 +33,7 @@ def print_plan(plan: Plan, seconds: dict[str, float], total: float, *, every_run
     lines = [
         experiment.question,
         f"matrix   {len(experiment.variants)} variants × {len(experiment.seeds)} seeds, "
-        f"{len(plan.todo)} runs to do",
+        f"{len(plan.todo)} runs to do" + (f", {len(plan.taken)} to take over" if plan.taken else ""),
         f"device   {plan.device}, {worker_count(plan)} at a time",
         f"data     {plan.data.name} ({plan.data.source}), {len(plan.data.train_images)} train, "
         f"{len(plan.data.test_images)} test images, digest {plan.data.digest[:12]}",
@@ -44,7 +44,8 @@ def print_plan(plan: Plan, seconds: dict[str, float], total: float, *, every_run
     if every_run:
         for planned in plan.runs:
             time = f"{duration(seconds[planned.id]):>7}" if planned.todo else "      –"
-            print(f"{'run ' if planned.todo else 'skip'} {time}  {planned.id}  {planned.why}")
+            verb = "run" if planned.todo else "take" if planned.source else "skip"
+            print(f"{verb:4} {time}  {planned.id}  {planned.why}")
 
 
 def print_end(campaign: Campaign) -> bool:
@@ -55,8 +56,9 @@ def print_end(campaign: Campaign) -> bool:
         print(f"*** {warning} ***", file=sys.stderr)
     if campaign.stopped:
         print(f"stopped by --fail-fast: {campaign.stopped}", file=sys.stderr)
-    skipped = sum(not planned.todo for planned in plan.runs)
+    skipped = sum(not planned.todo and not planned.source for planned in plan.runs)
     told = [f"{states.count(s)} {s}" for s in STATUSES if s in states]
+    told += [f"{len(plan.taken)} taken over"] if plan.taken else []
     print(", ".join([*told, f"{skipped} skipped"] if skipped else told or ["nothing to do"]))
     for line in summary_lines(load(plan.folder)):
         print(line)

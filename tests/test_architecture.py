@@ -32,7 +32,7 @@ LAYERS = (
     ("train",),
     ("fast", "stacked"),
     ("step", "own", "footing", "latent", "samples"),
-    ("objectives", "optimizers", "metrics", "tracking", "saved", "checkpoint"),
+    ("objectives", "optimizers", "metrics", "tracking", "saved", "checkpoint", "takeover"),
     ("model",),
     ("data", "pixels", "records", "lock", "tiles"),
     ("resolve",),

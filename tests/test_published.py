@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import test_verify
+from factory import a_cache
 from test_cli import SPEC, bench
 from test_verify import cell, edit, replace, run_id, snapshot
 
@@ -18,7 +19,6 @@ from bench.records import RECORD, RunFolder
 from bench.report import contact, write_report
 from bench.report.results import load
 from bench.saved import load_model
-from bench.sync import sync
 from bench.verify import verify
 
 ROOT = Path(__file__).parents[1]
@@ -206,14 +206,6 @@ def test_a_model_that_is_not_here_says_how_to_make_it(folder: Path) -> None:
         load_model(folder / "records" / run_id("plain"))
 
 
-def test_a_store_gets_the_records_and_is_told_what_it_lacks(folder: Path, tmp_path: Path) -> None:
-    uri = f"sqlite:///{tmp_path}/mlflow.db"
-    (done,) = sync([folder], folder.parent, uri)
-    assert (done.sent, done.bare) == (14, 12)
-    (again,) = sync([folder], folder.parent, uri)
-    assert (again.there, again.bare) == (14, 0)
-
-
 def test_a_failed_run_left_only_its_record(tmp_path: Path) -> None:
     run = RunFolder(tmp_path / "a-s0-01234567")
     record = {"id": "a-s0-01234567", "status": "failed", "artifacts": {}}
@@ -225,16 +217,21 @@ def test_a_failed_run_left_only_its_record(tmp_path: Path) -> None:
 # A clone, as people use it
 
 
-def test_a_clone_goes_on_with_what_is_published(tmp_path: Path) -> None:
+def test_a_clone_goes_on_with_what_is_published(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    cache = a_cache(tmp_path_factory.mktemp("cache"))
     (tmp_path / "tiny.yaml").write_text(SPEC)
-    first = bench("run", "tiny.yaml", "--seeds", "1", cwd=tmp_path)
+    first = bench("run", "tiny.yaml", "--seeds", "1", cwd=tmp_path, **cache)
     assert first.returncode == 0, first.stderr
     folder = publish(tmp_path / "reports/tiny")
     before = contents(folder)
     shown = {name: content for name, content in before.items() if name.startswith("figures/runs/")}
-    assert bench("report", "reports/tiny", cwd=tmp_path).returncode == 0
+    assert bench("report", "reports/tiny", cwd=tmp_path, **cache).returncode == 0
     assert contents(folder) == before
-    more = bench("run", "tiny.yaml", "--seeds", "2", cwd=tmp_path, MLFLOW_TRACKING_URI="sqlite:///other.db")
+    more = bench(
+        "run", "tiny.yaml", "--seeds", "2", cwd=tmp_path, **cache, MLFLOW_TRACKING_URI="sqlite:///other.db"
+    )
     assert more.returncode == 0, more.stderr
     assert "2 finished, 2 skipped" in more.stdout
     after = contents(folder)
@@ -243,11 +240,11 @@ def test_a_clone_goes_on_with_what_is_published(tmp_path: Path) -> None:
     report = after["report.md"].decode()
     assert all(name in report for name in shown)
     assert "contact-samples.png" in report
-    checked = bench("verify", "reports/tiny", cwd=tmp_path)
+    checked = bench("verify", "reports/tiny", cwd=tmp_path, **cache)
     assert checked.returncode == 0, checked.stdout
     assert "not checked: weights and pictures of 2 runs are not here\n" in checked.stdout
-    drawn = bench("generate", "small-bernoulli", cwd=tmp_path)
+    drawn = bench("generate", "small-bernoulli", cwd=tmp_path, **cache)
     assert drawn.returncode == 2
     assert "bench run SPEC --fresh --only small-bernoulli makes them" in drawn.stderr
-    sent = bench("sync", "reports/tiny", "--tracking-uri", "sqlite:///third.db", cwd=tmp_path)
+    sent = bench("sync", "reports/tiny", "--tracking-uri", "sqlite:///third.db", cwd=tmp_path, **cache)
     assert "4 sent, 0 there already\n2 of them without weights and pictures" in sent.stdout

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.errors import printable, redacted
+from bench.records import read_json
 
 if TYPE_CHECKING:
     from mlflow.entities import DatasetInput
@@ -107,6 +108,15 @@ def run_tags(record: Mapping[str, Any]) -> dict[str, str]:
         **(record.get("environment") or {}),
     }
     return {key: redacted(str(value)) for key, value in tags.items() if value is not None}
+
+
+def sweep(folder: Path, record: Mapping[str, Any]) -> str | None:
+    """The experiment of a run's folder: a record that was taken over names the one that it was made in."""
+    try:
+        name = read_json(folder / "experiment.json")["name"]
+    except (OSError, ValueError, TypeError, KeyError):  # records may lie alone
+        name = record.get("experiment")
+    return name if isinstance(name, str) else None
 
 
 def marks(run_id: str, experiment: str, variant: str, seed: int) -> dict[str, str]:

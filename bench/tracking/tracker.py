@@ -186,7 +186,7 @@ class Tracker:
             run_id=record["id"],
             variant=record["variant"],
             seed=record["seed"],
-            tags=entries.run_tags(record),
+            tags=entries.run_tags({**record, "experiment": entries.sweep(self.reports, record)}),
             data=record.get("data"),
             started=record.get("started"),
         )
