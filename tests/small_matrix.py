@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import os
@@ -18,6 +19,7 @@ from typing import Any
 
 import pytest
 from filelock import FileLock
+from forked import Forked
 from test_cli import TIMES, bench, clean
 
 SPEC = """
@@ -31,7 +33,7 @@ variants:
   conv: {encoder: conv-bn, decoder: conv-bn, epochs: 2}
 """
 RUNS = 4
-LONGEST = 240  # seconds that anything here may take, on a machine that does much else
+LONGEST = 400  # seconds that anything here may take, on a machine that does much else
 Fault = Callable[..., None]  # notes a kind, how many were injected and survived, runs lost and doubled
 
 
@@ -74,6 +76,15 @@ def start(folder: Path, *words: str, **environment: str) -> subprocess.Popen[str
     )
 
 
+def fork(folder: Path, *words: str) -> Forked:
+    """The same, at less cost."""
+    (folder / "small.yaml").write_text(SPEC)
+    return Forked(folder, ["run", "small.yaml", "--workers", "2", *words], clean(folder))
+
+
+Matrix = subprocess.Popen[str] | Forked
+
+
 def results(folder: Path) -> list[dict[str, str]]:
     """The results table but for what is a matter of the clock."""
     with (folder / "reports/small/results.csv").open(newline="") as file:
@@ -114,7 +125,7 @@ def check_whole(folder: Path, expected: list[dict[str, str]], fault: Fault, kind
     assert not [*folder.glob("reports/small/records/*/checkpoint.safetensors")]
 
 
-def worker_of(process: subprocess.Popen[str]) -> int | None:
+def worker_of(process: Matrix) -> int | None:
     """Some worker of a matrix under way."""
     found = subprocess.run(
         ["pgrep", "-P", str(process.pid), "-f", "spawn_main"],
@@ -126,7 +137,7 @@ def worker_of(process: subprocess.Popen[str]) -> int | None:
     return int(found.stdout.split()[0]) if found.stdout.split() else None
 
 
-def kill(process: subprocess.Popen[str], whom: str) -> bool:
+def kill(process: Matrix, whom: str) -> bool:
     """kill -9 of bench, of bench and its workers, or of one worker; whether it hit a live process."""
     if process.poll() is not None:
         return False
@@ -146,7 +157,7 @@ def kill(process: subprocess.Popen[str], whom: str) -> bool:
     return end(process) == -signal.SIGKILL
 
 
-def end(process: subprocess.Popen[str]) -> int:
+def end(process: Matrix) -> int:
     """Wait for a process, not for the workers that it may leave, and give its exit code."""
     code = process.wait(timeout=LONGEST)
     for stream in (process.stdout, process.stderr):
@@ -155,10 +166,21 @@ def end(process: subprocess.Popen[str]) -> int:
     return code
 
 
-def until(there: Callable[[], object], process: subprocess.Popen[str]) -> None:
+def until(there: Callable[[], object], process: Matrix) -> None:
     """Wait for something of a matrix under way."""
     deadline = time.monotonic() + LONGEST
     while not there():
-        assert process.poll() is None, process.communicate()
+        assert process.poll() is None, (
+            process.told() if isinstance(process, Forked) else process.communicate()
+        )
         assert time.monotonic() < deadline
         time.sleep(0.02)
+
+
+def begun(folder: Path, pattern: str, since: float) -> bool:
+    """Whether such a file was written since; bench may replace or remove it at any moment."""
+    times = []
+    for file in folder.glob(pattern):
+        with contextlib.suppress(FileNotFoundError):
+            times.append(file.stat().st_mtime)
+    return max(times, default=0.0) > since

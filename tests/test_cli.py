@@ -44,7 +44,7 @@ def bench(*words: str | Path, cwd: Path, **environment: str) -> subprocess.Compl
         cwd=cwd,
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=400,
         check=False,
         env=clean(cwd) | environment,
     )

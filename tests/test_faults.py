@@ -6,43 +6,62 @@ import os
 import shutil
 import signal
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from small_matrix import Fault, check_whole, in_mlflow, kill, records, run, start, undisturbed, until
+from small_matrix import (
+    LONGEST,
+    Fault,
+    begun,
+    check_whole,
+    end,
+    fork,
+    in_mlflow,
+    kill,
+    records,
+    run,
+    start,
+    undisturbed,
+    until,
+)
 from test_cli import bench
 
 __all__ = ["undisturbed"]  # a fixture
 pytestmark = pytest.mark.faults
+CHECKPOINTS = "reports/small/records/*/checkpoint.safetensors"
 
 
-@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM], ids=lambda sign: sign.name)
-def test_signals_in_the_middle(
-    sign: signal.Signals, undisturbed: tuple[list[dict[str, str]], float], tmp_path: Path, fault: Fault
+def test_ctrl_c_and_sigterm_in_the_middle(
+    undisturbed: tuple[list[dict[str, str]], float], tmp_path: Path, fault: Fault
 ) -> None:
-    process = start(tmp_path)
-    until(lambda: [*tmp_path.glob("reports/small/records/*/checkpoint.safetensors")], process)
-    process.send_signal(sign)
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == 130, errors
-    assert (tmp_path / "reports/small/report.md").exists()
-    assert not [r for r in in_mlflow(tmp_path) if r["status"] == "RUNNING"]
+    """One after the other on the same matrix; the command line itself, as a person and a machine stop it."""
+    for sign in (signal.SIGINT, signal.SIGTERM):
+        since = time.time()
+        process = start(tmp_path)
+        until(lambda since=since: begun(tmp_path, CHECKPOINTS, since), process)
+        process.send_signal(sign)
+        _, errors = process.communicate(timeout=LONGEST)
+        assert process.returncode == 130, errors
+        assert (tmp_path / "reports/small/report.md").exists()
+        assert not [r for r in in_mlflow(tmp_path) if r["status"] == "RUNNING"]
+        fault(sign.name, injected=1, survived=1)
     assert "goes on after epoch" in bench("plan", "small.yaml", cwd=tmp_path).stdout
-    assert run(tmp_path).returncode == 0
+    last = fork(tmp_path)
+    assert end(last) == 0, last.told()
     resumed = [record for record in records(tmp_path) if record.get("resumed")]
     assert resumed, "nothing was gone on with"
-    check_whole(tmp_path, undisturbed[0], fault, sign.name, 1)
+    check_whole(tmp_path, undisturbed[0], fault, "SIGTERM", 0)
 
 
 def test_a_worker_that_is_killed_costs_its_run_a_second_attempt_and_nothing_else(
     undisturbed: tuple[list[dict[str, str]], float], tmp_path: Path, fault: Fault
 ) -> None:
-    process = start(tmp_path)
-    until(lambda: [*tmp_path.glob("reports/small/records/*/checkpoint.safetensors")], process)
+    process = fork(tmp_path)
+    until(lambda: [*tmp_path.glob(CHECKPOINTS)], process)
     assert kill(process, "worker")
-    output, errors = process.communicate(timeout=240)
-    assert process.returncode == 0, output + errors
+    assert end(process) == 0, process.told()
     [retried] = [record for record in records(tmp_path) if record.get("retried")]
     assert retried["retried"] == "its worker process ended with signal SIGKILL"
     assert retried["status"] == "finished"
@@ -53,15 +72,14 @@ def test_two_at_once_on_one_folder(
     undisturbed: tuple[list[dict[str, str]], float], tmp_path: Path, fault: Fault
 ) -> None:
     """The second is told who is at work; nothing is trained twice, nothing lost."""
-    first = start(tmp_path)
-    until(lambda: [*tmp_path.glob("reports/small/records/*")], first)
+    first = fork(tmp_path)
+    until(lambda: [*tmp_path.glob("reports/small/.lock")], first)
     second = run(tmp_path)
-    assert second.returncode == 2
+    assert second.returncode == 2, second.stdout + first.told()
     *_, told = second.stderr.strip().splitlines()
     assert told.startswith(f"bench: reports/small is in use by process {first.pid} on ")
     assert "Traceback" not in second.stderr
-    output, errors = first.communicate(timeout=240)
-    assert first.returncode == 0, output + errors
+    assert end(first) == 0, first.told()
     check_whole(tmp_path, undisturbed[0], fault, "two bench run at once", 1)
 
 
@@ -82,16 +100,16 @@ def test_a_full_disk_is_told_and_freed_space_is_all_it_takes(
 ) -> None:
     filler = small_disk / "filler"
     filler.write_bytes(bytes(1_500_000))  # the store and a run or two have room, four have not
-    full = run(small_disk)
-    assert full.returncode in (1, 2), full.stdout + full.stderr
-    told = full.stdout + full.stderr
+    full = fork(small_disk)
+    code, told = end(full), full.told()
+    assert code in (1, 2), told
     assert "No space left" in told or "full" in told, told
     assert "Traceback" not in told, told
     records(small_disk)  # whole, or absent
     filler.unlink()
     subprocess.run(["mount", "-o", "remount,size=60m", str(small_disk)], check=True)
-    again = run(small_disk)
-    assert again.returncode == 0, again.stdout + again.stderr
+    again = fork(small_disk)
+    assert end(again) == 0, again.told()
     check_whole(small_disk, undisturbed[0], fault, "disk full", 1)
 
 
@@ -145,7 +163,7 @@ def test_a_clock_that_jumps_back_a_day(
     process = start(tmp_path, LD_PRELOAD=str(library), CLOCK_BACK=str(back))
     until(lambda: records(tmp_path), process)
     back.touch()
-    output, errors = process.communicate(timeout=240)
+    output, errors = process.communicate(timeout=LONGEST)
     assert process.returncode == 0, output + errors
     days = {record[key][:10] for record in records(tmp_path) for key in ("started", "finished")}
     assert len(days) == 2, "the clock did not jump"

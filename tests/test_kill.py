@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import multiprocessing
-import os
 import random
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -15,16 +10,17 @@ import pytest
 from small_matrix import (
     LONGEST,
     RUNS,
-    SPEC,
     Fault,
+    begun,
     check_whole,
+    fork,
     kill,
     records,
     run,
     start,
     undisturbed,
 )
-from test_cli import bench, clean
+from test_cli import bench
 
 __all__ = ["undisturbed"]  # a fixture
 pytestmark = pytest.mark.faults
@@ -40,75 +36,9 @@ WORKERS: Stage = (f"{HERE}/experiment.json", 0.15, ("bench", "group"))
 TRAINING: Stage = (f"{HERE}/records/*/checkpoint.safetensors", 0.05, ("bench", "group", "worker"))
 EVALUATION: Stage = (f"{HERE}/records/*/weights.safetensors", 0.05, ("bench", "group", "worker"))
 RECORDED: Stage = (f"{HERE}/records/*/record.json", 0.05, ("bench", "group"))  # sent to MLflow, and reported
-CLOSING: Stage = (
-    f"{HERE}/experiment.json",
-    0.03,
-    ("bench",),
-)  # all is done but the report and what MLflow lacks
-BEFORE, AFTER, LEAST = (IMPORTS, TABLES, PLANNED, WORKERS), 2, 9
+CLOSING: Stage = (f"{HERE}/experiment.json", 0.03, ("bench",))  # all done but the report and MLflow's rest
+BEFORE, LEAST = (IMPORTS, TABLES, PLANNED, WORKERS), 13
 TRAINED = (TRAINING, EVALUATION, RECORDED, IMPORTS) * RUNS  # each time round some run gets its record
-
-# Starts are forked from a process that has imported what bench imports: that alone takes seconds, each time.
-FORKS = multiprocessing.get_context("forkserver")
-IMPORTED = [
-    "bench.campaign",
-    "bench.cli.matrix",
-    "mlflow.store.tracking.sqlalchemy_store",
-    "sklearn.datasets",
-    "sklearn.model_selection",
-    "matplotlib.figure",
-    "torch._dynamo",
-]
-
-
-def command_line(folder: str, environment: dict[str, str]) -> None:
-    """`bench run` in this process, in a process group of its own."""
-    os.setsid()
-    os.chdir(folder)
-    os.environ.clear()
-    os.environ.update(environment)
-    with Path("log").open("ab") as log:
-        os.dup2(log.fileno(), 1)
-        os.dup2(log.fileno(), 2)
-    from bench.cli import main
-
-    sys.argv = ["bench", "run", "small.yaml", "--workers", "2"]
-    main()
-
-
-class Forked:
-    """A matrix under way in a forked process, as far as subprocess.Popen is needed here."""
-
-    stdout = stderr = None
-
-    def __init__(self, folder: Path) -> None:
-        (folder / "small.yaml").write_text(SPEC)
-        FORKS.set_forkserver_preload(IMPORTED)
-        self._process = FORKS.Process(target=command_line, args=(str(folder), clean(folder)))
-        self._process.start()
-        self.pid = self._process.pid
-        self.kill = self._process.kill
-
-    def poll(self) -> int | None:
-        """The exit code, None while it runs."""
-        return self._process.exitcode
-
-    def wait(self, timeout: float) -> int:
-        """The exit code, once it has one; subprocess.TimeoutExpired where that takes longer."""
-        self._process.join(timeout)
-        code = self.poll()
-        if code is None:
-            raise subprocess.TimeoutExpired("bench run", timeout)
-        return code
-
-
-def begun(folder: Path, pattern: str, since: float) -> bool:
-    """Whether such a file was written since; bench may replace or remove it at any moment."""
-    times = []
-    for file in folder.glob(pattern):
-        with contextlib.suppress(FileNotFoundError):
-            times.append(file.stat().st_mtime)
-    return max(times, default=0.0) > since
 
 
 def killed_in(stage: Stage, folder: Path, seconds: float, chance: random.Random) -> int:
@@ -118,7 +48,7 @@ def killed_in(stage: Stage, folder: Path, seconds: float, chance: random.Random)
     """
     written, span, targets = stage
     since, killed = time.time(), 0
-    process = start(folder) if stage is IMPORTS else Forked(folder)
+    process = start(folder) if stage is IMPORTS else fork(folder)
     whom = chance.choice(targets)
     for each in ("worker", "bench") if whom == "worker" else (whom,):
         deadline = time.monotonic() + LONGEST
@@ -132,11 +62,11 @@ def killed_in(stage: Stage, folder: Path, seconds: float, chance: random.Random)
     return killed
 
 
-@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("seed", [0, 1])
 def test_kill_9_at_random_moments_of_every_stage(
     seed: int, undisturbed: tuple[list[dict[str, str]], float], tmp_path: Path, fault: Fault
 ) -> None:
-    """A matrix from its first import to its last report; 27 kills or more in the three together."""
+    """A matrix from its first import to its last report; 26 kills or more in the two together."""
     expected, seconds = undisturbed
     chance = random.Random(seed)
     killed, finished = 0, set[str]()
@@ -156,10 +86,9 @@ def test_kill_9_at_random_moments_of_every_stage(
         if len(finished) < RUNS:
             killed += hit(stage)
     assert len(finished) == RUNS
-    closing = 0
-    for _ in range(10):  # a start that has little to do may be over before it is hit
-        closing += hit(CLOSING) if closing < AFTER else 0
-    killed += closing
+    for closing in range(20):  # twice at least; a start that has little to do may be over before it is hit
+        if closing < 2 or killed < LEAST:
+            killed += hit(CLOSING)
     assert killed >= LEAST
     last = run(tmp_path)
     assert last.returncode == 0, last.stdout + last.stderr
