@@ -29,6 +29,7 @@ from bench.samples import Reference, classifier, yardstick
 from bench.takeover import take_over
 from bench.tracking import Tracker, Writer, run_tags
 
+HERE = Path(__file__).resolve().parent
 REPORT_SHARE = 0.05  # of the time since the last report that writing one may take, while runs go on
 
 
@@ -264,9 +265,8 @@ class Campaign:
         return self.plan.folder / "records" / run_id
 
 
-def git_state() -> dict[str, Any]:
+def git_state(here: Path = HERE) -> dict[str, Any]:
     """Commit of bench's own checkout and whether it has changes; {} where it is not a checkout."""
-    here = Path(__file__).resolve().parent
 
     def git(*words: str) -> str | None:
         try:
@@ -284,7 +284,9 @@ def git_state() -> dict[str, Any]:
     commit = git("rev-parse", "HEAD")
     if commit is None or git("ls-files", "--error-unmatch", "campaign.py") is None:
         return {}
-    return {"commit": commit, "dirty": bool(git("status", "--porcelain", "--untracked-files=no"))}
+    # What bench itself writes may be tracked: a report under way is no change of the code
+    changes = git("status", "--porcelain", "--untracked-files=no", "--", ":/", ":(top,exclude)reports")
+    return {"commit": commit, "dirty": bool(changes)}
 
 
 def _title(job: Job) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -115,3 +116,25 @@ def test_what_a_run_tells_is_shown(
         "small · seed 0: taken up once more, as its worker was killed",
         "small · seed 0: goes on after epoch 7",
     ]
+
+
+def test_a_report_under_way_is_no_change_of_the_code(tmp_path: Path) -> None:
+    """Reports may be tracked, and bench writes them while it runs; a changed module is told."""
+
+    def git(*words: str) -> str:
+        who = ["-c", "user.name=a", "-c", "user.email=a@b.c"]
+        done = subprocess.run(["git", *who, *words], cwd=tmp_path, capture_output=True, text=True, check=True)
+        return done.stdout.strip()
+
+    code, report = tmp_path / "bench" / "campaign.py", tmp_path / "reports" / "x" / "report.md"
+    for file in (code, report):
+        file.parent.mkdir(parents=True)
+        file.write_text("as committed")
+    assert campaign.git_state(tmp_path) == {}
+    git("init", "--quiet")
+    git("add", ".")
+    git("commit", "--quiet", "-m", "first")
+    report.write_text("one more run")
+    assert campaign.git_state(code.parent) == {"commit": git("rev-parse", "HEAD"), "dirty": False}
+    code.write_text("changed")
+    assert campaign.git_state(code.parent)["dirty"]

@@ -153,5 +153,5 @@ def test_the_correction_is_over_the_column():
 
 def test_a_rival_with_too_few_shared_seeds_is_not_beaten():
     order = rank({"best": HIGH, "new": {0: 1.0}}, "higher")
-    assert (order.best, order.ties) == ("best", ("new",))
+    assert (order.best, order.ties, order.untested, order.beaten) == ("best", (), ("new",), ())
     assert order.advice == "too few seeds: add at least 2"

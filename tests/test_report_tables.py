@@ -14,6 +14,7 @@ from synthetic import Settings, settings
 
 from bench.metrics import METRICS, Metric
 from bench.report import tables
+from bench.report.answers import sentences
 from bench.report.export import results_csv, summary_csv
 from bench.report.results import Results, load
 
@@ -63,6 +64,23 @@ def test_ties_are_marked_and_told(tmp_path: Path):
     assert shown["b"][0].endswith("†")
     assert not shown["c"][0].endswith("†")
     assert "b from a" in tables.one_footing(found)
+
+
+def test_what_was_not_tested_is_not_called_a_tie(tmp_path: Path):
+    """One seed is no evidence that a variant fifty units behind is not significantly different."""
+    missing = {("c", seed): "missing" for seed in (1, 2, 3, 4)}
+    levels = {"a": {"mse": 1.0}, "b": {"mse": 5.0}, "c": {"mse": 50.0}}
+    found = results(tmp_path, levels, status=missing)
+    table = tables.one_footing(found)
+    shown = rows(table)
+    assert shown["c"][0].endswith("‡")
+    assert "†" not in "".join(shown["b"])
+    assert "‡: not tested against the best, as the two share fewer than 3 seeds." in table
+    assert "*MSE*: too few seeds: add at least 2, c from a." in table
+    said = "\n".join(sentences(found)).replace("\N{NO-BREAK SPACE}", " ")
+    assert (
+        "significantly better than every other that is tested; too few seeds to test it against `c`" in said
+    )
 
 
 def test_with_two_seeds_there_is_no_star_but_advice(tmp_path: Path):

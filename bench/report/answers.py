@@ -52,12 +52,20 @@ def _best(results: Results, metric: Metric) -> str:
     value = _measured(leader.estimate(metric.name), metric)
     if order.best is None:
         return f"{which} Not told apart yet ({order.advice}); the best mean is {_label(leader)}'s, {value}."
-    ties = [_label(named[t]) for t in order.ties]
+    ties, untested = ([_label(named[n]) for n in names] for names in (order.ties, order.untested))
+    rest = f"; too few seeds to test it against {_some(untested)}" if untested else ""
+    if not ties and not order.beaten:
+        return f"{which} The best mean is {_label(leader)}'s, {value}{rest}."
     if not ties:
-        others = "other that is ranked" if any(v.lost for v in results.variants) else "other"
-        return f"{which} {_label(leader)}, {value}: significantly better than every {others}."
-    some = words(ties) if len(ties) <= 4 else f"{', '.join(ties[:3])} and {len(ties) - 3} more"
-    return f"{which} {_label(leader)}, {value}; not significantly different from it: {some} ({order.advice})."
+        lost = any(v.lost for v in results.variants)
+        others = "other that is tested" if untested else "other that is ranked" if lost else "other"
+        return f"{which} {_label(leader)}, {value}: significantly better than every {others}{rest}."
+    tied = f"not significantly different from it: {_some(ties)} ({order.advice})"
+    return f"{which} {_label(leader)}, {value}; {tied}{rest}."
+
+
+def _some(names: Sequence[str]) -> str:
+    return words(names) if len(names) <= 4 else f"{', '.join(names[:3])} and {len(names) - 3} more"
 
 
 def _baselines(results: Results) -> list[str]:
@@ -134,7 +142,8 @@ def _of_many(found: Sequence[tuple[Metric, Contrast]]) -> str:
         worst = min(means, key=lambda level: sign * means[level].mean)
         if order.leader is None:
             continue
-        ties = f", not separated from {words([code(t) for t in order.ties])}" if order.ties else ""
+        near = [code(name) for name in (*order.ties, *order.untested)]
+        ties = f", not separated from {words(near)}" if near else ""
         unsure = f" [{order.advice}]" if order.best is None else ""
         ends = f"best {code(order.leader)}{unsure} {spread(means[order.leader])}{ties}"
         clauses.append(f"*{text(metric.title)}*: {ends}, worst {code(worst)} {spread(means[worst])}")

@@ -46,8 +46,10 @@ class Ranking:
 
     leader: str | None  # best mean
     best: str | None  # the leader, where there are seeds enough to say so
-    ties: tuple[str, ...]  # not separated from the leader, nearest first
+    ties: tuple[str, ...]  # not separated from the leader by the test, nearest first
     advice: str  # "too few seeds: add k", or nothing
+    untested: tuple[str, ...] = ()  # with too few seeds in common with the leader, nearest first
+    beaten: tuple[str, ...] = ()  # significantly worse than the leader, nearest first
 
 
 def estimate(values: Sequence[float]) -> Estimate:
@@ -111,8 +113,12 @@ def rank(column: Column, direction: str | None) -> Ranking:
     differences = {name: paired(column[leader], column[name]) for name in others}
     tested = {name: d for name, d in differences.items() if d is not None and d.p is not None}
     p = dict(zip(tested, holm([d.p for d in tested.values() if d.p is not None]), strict=True))
-    ties = tuple(name for name in others if p.get(name, 1.0) > LEVEL)
-    return Ranking(leader, leader, ties, advice(differences[ties[0]], len(tested)) if ties else "")
+    ties = tuple(name for name in others if name in p and p[name] > LEVEL)
+    untested = tuple(name for name in others if name not in p)
+    beaten = tuple(name for name in others if name in p and p[name] <= LEVEL)
+    nearest = (*ties, *untested)[:1]
+    needs = "".join(advice(differences[name], len(tested)) for name in nearest)
+    return Ranking(leader, leader, ties, needs, untested, beaten)
 
 
 def advice(difference: Difference | None, family: int) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 from bench.metrics import Metric
 from bench.report.cells import NOTHING, exact, plain, spread, table, text, words
 from bench.report.results import Results, Run, Variant, number, numbers
-from bench.report.statistics import Estimate, Ranking, estimate, rank
+from bench.report.statistics import MIN_SEEDS, Estimate, Ranking, estimate, rank
 
 ARROWS = {"higher": " ↑", "lower": " ↓", None: ""}
 FIXED = ("parameters",)  # cost that no machine changes
@@ -16,6 +16,7 @@ LEGEND = (
     "**Bold**: best mean. †: not significantly different from it"
     " (paired t-test over seeds, Holm over the column, 5 %)."
 )
+UNTESTED = f"‡: not tested against the best, as the two share fewer than {MIN_SEEDS} seeds."
 
 
 def header(metric: Metric) -> str:
@@ -45,7 +46,7 @@ def ranking(variants: Iterable[Variant], metric: Metric) -> Ranking:
 
 
 def cell(variant: Variant, metric: Metric, order: Ranking | None = None) -> str:
-    """Mean ± half-width, the estimator's own error where it matters, bold or † by rank."""
+    """Mean ± half-width, the estimator's own error where it matters, bold, † or ‡ by rank."""
     value = variant.estimate(metric.name)
     if value is None:
         return NOTHING
@@ -57,6 +58,8 @@ def cell(variant: Variant, metric: Metric, order: Ranking | None = None) -> str:
         shown += f" (n = {value.n})"
     if order and variant.name == order.best:
         return f"**{shown}**"
+    if order and variant.name in order.untested:
+        return f"{shown}‡"
     return f"{shown}†" if order and variant.name in order.ties else shown
 
 
@@ -70,11 +73,13 @@ def ranked(variants: Sequence[Variant], metrics: Sequence[Metric], extra: Iterab
 
 def _notes(variants: Sequence[Variant], metrics: Sequence[Metric], orders: Mapping[str, Ranking]) -> str:
     lines = [LEGEND] if any(order.best for order in orders.values()) else []
+    lines += [UNTESTED] if any(order.untested for order in orders.values()) else []
     advice: dict[str, list[str]] = {}
     labels = {v.name: text(v.settings.get("label") or v.name) for v in variants}
     for metric in metrics:
         order = orders[metric.name]
-        nearest = f", {labels[order.ties[0]]} from {labels[order.leader or '']}" if order.ties else ""
+        near = (*order.ties, *order.untested)
+        nearest = f", {labels[near[0]]} from {labels[order.leader or '']}" if near else ""
         if order.advice:
             advice.setdefault(f"{order.advice}{nearest}", []).append(f"*{text(metric.title)}*")
     lines += [f"{words(titles)}: {told}." for told, titles in advice.items()]
