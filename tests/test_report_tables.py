@@ -16,6 +16,7 @@ from bench.metrics import METRICS, Metric
 from bench.report import tables
 from bench.report.answers import sentences
 from bench.report.export import results_csv, summary_csv
+from bench.report.markdown import render
 from bench.report.results import Results, load
 
 NOISE = (0.0, 0.02, -0.01, 0.03, -0.02)
@@ -81,6 +82,18 @@ def test_what_was_not_tested_is_not_called_a_tie(tmp_path: Path):
     assert (
         "significantly better than every other that is tested; too few seeds to test it against `c`" in said
     )
+
+
+@pytest.mark.parametrize(("slowest", "disturbed"), [(700.0, False), (400.0, True)])
+def test_times_that_something_disturbed_are_said_to_be(
+    tmp_path: Path, slowest: float, disturbed: bool
+) -> None:
+    def measure(name: str, _: Settings, seed: int) -> dict[str, float]:
+        return {"images_per_second": slowest if (name, seed) == ("b", 3) else 1000.0, "train_seconds": 1.0}
+
+    found = load(synthetic.write(tmp_path, {"a": settings(), "b": settings()}, measure=measure))
+    assert tables.speed_spread(found) == pytest.approx(1000 / slowest)
+    assert ("something else was at work there" in render(found, {}, {})) == disturbed
 
 
 def test_with_two_seeds_there_is_no_star_but_advice(tmp_path: Path):

@@ -143,6 +143,9 @@ def _published(results: Results) -> str:
     return "\n\n".join(part for part in (told, published_table(comparisons), "\n".join(notes)) if part)
 
 
+DISTURBED = 1.5  # times as fast as another seed: more than two runs at once take from each other
+
+
 def _cost(results: Results) -> str:
     known = tables.machines(results)
     told = "Training only: evaluation, warm-up and tracking are outside the timer."
@@ -150,6 +153,12 @@ def _cost(results: Results) -> str:
         told += " Quality is pooled over machines, times never:"
         told += "".join(f"\n- M{i}: {text(', '.join(machine))}" for i, machine in enumerate(known, start=1))
     parts = [tables.cost(results), tables.evaluation(results)]
+    spread = tables.speed_spread(results)
+    if spread > DISTURBED:
+        told += (
+            f"\n\n**Seeds of one variant trained up to {plain(spread, 2)} times as fast as others on the same"
+            " machine: something else was at work there. These times say little; `bench speed` measures speed.**"
+        )
     return "\n\n".join([told, *(part for part in parts if part)]) if parts[0] else ""
 
 

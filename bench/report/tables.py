@@ -200,6 +200,16 @@ def cost(results: Results) -> str:
     return table(["variant", *where, *(header(m) for m in metrics), "n"], rows) if metrics else ""
 
 
+def speed_spread(results: Results) -> float:
+    """The largest ratio of images a second between seeds of one variant on one machine, at least 1."""
+    rates = (
+        [rate for run in runs if (rate := run.metrics.get("images_per_second"))]
+        for variant in results.variants
+        for runs in by_machine(variant).values()
+    )
+    return max((max(of_one) / min(of_one) for of_one in rates if of_one), default=1.0)
+
+
 def evaluation(results: Results) -> str:
     """Seconds each part of the evaluation took, a run's mean, and its share of the training time."""
     runs = [run for run in results.finished if numbers(run.record.get("evaluation_seconds"))]
