@@ -222,9 +222,10 @@ def _planned(run: Run, run_id: str, folder: Path, found: dict[str, Record], *, f
 
 
 def _taken(planned: Planned, source: Path) -> Planned:
-    """The same run, finished in another report."""
-    why = f"finished in {source.parents[1].name}: taken over"
-    return replace(planned, todo=False, why=why, resume=0, source=source)
+    """The same run, finished in another report; its checkpoint here serves should it be gone there."""
+    return replace(
+        planned, todo=False, why=f"finished in {source.parents[1].name}: taken over", source=source
+    )
 
 
 def _state(run: Run, run_id: str, found: dict[str, Record], *, fresh: bool) -> tuple[bool, str]:
