@@ -31,7 +31,7 @@ test: setup  ## Run the tests (ARGS="tests/test_data.py -k digits" for some)
 	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 faults: setup  ## Run the tests that kill, fill disks and take servers away: 5 minutes
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m faults $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist load --maxschedchunk 1 -m faults $(ARGS)
 
 check: setup  ## Format, lint, types, known vulnerabilities of the pinned packages
 	$(BIN)/ruff format --check .

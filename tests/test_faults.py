@@ -34,7 +34,7 @@ CHECKPOINTS = "reports/small/records/*/checkpoint.safetensors"
 
 
 def test_ctrl_c_and_sigterm_in_the_middle(
-    undisturbed: tuple[list[dict[str, str]], float], tmp_path: Path, fault: Fault
+    undisturbed: list[dict[str, str]], tmp_path: Path, fault: Fault
 ) -> None:
     """One after the other on the same matrix; the command line itself, as a person and a machine stop it."""
     for sign in (signal.SIGINT, signal.SIGTERM):
@@ -52,11 +52,11 @@ def test_ctrl_c_and_sigterm_in_the_middle(
     assert end(last) == 0, last.told()
     resumed = [record for record in records(tmp_path) if record.get("resumed")]
     assert resumed, "nothing was gone on with"
-    check_whole(tmp_path, undisturbed[0], fault, "SIGTERM", 0)
+    check_whole(tmp_path, undisturbed, fault, "SIGTERM", 0)
 
 
 def test_a_worker_that_is_killed_costs_its_run_a_second_attempt_and_nothing_else(
-    undisturbed: tuple[list[dict[str, str]], float], tmp_path: Path, fault: Fault
+    undisturbed: list[dict[str, str]], tmp_path: Path, fault: Fault
 ) -> None:
     process = fork(tmp_path)
     until(lambda: [*tmp_path.glob(CHECKPOINTS)], process)
@@ -65,12 +65,10 @@ def test_a_worker_that_is_killed_costs_its_run_a_second_attempt_and_nothing_else
     [retried] = [record for record in records(tmp_path) if record.get("retried")]
     assert retried["retried"] == "its worker process ended with signal SIGKILL"
     assert retried["status"] == "finished"
-    check_whole(tmp_path, undisturbed[0], fault, "a worker killed", 1)
+    check_whole(tmp_path, undisturbed, fault, "a worker killed", 1)
 
 
-def test_two_at_once_on_one_folder(
-    undisturbed: tuple[list[dict[str, str]], float], tmp_path: Path, fault: Fault
-) -> None:
+def test_two_at_once_on_one_folder(undisturbed: list[dict[str, str]], tmp_path: Path, fault: Fault) -> None:
     """The second is told who is at work; nothing is trained twice, nothing lost."""
     first = fork(tmp_path)
     until(lambda: [*tmp_path.glob("reports/small/.lock")], first)
@@ -80,7 +78,7 @@ def test_two_at_once_on_one_folder(
     assert told.startswith(f"bench: reports/small is in use by process {first.pid} on ")
     assert "Traceback" not in second.stderr
     assert end(first) == 0, first.told()
-    check_whole(tmp_path, undisturbed[0], fault, "two bench run at once", 1)
+    check_whole(tmp_path, undisturbed, fault, "two bench run at once", 1)
 
 
 @pytest.fixture
@@ -96,7 +94,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_a_full_disk_is_told_and_freed_space_is_all_it_takes(
-    undisturbed: tuple[list[dict[str, str]], float], small_disk: Path, fault: Fault
+    undisturbed: list[dict[str, str]], small_disk: Path, fault: Fault
 ) -> None:
     filler = small_disk / "filler"
     filler.write_bytes(bytes(1_500_000))  # the store and a run or two have room, four have not
@@ -110,7 +108,7 @@ def test_a_full_disk_is_told_and_freed_space_is_all_it_takes(
     subprocess.run(["mount", "-o", "remount,size=60m", str(small_disk)], check=True)
     again = fork(small_disk)
     assert end(again) == 0, again.told()
-    check_whole(small_disk, undisturbed[0], fault, "disk full", 1)
+    check_whole(small_disk, undisturbed, fault, "disk full", 1)
 
 
 def test_a_disk_that_cannot_be_written_is_told_before_anything_trains(
@@ -150,7 +148,7 @@ int clock_gettime(clockid_t clock, struct timespec *now) {
 
 
 def test_a_clock_that_jumps_back_a_day(
-    undisturbed: tuple[list[dict[str, str]], float], tmp_path: Path, fault: Fault
+    undisturbed: list[dict[str, str]], tmp_path: Path, fault: Fault
 ) -> None:
     """In bench and in its workers, once the first run has its record."""
     library = tmp_path / "back.so"
@@ -168,4 +166,4 @@ def test_a_clock_that_jumps_back_a_day(
     days = {record[key][:10] for record in records(tmp_path) for key in ("started", "finished")}
     assert len(days) == 2, "the clock did not jump"
     assert min(row["train_seconds"] for record in records(tmp_path) for row in record["curves"]) > 0
-    check_whole(tmp_path, undisturbed[0], fault, "clock put back a day", 1)
+    check_whole(tmp_path, undisturbed, fault, "clock put back a day", 1)

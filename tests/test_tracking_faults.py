@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from small_matrix import Fault
+from small_matrix import LONGEST, Fault
 from tracked import assert_whole_once, described, record, run_folder
 
 from bench.errors import BenchError
@@ -52,7 +52,7 @@ class Server:
                 env={**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true",
                      "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
             )  # fmt: skip
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + LONGEST
         while True:
             try:
                 with urllib.request.urlopen(f"{self.uri}/health", timeout=1):  # noqa: S310  our own
@@ -64,16 +64,18 @@ class Server:
     def kill(self) -> None:
         if self.process:
             os.killpg(self.process.pid, signal.SIGKILL)
-            self.process.wait()
+            self.process.wait(timeout=LONGEST)
             self.process = None
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     made = Server(tmp_path_factory.mktemp("server"))
-    made.start()
-    yield made
-    made.kill()
+    try:
+        made.start()
+        yield made
+    finally:
+        made.kill()
 
 
 @pytest.fixture(autouse=True)
@@ -85,7 +87,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def until(said: list[str], words: str) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + LONGEST
     while not any(words in line for line in said):
         assert time.monotonic() < deadline, said
         time.sleep(0.05)
@@ -145,7 +147,7 @@ def test_what_a_server_missed_is_sent_later(server: Server, tmp_path: Path, faul
     writes.finish(live["id"], live, folder.path)
     started = time.perf_counter()
     writes.close(lambda tracker: tracker.describe("done"), lambda _: None)
-    assert time.perf_counter() - started < 20
+    assert time.perf_counter() - started < 60
     assert writes.left == 2
     assert writes.fault
     with pytest.raises(BenchError, match="cannot track runs in http://127"):

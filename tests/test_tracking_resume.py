@@ -233,7 +233,7 @@ tracker.finish(run, made, folder.path)
         assert process.stdout is not None
         assert process.stdout.readline() == b"go\n"
         if wait is None:
-            assert process.wait(60) == 0
+            assert process.wait(400) == 0
         else:
             try:
                 process.wait(wait)

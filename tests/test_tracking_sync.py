@@ -194,7 +194,7 @@ with tracker.claimed():
         )
         for name in ("one", "two")
     ]
-    assert [process.communicate(timeout=120)[0] for process in both] == ["", ""]
+    assert [process.communicate(timeout=400)[0] for process in both] == ["", ""]
     assert [process.returncode for process in both] == [0, 0]
     for name in ("one", "two"):
         tracker = Tracker(uri, name, reports=tmp_path / name)
