@@ -1,24 +1,29 @@
-"""Every measured number in README.md stands in the committed reports' CSVs.
+"""Every measured number in README.md and docs/findings.md stands in the committed reports' data.
 
 A section that gives numbers links to the reports that they come from. A number is held against the rows of
 the variants that its row of a table, or its paragraph, names in backticks; where it names none, against every
-row of the section's reports. Differences between two named variants count, and so do published numbers.
+row of the section's reports. Differences between two named variants count, by seed with their interval, and
+so do published numbers, baselines, and by how much a variant's printed loss is not its negative ELBO.
 """
 
 from __future__ import annotations
 
 import csv
 import itertools
+import json
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
 
 import pytest
 
+from bench.metrics import METRICS
+from bench.report.statistics import paired
+
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md"]
+PAGES = [ROOT / "README.md", ROOT / "docs" / "findings.md"]
 REPORT = re.compile(r"\(((?:\.\./)?reports/[\w./-]+)/report\.md")
 NUMBER = re.compile(r"(?<![\w.,/-])([−+]?)(\d[\d,]*\.\d+|\d{1,3}(?:,\d{3})+)(?![\w-]|\.\d)( ?%)?")
 # Not measured: settings, and sizes of things
@@ -36,7 +41,27 @@ def rows_of(report: Path) -> dict[str, list[Row]]:
             with (report / name).open(encoding="utf-8", newline="") as file:
                 for row in csv.DictReader(file):
                     found.setdefault(row["variant"], []).append(row)
+    if (report / "baselines.json").exists():
+        for row in json.loads((report / "baselines.json").read_text(encoding="utf-8"))["rows"]:
+            found[row["name"]] = [{key: str(value) for key, value in row.items()}]
     return found
+
+
+def by_seed(rows: list[Row], column: str) -> Mapping[int, float]:
+    """A column of a variant's finished runs, by seed."""
+    of_runs = [row for row in rows if row.get("status") == "finished" and row.get(column)]
+    return {int(row["seed"]): float(row[column]) for row in of_runs}
+
+
+def differences(rows: list[list[Row]]) -> Iterator[float]:
+    """Means and half-widths, paired by seed: of a variant's loss less its −ELBO, of two variants' metrics."""
+    pairs = [(by_seed(own, "elbo"), by_seed(own, "test_loss_nats")) for own in rows]
+    found = [paired(loss, {seed: -bound for seed, bound in elbo.items()}) for elbo, loss in pairs]
+    for a, b in itertools.combinations(rows, 2) if len(rows) <= 4 else ():
+        found += [paired(by_seed(a, metric.name), by_seed(b, metric.name)) for metric in METRICS]
+    for one in found:
+        if one is not None:
+            yield from (abs(one.mean), one.half_width or 0.0)
 
 
 def values(rows: list[Row]) -> dict[str, list[float]]:
@@ -64,8 +89,9 @@ def statements(section: str) -> Iterator[str]:
         yield from re.split(r"\n(?=\||\* |- |\d\. )", block)
 
 
-def stands(shown: str, sign: str, percent: bool, pool: list[dict[str, list[float]]]) -> bool:
-    """Whether a number as shown is some value, or a difference of two variants in a column, rounded."""
+def stands(shown: str, sign: str, percent: bool, rows: list[list[Row]]) -> bool:
+    """Whether a number as shown is some value, or a difference, rounded."""
+    pool = [values(of_one) for of_one in rows]
     digits = len(shown.partition(".")[2])
     wanted = float(shown.replace(",", "")) / (100 if percent else 1)
     allowed = 0.5000001 * 10**-digits / (100 if percent else 1)
@@ -78,6 +104,8 @@ def stands(shown: str, sign: str, percent: bool, pool: list[dict[str, list[float
         for a, b in itertools.product(one[column], other[column])
     )
     if any(abs(abs(v) - wanted) <= allowed and (sign != "−" or v < 0 or percent) for v in single):
+        return True
+    if any(abs(v - wanted) <= allowed for v in differences(rows)):
         return True
     return len(pool) <= 4 and any(abs(v - wanted) <= allowed for v in pairs)
 
@@ -96,7 +124,7 @@ def unsupported(page: Path) -> Iterator[str]:
         for statement in statements(section):
             words = re.sub(r"\]\([^)]*\)", "]", statement)
             named = [name for name in rows if re.search(rf"(?<![\w-]){re.escape(name)}(?![\w-])", words)]
-            pool = [values(rows[name]) for name in named or rows]
+            pool = [rows[name] for name in named or rows]
             for sign, shown, percent in NUMBER.findall(re.sub(r"`[^`]*`", "", words)):
                 if shown not in SETTINGS and not stands(shown, sign, bool(percent), pool):
                     yield f"{sign}{shown}{percent} in: {' '.join(words.split())[:160]}"
