@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from factory import a_cache, a_run
+from test_cli import SPEC as MATRIX
 from test_cli import bench, files
 from test_generate import leave
 
@@ -42,18 +43,6 @@ variants:
   wide: {extends: small-bernoulli, decoder: {name: mlp, hidden: [24]}}
 """
 THREE = "question: Is there a report of what was taken over alone?\nextends: one.yaml\n"
-MATRIX = """
-question: Is a variant of a matrix the variant written out by name?
-dataset: digits
-seeds: 2
-evaluation: {importance_samples: 3}
-defaults: {epochs: 2, batch_size: 256}
-architectures:
-  small: {encoder: {name: mlp, hidden: [16]}, decoder: {name: mlp, hidden: [16]}, latent: 2}
-matrix:
-  architecture: [small]
-  likelihood: [bernoulli, gaussian]
-"""
 
 
 @pytest.fixture
