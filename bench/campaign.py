@@ -98,12 +98,15 @@ def _renewed(plan: Plan) -> Plan:
 
 def _taken_over(plan: Plan) -> Plan:
     """Copy here what is finished in other reports; what is no longer whole there is to do after all."""
-    runs = [
-        replace(planned, todo=True, why="no longer whole where it was finished", source=None)
-        if planned.source and not take_over(planned.source, plan.folder / "records" / planned.id)
-        else planned
-        for planned in plan.runs
-    ]
+
+    def taken(planned: Planned) -> Planned:
+        axes = plan.experiment.variants[planned.run.variant].axes
+        target = plan.folder / "records" / planned.id
+        if planned.source is None or take_over(planned.source, target, planned.run, axes):
+            return planned
+        return replace(planned, todo=True, why="no longer whole where it was finished", source=None)
+
+    runs = [taken(planned) for planned in plan.runs]
     return replace(plan, runs=tuple(runs), records=records.find(plan.folder)) if plan.taken else plan
 
 

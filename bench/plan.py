@@ -23,7 +23,7 @@ from bench.doctor import require_matching_torch
 from bench.errors import BenchError, redacted
 from bench.records import DONE, Record, write_json_atomic
 from bench.spec import Experiment, Run, load
-from bench.takeover import finished_in, neighbours
+from bench.takeover import finished_in, neighbours, offers
 
 # A stand-in's numbers say nothing of the real data: the whole matrix, in under five minutes on two cores
 STAND_IN_SEEDS, STAND_IN_EPOCHS = 2, 20
@@ -113,7 +113,7 @@ def make_plan(request: Request, *, download: bool = True) -> Plan:
         experiment = _shortened(experiment, request).with_overrides(dataset=data.name)
     folder = _folder(request, declared, data.name)
     found = records.find(folder)
-    others = neighbours(folder)
+    offered = {} if request.fresh else offers(neighbours(folder))
     runs = []
     for run in experiment.runs():
         _check_batches(run, data)
@@ -122,7 +122,7 @@ def make_plan(request: Request, *, download: bool = True) -> Plan:
             runs.append(Planned(run_id, run, todo=False, why="left out by --only"))
             continue
         planned = _planned(run, run_id, folder, found, fresh=request.fresh)
-        source = finished_in(others, run_id) if planned.todo and not request.fresh else None
+        source = finished_in(offered, run, run_id) if planned.todo else None
         runs.append(_taken(planned, source) if source else planned)
     return Plan(request, experiment, declared.dataset, data, device, folder, tuple(runs), warnings, found)
 
@@ -223,9 +223,9 @@ def _planned(run: Run, run_id: str, folder: Path, found: dict[str, Record], *, f
 
 def _taken(planned: Planned, source: Path) -> Planned:
     """The same run, finished in another report; its checkpoint here serves should it be gone there."""
-    return replace(
-        planned, todo=False, why=f"finished in {source.parents[1].name}: taken over", source=source
-    )
+    name = "" if source.name == planned.id else f" as {source.name}"
+    why = f"finished in {source.parents[1].name}{name}: taken over"
+    return replace(planned, todo=False, why=why, source=source)
 
 
 def _state(run: Run, run_id: str, found: dict[str, Record], *, fresh: bool) -> tuple[bool, str]:

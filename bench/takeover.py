@@ -1,6 +1,7 @@
 """A run that is finished in another report beside this one is taken over from there, not trained again.
 
-Equal ids are equal runs on equal data: the id is the hash of all that a run resolves to.
+Equal hashes are equal runs on equal data, whatever their variants are called: the id ends in the hash of all
+that a run resolves to.
 """
 
 from __future__ import annotations
@@ -14,10 +15,14 @@ from pathlib import Path
 from bench import records
 from bench.errors import BenchError
 from bench.records import RECORD, WEIGHTS, Record, RunFolder
+from bench.spec import Run
 
 PARTIAL = (
     ".taken-"  # how the folder starts in which a copy is made; hidden, so that nobody takes it for a run
 )
+
+
+Offers = Mapping[tuple[str, ...], Sequence[Path]]
 
 
 def neighbours(folder: Path) -> list[Path]:
@@ -27,30 +32,42 @@ def neighbours(folder: Path) -> list[Path]:
     return [other for other in found if other.resolve() != own]
 
 
-def finished_in(others: Sequence[Path], run_id: str) -> Path | None:
-    """The folder of a run that is finished and whole in one of these experiments; None where it is in none.
+def offers(others: Sequence[Path]) -> Offers:
+    """The run folders of these experiments, by what their names say of the result: seed and hash."""
+    found: dict[tuple[str, ...], list[Path]] = {}
+    for run in (run for other in others for run in sorted((other / "records").glob("[!.]*"))):
+        found.setdefault(_result(run.name), []).append(run)
+    return found
 
-    Whole is a readable record, and every file that it lists, byte for byte.
+
+def finished_in(offered: Offers, run: Run, run_id: str) -> Path | None:
+    """The folder of an equal run, finished and whole; None where there is none.
+
+    Whole is a readable record, and every file that it lists, byte for byte. A run of the same name is
+    preferred to one of another.
     """
-    runs = (other / "records" / run_id for other in others)
-    return next((run for run in runs if (run / RECORD).is_file() and _whole(run, run_id)), None)
+    twins = sorted(offered.get(_result(run_id), ()), key=lambda twin: twin.name != run_id)
+    return next((twin for twin in twins if (twin / RECORD).is_file() and _whole(twin, run)), None)
 
 
-def take_over(source: Path, target: Path) -> bool:
-    """Copy a run's folder, its record unchanged, in the place of `target`; whether that could be done.
+def take_over(source: Path, target: Path, run: Run, axes: Mapping[str, str]) -> bool:
+    """Copy an equal run's folder in the place of `target`; whether that could be done.
 
-    Only who holds the lock of the target's experiment may call this. What is copied is checked again, and
-    appears whole or not at all.
+    The record says what it said, under the names that `run` and the axes have here; one that was called
+    otherwise has its own name under `trained_as`. Only who holds the lock of the target's experiment may
+    call this. What is copied is checked again, and appears whole or not at all.
     """
     scratch = target.parent / f"{PARTIAL}{os.getpid()}"
     with contextlib.suppress(OSError):
         for left in target.parent.glob(f"{PARTIAL}*"):  # by a process that was killed: the lock was free
             shutil.rmtree(left, ignore_errors=True)
         try:
-            made = scratch / target.name
+            made = scratch / source.name
             made.mkdir(parents=True)
-            if not _copied(source, made):
+            if not _copied(source, made, run):
                 return False
+            if source.name != target.name:
+                _rename(RunFolder(made), target.name, run, axes)
             shutil.rmtree(target, ignore_errors=True)  # an attempt that did not end
             made.replace(target)
             return True
@@ -59,10 +76,19 @@ def take_over(source: Path, target: Path) -> bool:
     return False
 
 
-def _copied(source: Path, made: Path) -> bool:
+def _rename(made: RunFolder, run_id: str, run: Run, axes: Mapping[str, str]) -> None:
+    record = records.read(made.path) or {}
+    made.write_record(
+        {"trained_as": record["id"]}  # the first name, should it be taken over again
+        | record
+        | {"id": run_id, "variant": run.variant, "run": run.model_dump(mode="json"), "axes": dict(axes)}
+    )
+
+
+def _copied(source: Path, made: Path, run: Run) -> bool:
     """Copy the record and the files that it lists; whether that is a whole run."""
     _copy(source / RECORD, made / RECORD)
-    record = _finished(made, source.name)
+    record = _finished(made, run)
     if record is None:
         return False
     for name in _listed(record):
@@ -73,24 +99,37 @@ def _copied(source: Path, made: Path) -> bool:
     return RunFolder(made).artifacts() == _listed(record)
 
 
-def _whole(run: Path, run_id: str) -> bool:
-    record = _finished(run, run_id)
+def _whole(twin: Path, run: Run) -> bool:
+    record = _finished(twin, run)
     if record is None:
         return False
     try:
-        return all(_inside(run, f) and records.digest(run / f) == sha for f, sha in _listed(record).items())
+        return all(_inside(twin, f) and records.digest(twin / f) == sha for f, sha in _listed(record).items())
     except (OSError, ValueError):  # gone, or a name that no file can have
         return False
 
 
-def _finished(run: Path, run_id: str) -> Record | None:
-    """The record of a run that is finished and lists its weights."""
+def _finished(twin: Path, run: Run) -> Record | None:
+    """The record of an equal run that is finished and lists its weights."""
     try:
-        record = records.read(run)
+        record = records.read(twin)
     except BenchError:
         return None
-    fits = record and record["id"] == run_id and record["status"] == "finished" and WEIGHTS in _listed(record)
+    named = {"variant": run.variant, "document": run.document}
+    fits = (
+        record
+        and record["id"] == twin.name
+        and record["status"] == "finished"
+        and WEIGHTS in _listed(record)
+        # Eight digits of a hash may be equal by chance
+        and {**(record.get("run") or {}), **named} == run.model_dump(mode="json")
+    )
     return record if fits else None
+
+
+def _result(run_id: str) -> tuple[str, ...]:
+    """Seed and hash, as in `<variant>-s<seed>-<hash>`."""
+    return tuple(run_id.rsplit("-", 2)[1:])
 
 
 def _listed(record: Record) -> Mapping[str, str]:

@@ -14,12 +14,14 @@ import pytest
 from factory import a_cache, a_run
 from test_cli import SPEC as MATRIX
 from test_cli import bench, files
-from test_generate import leave
+from test_generate import TINY, leave
 
 from bench import takeover
 from bench.plan import Request, make_plan
 from bench.records import RECORD, WEIGHTS
-from bench.takeover import finished_in, neighbours, take_over
+from bench.saved import read_saved
+from bench.spec import Run
+from bench.takeover import finished_in, neighbours, offers, take_over
 
 pytestmark = [
     # Third parties' own deprecations, raised while MLflow loads and builds its tables.
@@ -42,7 +44,12 @@ extends: one.yaml
 variants:
   wide: {extends: small-bernoulli, decoder: {name: mlp, hidden: [24]}}
 """
-THREE = "question: Is there a report of what was taken over alone?\nextends: one.yaml\n"
+THREE = """
+question: Is there a report of what was taken over alone, under another name too?
+extends: one.yaml
+variants:
+  the-same: {extends: small-bernoulli}
+"""
 
 
 @pytest.fixture
@@ -54,6 +61,11 @@ def run(tmp_path: Path) -> Path:
     listed = {"pictures/kl.png": takeover.records.digest(folder / "pictures/kl.png")}
     change(folder, artifacts=json.loads((folder / RECORD).read_text())["artifacts"] | listed)
     return folder
+
+
+def found(folder: Path, run: Run) -> Path | None:
+    """The run in the experiments beside this one."""
+    return finished_in(offers(neighbours(folder)), run, run.identity(TINY.digest))
 
 
 def change(run: Path, **more: object) -> None:
@@ -71,11 +83,45 @@ def test_a_run_is_copied_whole(run: Path, tmp_path: Path) -> None:
     (target / "checkpoint.safetensors").touch()  # an attempt of its own that did not end
     (target.parent / f"{takeover.PARTIAL}1/x").mkdir(parents=True)  # of a process that was killed
     assert neighbours(tmp_path / "reports/two") == [tmp_path / "reports/one"]
-    assert finished_in(neighbours(tmp_path / "reports/two"), run.name) == run
-    assert take_over(run, target)
+    assert found(tmp_path / "reports/two", a_run()) == run
+    assert take_over(run, target, a_run(), {})
     (run / "checkpoint.safetensors").unlink()
     assert contents(target) == contents(run)
     assert [path.name for path in target.parent.iterdir()] == [run.name]
+
+
+def test_an_equal_run_of_another_name_is_called_as_here(run: Path, tmp_path: Path) -> None:
+    other = a_run(variant="as-here-s1", document="003")
+    target = tmp_path / "reports/two/records" / other.identity(TINY.digest)
+    target.parent.mkdir(parents=True)
+    assert found(tmp_path / "reports/two", other) == run
+    assert take_over(run, target, other, {"latent": "3"})
+    before, after = (json.loads(contents(folder)[RECORD]) for folder in (run, target))
+    assert after == before | {
+        "id": target.name,
+        "variant": "as-here-s1",
+        "run": other.model_dump(mode="json"),
+        "axes": {"latent": "3"},
+        "trained_as": run.name,
+    }
+    assert read_saved(target).run == other
+    assert contents(target).keys() == contents(run).keys()
+    third = a_run(variant="third")
+    again = tmp_path / "reports/three/records" / third.identity(TINY.digest)
+    again.parent.mkdir(parents=True)
+    assert take_over(target, again, third, {})
+    assert json.loads((again / RECORD).read_text())["trained_as"] == run.name
+    assert found(tmp_path / "reports/four", other) == target  # the one of the same name
+
+
+def test_another_run_is_not_equal(run: Path, tmp_path: Path) -> None:
+    for other in (a_run(seed=1), a_run(epochs=3)):
+        assert found(tmp_path / "reports/two", other) is None
+    chance = run.with_name(a_run(variant="small", epochs=3).identity(TINY.digest))
+    run.rename(chance)  # as if the eight digits were equal by chance
+    change(chance, id=chance.name)
+    assert found(tmp_path / "reports/two", a_run(epochs=3)) is None
+    assert not take_over(chance, run, a_run(epochs=3), {})
 
 
 def truncated(run: Path) -> None:
@@ -118,8 +164,8 @@ def test_what_is_not_whole_is_left_where_it_is(
     target = tmp_path / "reports/two/records" / run.name
     target.mkdir(parents=True)
     (target / "checkpoint.safetensors").touch()
-    assert finished_in([run.parents[1]], run.name) is None
-    assert not take_over(run, target)  # nor where the damage came after the plan
+    assert found(tmp_path / "reports/two", a_run()) is None
+    assert not take_over(run, target, a_run(), {})  # nor where the damage came after the plan
     assert contents(target.parent) == {f"{run.name}/checkpoint.safetensors": b""}
     assert len([*target.parent.iterdir()]) == 1
 
@@ -135,7 +181,7 @@ def test_where_nothing_can_be_written_nothing_is_taken_over(run: Path, tmp_path:
     records_folder = tmp_path / "reports/two/records"
     records_folder.mkdir(parents=True)
     records_folder.chmod(0o555)
-    assert not take_over(run, records_folder / run.name)
+    assert not take_over(run, records_folder / run.name, a_run(), {})
 
 
 def reasons(folder: Path, name: str, **options: Any) -> list[str]:
@@ -175,8 +221,10 @@ def test_a_second_experiment_trains_what_the_first_has_not(
     assert "Covers 4 of 4 runs: 4 finished." in (tmp_path / "reports/two/report.md").read_text()
     third = bench("run", "three.yaml", cwd=tmp_path, **cache)
     assert third.returncode == 0, third.stderr
-    assert "2 taken over\n" in third.stdout
-    assert "*pixel mean*" in (tmp_path / "reports/three/report.md").read_text()
+    assert "4 taken over\n" in third.stdout
+    report = (tmp_path / "reports/three/report.md").read_text()
+    assert "*pixel mean*" in report
+    assert "4 from `one`, of 4 runs: equal settings, seed and data" in report
     for name in ("one", "two", "three"):
         checked = bench("verify", f"reports/{name}", cwd=tmp_path, **cache)
         assert checked.returncode == 0, checked.stdout
@@ -193,7 +241,7 @@ def _in_mlflow(folder: Path) -> None:
     client = MlflowClient(f"sqlite:///{folder}/mlflow.db")
     found = {e.name: e.experiment_id for e in client.search_experiments() if e.name != "Default"}
     assert found.keys() == {"one · digits", "two · digits", "three · digits"}
-    for name, count in (("one", 2), ("two", 4), ("three", 2)):
+    for name, count in (("one", 2), ("two", 4), ("three", 4)):
         runs = [r for r in client.search_runs([found[f"{name} · digits"]]) if "variant" in r.data.tags]
         assert len(runs) == count
         for run in runs:

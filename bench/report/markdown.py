@@ -204,6 +204,7 @@ def _protocol(results: Results) -> str:
         ],
         ["environment", _distinct(runs, _environment)],
         ["commit", _distinct(runs, _commit)],
+        ["taken over", _taken(results, runs)],
         [
             "settings",
             "`records/<run>/record.json` holds a run's resolved settings, `results.csv` its numbers",
@@ -258,6 +259,14 @@ def _commit(run: Run) -> str:
     git = run.record.get("git") or {}
     dirty = " with uncommitted changes" if git.get("dirty") else ""
     return f"{code(git['commit'])}{dirty}" if git.get("commit") else ""
+
+
+def _taken(results: Results, runs: Sequence[Run]) -> str:
+    """How many runs another experiment trained."""
+    own = results.experiment.get("name")
+    made_in = Counter(str(run.record.get("experiment") or "") for run in runs)
+    others = [f"{n} from {code(name)}" for name, n in made_in.items() if name not in ("", own)]
+    return f"{words(others)}, of {len(runs)} runs: equal settings, seed and data" if others else ""
 
 
 def _distinct(runs: Sequence[Run], tell: Callable[[Run], str]) -> str:
