@@ -14,6 +14,8 @@ from pathlib import Path
 FORKS = multiprocessing.get_context("forkserver")
 IMPORTED = [
     "bench.campaign",
+    "bench.generate",
+    "bench.verify",
     "bench.cli.matrix",
     "mlflow.store.tracking.sqlalchemy_store",
     "sklearn.datasets",
@@ -29,9 +31,9 @@ def command_line(folder: str, words: list[str], environment: dict[str, str]) -> 
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)
-    with Path(f"{folder}.log").open("wb") as log:
-        os.dup2(log.fileno(), 1)
-        os.dup2(log.fileno(), 2)
+    for stream, kind in ((1, "out"), (2, "err")):
+        with Path(f"{folder}.{kind}").open("wb") as file:
+            os.dup2(file.fileno(), stream)
     from bench.cli import main
 
     sys.argv = ["bench", *words]
@@ -39,7 +41,7 @@ def command_line(folder: str, words: list[str], environment: dict[str, str]) -> 
 
 
 class Forked:
-    """A command under way in a folder, printing to a file beside that; what is needed of Popen."""
+    """A command under way in a folder, printing to files beside that; what is needed of Popen."""
 
     stdout = stderr = None
 
@@ -50,11 +52,16 @@ class Forked:
         assert self._process.pid
         self.pid = self._process.pid
         self.kill = self._process.kill
-        self._log = Path(f"{folder}.log")
+        self._told = [Path(f"{folder}.{kind}") for kind in ("out", "err")]
 
     def told(self) -> str:
         """What it has printed."""
-        return self._log.read_text() if self._log.exists() else ""
+        return "".join(self.streams())
+
+    def streams(self) -> tuple[str, str]:
+        """What it has printed on stdout and on stderr."""
+        out, err = (file.read_text() if file.exists() else "" for file in self._told)
+        return out, err
 
     def poll(self) -> int | None:
         """The exit code, None while it runs."""
@@ -67,3 +74,15 @@ class Forked:
         if code is None:
             raise subprocess.TimeoutExpired("bench", timeout)
         return code
+
+
+def bench(*words: str | Path, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """As `test_cli.bench`, which starts a process as a user does; TimeoutExpired after as long."""
+    from test_cli import LONGEST, clean
+
+    process = Forked(cwd, [*map(str, words)], clean(cwd) | environment)
+    try:
+        code = process.wait(LONGEST)
+    finally:
+        process.kill()
+    return subprocess.CompletedProcess(words, code, *process.streams())

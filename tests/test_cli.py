@@ -1,4 +1,7 @@
-"""The command line as people use it: real processes on a tiny experiment, exit codes, one-line errors."""
+"""The command line as people use it: real processes on a tiny experiment, exit codes, one-line errors.
+
+What starts as a user starts it need not be shown every time: most commands here are forked, which is cheaper.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +16,10 @@ import tempfile
 import time
 from pathlib import Path
 
+import forked
 import pytest
 
+LONGEST = 400  # seconds that a command may take, on a machine that does much else
 CACHE = tempfile.TemporaryDirectory(prefix="bench-tests-")
 TIMES = {"train_seconds", "images_per_second", "peak_memory_mb"}
 pytestmark = [
@@ -44,7 +49,7 @@ def bench(*words: str | Path, cwd: Path, **environment: str) -> subprocess.Compl
         cwd=cwd,
         capture_output=True,
         text=True,
-        timeout=400,
+        timeout=LONGEST,
         check=False,
         env=clean(cwd) | environment,
     )
@@ -128,12 +133,14 @@ def test_finished_runs_are_skipped_and_the_same_seed_gives_the_same_bits(
     done: tuple[Path, subprocess.CompletedProcess[str]],
 ) -> None:
     folder, _ = done
-    again = bench("run", "tiny.yaml", cwd=folder)
+    again = forked.bench("run", "tiny.yaml", cwd=folder)
     assert again.returncode == 0
     assert "4 skipped" in again.stdout
     path = next(folder.glob("reports/tiny/records/small-bernoulli-s1-*/record.json"))
     before = json.loads(path.read_text())
-    fresh = bench("run", "tiny.yaml", "--fresh", "--only", "small-bernoulli", "--seeds", "1,", cwd=folder)
+    fresh = forked.bench(
+        "run", "tiny.yaml", "--fresh", "--only", "small-bernoulli", "--seeds", "1,", cwd=folder
+    )
     assert fresh.returncode == 0, fresh.stderr
     after = json.loads(path.read_text())
     assert after["artifacts"]["weights.safetensors"] == before["artifacts"]["weights.safetensors"]
@@ -144,10 +151,10 @@ def test_finished_runs_are_skipped_and_the_same_seed_gives_the_same_bits(
 def test_a_plan_creates_nothing(done: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
     folder, _ = done
     before = files(folder)
-    result = bench("plan", "tiny.yaml", "--seeds", "3", "--reports", "elsewhere/deep", cwd=folder)
+    result = forked.bench("plan", "tiny.yaml", "--seeds", "3", "--reports", "elsewhere/deep", cwd=folder)
     assert result.returncode == 0, result.stderr
     assert result.stdout.count("never run") == 6
-    changed = bench("plan", "tiny.yaml", "--seeds", "3", cwd=folder)
+    changed = forked.bench("plan", "tiny.yaml", "--seeds", "3", cwd=folder)
     assert changed.stdout.count("skip") == 4
     assert files(folder) == before
 
@@ -157,7 +164,7 @@ def test_a_report_is_rebuilt_from_records_alone(done: tuple[Path, subprocess.Com
     report = folder / "reports/tiny/report.md"
     before = report.read_bytes()
     report.unlink()
-    assert bench("report", "reports/tiny", cwd=folder).returncode == 0
+    assert forked.bench("report", "reports/tiny", cwd=folder).returncode == 0
     assert report.read_bytes() == before
 
 
@@ -200,7 +207,7 @@ def test_bad_input_is_one_line_exit_2_and_leaves_nothing(words: tuple[str, ...],
     for name in ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1"):
         (raw / f"{name}-ubyte").write_bytes(b"\x00\x00\x08\x03\x00\x00")
     before = files(tmp_path)
-    result = bench(*words, cwd=tmp_path)
+    result = forked.bench(*words, cwd=tmp_path)
     assert result.returncode == 2, result.stdout + result.stderr
     lines = [line for line in result.stderr.splitlines() if line.startswith("bench: ")]
     assert len(lines) == 1, result.stderr
@@ -237,7 +244,7 @@ def test_a_diverged_run_is_reported_and_exits_1(tmp_path: Path) -> None:
     (tmp_path / "tiny.yaml").write_text(
         SPEC.replace("epochs: 2,", "epochs: 3, optimizer: {name: sgd, lr: 1.0e+6},")
     )
-    result = bench("run", "tiny.yaml", "--seeds", "1", "--workers", "1", cwd=tmp_path)
+    result = forked.bench("run", "tiny.yaml", "--seeds", "1", "--workers", "1", cwd=tmp_path)
     assert result.returncode == 1, result.stdout + result.stderr
     assert "2 diverged" in result.stdout
     report = (tmp_path / "reports/tiny/report.md").read_text()
@@ -268,5 +275,5 @@ def test_an_interrupt_keeps_what_is_finished_and_exits_130(sign: signal.Signals,
     ]
     assert states
     assert set(states) == {"interrupted"}
-    plan = bench("plan", "tiny.yaml", cwd=tmp_path)
+    plan = forked.bench("plan", "tiny.yaml", cwd=tmp_path)
     assert "interrupted before" in plan.stdout

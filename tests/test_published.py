@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 import test_verify
 from factory import a_cache
-from test_cli import SPEC, bench
+from forked import bench
+from test_cli import SPEC
 from test_verify import cell, edit, replace, run_id, snapshot
 
 from bench import records
@@ -22,6 +23,7 @@ from bench.saved import load_model
 from bench.verify import verify
 
 ROOT = Path(__file__).parents[1]
+RUN = ("run", "tiny.yaml", "--workers", "1")
 NOT_HERE = "weights and pictures of 12 runs are not here"  # the two that diverged at once left none
 original = test_verify.original
 complete = test_verify.folder
@@ -222,16 +224,15 @@ def test_a_clone_goes_on_with_what_is_published(
 ) -> None:
     cache = a_cache(tmp_path_factory.mktemp("cache"))
     (tmp_path / "tiny.yaml").write_text(SPEC)
-    first = bench("run", "tiny.yaml", "--seeds", "1", cwd=tmp_path, **cache)
+    first = bench(*RUN, "--seeds", "1", cwd=tmp_path, **cache)
     assert first.returncode == 0, first.stderr
     folder = publish(tmp_path / "reports/tiny")
     before = contents(folder)
     shown = {name: content for name, content in before.items() if name.startswith("figures/runs/")}
     assert bench("report", "reports/tiny", cwd=tmp_path, **cache).returncode == 0
     assert contents(folder) == before
-    more = bench(
-        "run", "tiny.yaml", "--seeds", "2", cwd=tmp_path, **cache, MLFLOW_TRACKING_URI="sqlite:///other.db"
-    )
+    again = cache | {"MLFLOW_TRACKING_URI": "sqlite:///other.db"}
+    more = bench(*RUN, "--seeds", "2", cwd=tmp_path, **again)
     assert more.returncode == 0, more.stderr
     assert "2 finished, 2 skipped" in more.stdout
     after = contents(folder)

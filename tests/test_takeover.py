@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 from factory import a_cache, a_run
+from forked import bench
 from test_cli import SPEC as MATRIX
-from test_cli import bench, files
+from test_cli import files
 from test_generate import TINY, leave
 
 from bench import takeover
@@ -196,7 +197,7 @@ def test_a_second_experiment_trains_what_the_first_has_not(
     cache = a_cache(tmp_path_factory.mktemp("cache"))
     for name, text in (("one", ONE), ("two", TWO), ("three", THREE), ("matrix", MATRIX)):
         (tmp_path / f"{name}.yaml").write_text(text)
-    assert bench("run", "one.yaml", "--workers", "2", cwd=tmp_path, **cache).returncode == 0
+    assert bench("run", "one.yaml", "--workers", "1", cwd=tmp_path, **cache).returncode == 0
     before = files(tmp_path)
     plan = bench("plan", "two.yaml", cwd=tmp_path, **cache)
     assert "2 variants × 2 seeds, 2 runs to do, 2 to take over" in plan.stdout
@@ -212,7 +213,7 @@ def test_a_second_experiment_trains_what_the_first_has_not(
     weights.write_bytes(content)
     assert files(tmp_path) == before
 
-    second = bench("run", "two.yaml", "--workers", "2", cwd=tmp_path, **cache)
+    second = bench("run", "two.yaml", "--workers", "1", cwd=tmp_path, **cache)
     assert second.returncode == 0, second.stderr
     assert "2 finished, 2 taken over\n" in second.stdout
     taken = {path.name: contents(path) for path in tmp_path.glob("reports/one/records/*")}
