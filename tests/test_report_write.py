@@ -18,7 +18,7 @@ from bench.errors import BenchError
 from bench.report import write_report
 
 SECTIONS = [
-    "Answer", "Results", "One footing", "In their own terms", "Latent space", "Samples",
+    "Answer", "The matrix", "Results", "One footing", "In their own terms", "Latent space", "Samples",
     "Published and measured", "Figures", "Pictures", "Cost", "What failed or was skipped", "Protocol",
     "References",
 ]  # fmt: skip

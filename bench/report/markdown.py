@@ -10,6 +10,7 @@ from typing import Any
 from bench.report import answers, claims, gallery, tables
 from bench.report.cells import NOTHING, block, code, image, paragraph, plain, table, text, words
 from bench.report.copies import Picture
+from bench.report.pivot import pivot
 from bench.report.published import compare, published_table, switched_off
 from bench.report.references import references
 from bench.report.results import Results, Run, number, numbers
@@ -24,6 +25,7 @@ def render(
     sections: list[tuple[str, str]] = [
         ("", _opening(results)),
         ("Answer", _answer(results)),
+        ("The matrix", _matrix(results)),
         ("Results", _results(results)),
         ("One footing", _one_footing(results)),
         ("In their own terms", _own_terms(results)),
@@ -80,6 +82,15 @@ def _answer(results: Results) -> str:
             linear,
         ]
     return "\n\n".join(parts)
+
+
+def _matrix(results: Results) -> str:
+    shown = pivot(results)
+    told = (
+        "Every variant of the matrix in its place, in metrics that compare across all of them; the same"
+        " numbers stand below, a row for each variant."
+    )
+    return f"{told}\n\n{shown}" if shown else ""
 
 
 def _results(results: Results) -> str:
