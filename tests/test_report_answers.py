@@ -189,3 +189,16 @@ def test_a_baseline_that_is_better_is_told(tmp_path: Path):
     )
     synthetic.save(tmp_path / "baselines.json", {"rows": rows[1:]})
     assert "None is, in any column." in answers(tmp_path, variants, measure)
+
+
+def test_squared_error_is_told_as_the_variance_that_it_stands_for(tmp_path: Path):
+    def squared(beta: float, variance: float) -> Settings:
+        return settings(beta=beta) | {"likelihood": {"name": "gaussian", "options": {"variance": variance}}}
+
+    variants = {"one": squared(1, 0.5), "a": squared(0.05, 0.5), "b": squared(0.5, 0.05), "bce": settings()}
+    said = answers(tmp_path, variants)
+    assert "for 0.5, `one` (errors: 0.010); for 0.025, `a` and `b` (errors: 0.010)." in said
+    normalised = squared(1, 0.5) | {"target": {"name": "normalised", "options": {"mean": 0.1, "std": 0.2}}}
+    assert "for 0.02, `one`" in answers(tmp_path / "normalised", {"one": normalised, "bce": settings()})
+    learned = {"l": settings() | {"likelihood": {"name": "gaussian-learned", "options": {}}}}
+    assert "Which variance" not in answers(tmp_path / "learned", learned | {"bce": settings()})

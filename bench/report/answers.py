@@ -16,7 +16,7 @@ from bench.report.contrasts import (
     significant,
 )
 from bench.report.published import compare, switched_off
-from bench.report.results import Results, Variant, number
+from bench.report.results import Results, Variant, number, numbers
 from bench.report.statistics import MIN_SEEDS, Estimate, estimate, paired, rank
 from bench.report.tables import baseline_name, ranking
 
@@ -38,7 +38,7 @@ def sentences(results: Results) -> list[str]:
     found += _baselines(results)
     found += [answer for axis in axes(results.variants) for answer in _axis(results, axis)]
     found += [*claim(results), *linear(results), *_lost(results), *_collapsed(results)]
-    found += [*_effective_beta(results), *_printed(results)]
+    found += [*_effective_beta(results), *_effective_variance(results), *_printed(results)]
     return [answer for answer in found if answer]
 
 
@@ -193,6 +193,36 @@ def _effective_beta(results: Results) -> list[str]:
     return [
         "**Which weight on the KL is really meant?** With both terms as sums over one image, in nats:"
         f" {'; '.join(told)}."
+    ]
+
+
+def _effective_variance(results: Results) -> list[str]:
+    """What squared error weighted by β stands for, in grey levels: SSE/2σ² + β·KL is β times SSE/2βσ² + KL.
+
+    The likeliest variance is that of the errors, which calibration fits (Rybkin et al. 2021, the optimal
+    σ-VAE).
+    """
+    groups: dict[str, list[Variant]] = {}
+    for v in results.variants:
+        kind, options = v.part("likelihood")
+        target, pixels = v.part("target")
+        variance, unit = number(options.get("variance")), number(pixels.get("std")) or 1.0
+        if kind == "gaussian" and target != "threshold" and variance and v.beta_eff and v.finished:
+            groups.setdefault(exact(variance * unit**2 * v.beta_eff, 3), []).append(v)
+    told = []
+    for stands_for, variants in groups.items():
+        fits = [
+            numbers(run.record.get("calibration")).get("variance") for v in variants for run in v.finished
+        ]
+        left = [fit for fit in fits if fit is not None]
+        span = " to ".join(dict.fromkeys(plain(f, 2) for f in (min(left), max(left)))) if left else NOTHING
+        told.append(f"for {stands_for}, {_some([_label(v) for v in variants])} (errors: {span})")
+    if not told:
+        return []
+    return [
+        "**Which variance does squared error stand for?** Weighted by β, a Gaussian of variance σ² has the"
+        f" optimum of one of βσ² at β = 1, here in grey levels: {'; '.join(told)}. Where that is above the"
+        " variance of the errors left on training images, a smaller one is likelier; below it, a larger one."
     ]
 
 

@@ -12,15 +12,16 @@ STATISTICS = (
 )
 
 # Parts that someone defined in a paper; bench's own and the plain ones (mlp, linear) need none
+SIGMA_VAE = (
+    "Rybkin, Daniilidis, Levine: Simple and effective VAE training with calibrated decoders. ICML 2021"
+)
 PARTS = {
     ("encoder", "conv-bn"): "Ioffe, Szegedy: Batch normalization. ICML 2015",
     ("decoder", "conv-bn"): "Ioffe, Szegedy: Batch normalization. ICML 2015",
     ("posterior", "gaussian"): "Kingma, Welling: Auto-Encoding Variational Bayes. arXiv 1312.6114, 2013",
     ("objective", "elbo"): "Kingma, Welling: Auto-Encoding Variational Bayes. arXiv 1312.6114, 2013",
-    (
-        "likelihood",
-        "gaussian-learned",
-    ): "Rybkin, Daniilidis, Levine: Simple and effective VAE training with calibrated decoders. ICML 2021",
+    ("likelihood", "gaussian"): SIGMA_VAE,
+    ("likelihood", "gaussian-learned"): SIGMA_VAE,
     (
         "likelihood",
         "continuous-bernoulli",
