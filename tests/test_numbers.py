@@ -3,7 +3,8 @@
 A section that gives numbers links to the reports that they come from. A number is held against the rows of
 the variants that its row of a table, or its paragraph, names in backticks; where it names none, against every
 row of the section's reports. Differences between two named variants count, by seed with their interval, and
-so do published numbers, baselines, and by how much a variant's printed loss is not its negative ELBO.
+so do published numbers, baselines, and by how much a variant's printed loss is not its negative ELBO. A table
+under a comment that says from which report it is copied stands there as it is.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "docs" / "findings.md"]
 REPORT = re.compile(r"\(((?:\.\./)?reports/[\w./-]+)/report\.md")
 NUMBER = re.compile(r"(?<![\w.,/-])([−+]?)(\d[\d,]*\.\d+|\d{1,3}(?:,\d{3})+)(?![\w-]|\.\d)( ?%)?")
+COPIED = re.compile(r"<!-- copied from (\S+) -->\n+((?:\|.*\n)+)")
 # Not measured: settings, and sizes of things
 SETTINGS = {"0.1", "0.05", "0.5", "0.01", "0.02", "4.9", "0.0408", "3.11", "60,000", "10,000"}
 
@@ -128,6 +130,35 @@ def unsupported(page: Path) -> Iterator[str]:
             for sign, shown, percent in NUMBER.findall(re.sub(r"`[^`]*`", "", words)):
                 if shown not in SETTINGS and not stands(shown, sign, bool(percent), pool):
                     yield f"{sign}{shown}{percent} in: {' '.join(words.split())[:160]}"
+
+
+def altered(page: Path) -> Iterator[str]:
+    """The headers of copied tables that do not stand in their report as they are."""
+    for report, table in COPIED.findall(page.read_text(encoding="utf-8")):
+        if table not in (page.parent / report).read_text(encoding="utf-8"):
+            yield f"{report}: {table.splitlines()[0]}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_a_copied_table_is_the_reports(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    assert text.count("<!-- copied from") == len(COPIED.findall(text))
+    assert not [*altered(page)]
+
+
+def test_a_copied_table_that_differs_is_told(tmp_path: Path) -> None:
+    table = "| a | b |\n| :-- | --: |\n| x | 1.5 |\n"
+    (tmp_path / "report.md").write_text(f"# R\n\n{table}\nmore\n")
+    page = tmp_path / "page.md"
+    page.write_text(f"<!-- copied from report.md -->\n\n{table}")
+    assert not [*altered(page)]
+    for other in (
+        table.replace("1.5", "1.6"),
+        table.replace("| x |", "| y |"),
+        table.replace("| b |", "| c |"),
+    ):
+        page.write_text(f"<!-- copied from report.md -->\n\n{other}")
+        assert len([*altered(page)]) == 1
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
