@@ -54,13 +54,25 @@ def test_every_table_is_a_table_and_every_link_is_in_the_folder(folder: Path):
     assert html.count("<table>") == len(re.findall(r"^\| (?::--|--:) \|", report, re.MULTILINE))
     assert "<p>|" not in html
     links = re.findall(r"!\[[^\]]*\]\(([^)]*)\)", report)
-    assert len(links) == 5 + 2 + 2 * 29  # figures, contact sheets, pictures
+    assert len(links) == 5 + 2  # figures and contact sheets: 29 variants are too many for more
     assert all(link.startswith("figures/") and (folder / link).is_file() for link in links)
 
 
-def test_the_pictures_are_of_the_smallest_finished_seed_at_the_last_epoch(folder: Path):
-    copied = (folder / "figures/runs/000-recsys-s0-00000000-samples.png").read_bytes()
-    assert copied == (folder / "records/000-recsys-s0-00000000/pictures/samples-epoch-020.png").read_bytes()
+def test_the_pictures_are_of_the_smallest_finished_seed_at_the_last_epoch(tmp_path: Path):
+    status = {("000-recsys", 0): "diverged"}
+    report = write_report(synthetic.write(tmp_path, synthetic.documents(), status=status, pictures=True))
+    links = re.findall(r"!\[[^\]]*\]\((figures/runs/[^)]*)\)", report.read_text())
+    assert len(links) == len(set(links)) == 2 * 9
+    assert all((tmp_path / link).is_file() for link in links)
+    run = "000-recsys-s1-00000001"
+    copied = (tmp_path / f"figures/runs/{run}-samples.png").read_bytes()
+    assert copied == (tmp_path / f"records/{run}/pictures/samples-epoch-020.png").read_bytes()
+
+
+def test_many_variants_are_shown_on_the_sheets_alone(folder: Path):
+    assert "29 variants are not shown one by one" in (folder / "report.md").read_text()
+    assert (folder / "figures/contact-samples.png").is_file()
+    assert not (folder / "figures/runs").exists()
 
 
 def test_what_was_lost_is_told(folder: Path):

@@ -10,6 +10,7 @@ from bench.report.copies import Picture
 from bench.report.results import Results
 
 PER_ROW = 3
+MANY = 20  # variants, above which a page of all their pictures is one that nobody looks through
 KINDS = {  # kind -> title and what it shows
     "samples": (
         "Samples from the prior",
@@ -47,7 +48,12 @@ KINDS = {  # kind -> title and what it shows
 
 
 def collect(results: Results) -> dict[str, Mapping[str, Picture]]:
-    """Variant -> the last picture of each kind, of the finished run with the smallest seed."""
+    """Variant -> the last picture of each kind, of the finished run with the smallest seed.
+
+    None of more than MANY variants: these the contact sheets show.
+    """
+    if len(results.variants) > MANY:
+        return {}
     found: dict[str, Mapping[str, Picture]] = {}
     for variant in results.variants:
         if run := variant.first:
@@ -65,6 +71,11 @@ def markdown(results: Results, found: Mapping[str, Mapping[str, Picture]]) -> st
         for path, caption in sheets.items()
         if (results.folder / path).exists()
     ]
+    if len(results.variants) > MANY:
+        parts.append(
+            f"The pictures of {len(results.variants)} variants are not shown one by one: they lie in the"
+            " folder of each run and in MLflow."
+        )
     for kind in kinds:
         cells = []
         for v in results.variants:
