@@ -176,6 +176,19 @@ def test_samples_stand_between_floor_and_ceiling(tmp_path: Path):
     ]
 
 
+def test_a_metric_that_rates_noise_above_samples_is_told(tmp_path: Path):
+    bounds = synthetic.baselines()
+    bounds["samples"]["ceiling"] |= {"precision": 0.8, "recall": 0.0}
+    synthetic.save(tmp_path / "baselines.json", bounds)
+    levels = {
+        "a": {"frechet_distance": 20.0, "precision": 0.7, "recall": 0.1},
+        "b": {"frechet_distance": 30.0, "precision": 0.9, "recall": 0.1},
+    }
+    table = tables.samples(results(tmp_path, levels))
+    assert "*precision* rates the ceiling, which is noise, above 1 of 2 variants" in table
+    assert table.count("which is noise") == 1
+
+
 def test_collapse_is_flagged_and_no_contest_for_latents(tmp_path: Path):
     levels = {
         "a": {"kl": 0.01, "active_units": 3.0, "aggregate_kl": 0.001},

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from bench.metrics import Metric
@@ -167,7 +167,25 @@ def samples(results: Results) -> str:
         for key, row in (bounds.items() if isinstance(bounds, Mapping) else ())
         if isinstance(row, Mapping)
     ]
-    return ranked(results.started, metrics, rows) if metrics else ""
+    if not metrics:
+        return ""
+    return "\n\n".join([ranked(results.started, metrics, rows), *_fooled(results, metrics)])
+
+
+def _fooled(results: Results, metrics: Sequence[Metric]) -> Iterator[str]:
+    """Metrics that rate noise above samples; precision is known for it (Naeem et al. 2020)."""
+    bounds = results.baselines.get("samples")
+    noise = numbers(bounds.get("ceiling")) if isinstance(bounds, Mapping) else {}
+    for metric in metrics:
+        means = [e.mean for v in results.started if (e := v.estimate(metric.name))]
+        if metric.name in noise and metric.direction:
+            sign = 1 if metric.direction == "higher" else -1
+            below = sum(sign * (noise[metric.name] - mean) > 0 for mean in means)
+            if below:
+                yield (
+                    f"*{text(metric.title)}* rates the ceiling, which is noise, above {below} of {len(means)}"
+                    " variants: little can be read off it here."
+                )
 
 
 def machines(results: Results) -> list[tuple[str, ...]]:
