@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -202,3 +203,32 @@ def test_squared_error_is_told_as_the_variance_that_it_stands_for(tmp_path: Path
     assert "for 0.02, `one`" in answers(tmp_path / "normalised", {"one": normalised, "bce": settings()})
     learned = {"l": settings() | {"likelihood": {"name": "gaussian-learned", "options": {}}}}
     assert "Which variance" not in answers(tmp_path / "learned", learned | {"bce": settings()})
+
+
+def crossed(turns: bool) -> tuple[dict[str, Settings], synthetic.Measure]:
+    """BCE better by 5 at β = 1, and worse by 4, or by as much better, at β = 0.5; noise of each run's own."""
+    variants = {
+        f"{name}-{beta}": settings(likelihood=name, beta=beta, axes={"likelihood": name, "beta": beta})
+        for name in ("bernoulli", "gaussian")
+        for beta in (1, 0.5)
+    }
+
+    def measure(name: str, _: Settings, seed: int) -> dict[str, float]:
+        gain = {"bernoulli-1": 5, "bernoulli-0.5": -4 if turns else 4}.get(name, 0)
+        return {"elbo_bernoulli": -100 + gain + (1 + gain / 50) * NOISE[seed]}
+
+    return variants, measure
+
+
+def test_what_turns_with_another_axis_is_told_before_the_average(tmp_path: Path):
+    said = answers(tmp_path / "turns", *crossed(turns=True))
+    assert re.search(
+        r"It depends on `beta`: on \*ELBO, binarised\* `bernoulli` is better at `1` by 5\.0+ ± 0\.\d+ nats/image,"
+        r" `gaussian` is better at `0\.5` by 4\.0+ ± 0\.\d+ nats/image\. On the average of all settings: ",
+        said,
+    )
+    assert "It depends" not in answers(tmp_path / "not", *crossed(turns=False))
+
+
+def test_nothing_turns_below_three_seeds(tmp_path: Path):
+    assert "It depends" not in answers(tmp_path, *crossed(turns=True), seeds=(0, 1))

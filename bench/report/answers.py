@@ -15,6 +15,7 @@ from bench.report.contrasts import (
     levels,
     significant,
 )
+from bench.report.depends import depends
 from bench.report.published import compare, switched_off
 from bench.report.results import Results, Variant, number, numbers
 from bench.report.statistics import MIN_SEEDS, Estimate, estimate, paired, rank
@@ -98,7 +99,9 @@ def _axis(results: Results, axis: str) -> list[str]:
     if not found:
         return [f"**{question}** No setting has finished for two values of {code(axis)} yet."]
     told = _of_two if len(found[0][1].column) == 2 else _of_many
-    return [f"**{question}** {told(found)} {_basis(found[0][1])}"]
+    turns = depends(results.variants, axis, axes(results.variants), metrics)
+    average = f"{turns} On the average of all settings: " if turns else ""
+    return [f"**{question}** {average}{told(found)} {_basis(found[0][1])}"]
 
 
 def _basis(c: Contrast) -> str:
