@@ -223,8 +223,9 @@ def crossed(turns: bool) -> tuple[dict[str, Settings], synthetic.Measure]:
 def test_what_turns_with_another_axis_is_told_before_the_average(tmp_path: Path):
     said = answers(tmp_path / "turns", *crossed(turns=True))
     assert re.search(
-        r"It depends on `beta`: on \*ELBO, binarised\* `bernoulli` is better at `1` by 5\.0+ ± 0\.\d+ nats/image,"
-        r" `gaussian` is better at `0\.5` by 4\.0+ ± 0\.\d+ nats/image\. On the average of all settings: ",
+        r"It depends on `beta`: on \*ELBO, binarised\* `bernoulli` is better at `1` by 5\.0+ ± 0\.\d+"
+        r" nats/image, `gaussian` is better at `0\.5` by 4\.0+ ± 0\.\d+"
+        r" nats/image\. On the average of all settings: ",
         said,
     )
     assert "It depends" not in answers(tmp_path / "not", *crossed(turns=False))
