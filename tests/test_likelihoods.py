@@ -159,6 +159,12 @@ def test_the_continuous_bernoulli_joins_its_series() -> None:
     assert float(likelihood.log_prob(torch.zeros(1), pixel)) == pytest.approx(0, abs=1e-15)  # uniform
 
 
+@pytest.mark.parametrize("logit", [-50.0, -1e3, -1e5])
+def test_the_continuous_bernoulli_grows_without_bound_at_a_black_pixel(logit: float) -> None:
+    black = ContinuousBernoulli().log_prob(torch.tensor([logit]), torch.tensor([0.0]))
+    assert float(black) == pytest.approx(math.log(-logit), rel=1e-6)
+
+
 def test_the_continuous_bernoulli_differentiates_everywhere() -> None:
     likelihood = ContinuousBernoulli()
     output = torch.tensor([0.0, 1e-9, -0.05, 0.099, 0.101, -0.101, 1.0, -7.0, 40.0], requires_grad=True)
