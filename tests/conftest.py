@@ -14,6 +14,10 @@ import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when torch or BLAS is first imported
 
+# In the background of a script Ctrl-C is ignored, which every process started here would inherit
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 COUNTS = ("injected", "survived", "lost", "doubled")
 BOUND = 1200  # seconds of a test that injects faults: a backstop, what it waits for has bounds of its own
 
