@@ -197,21 +197,25 @@ def test_numbers_are_found_and_held_to_the_rows_of_their_variants(tmp_path: Path
     (tmp_path / "reports/mnist/a").mkdir(parents=True)
     table = "variant,elbo_mean,mse_mean\nx,-100.26,0.0512\ny,-98.1,0.04\n"
     (tmp_path / "reports/mnist/a/summary.csv").write_text(table)
-    page = tmp_path / "page.md"
-    link = "[report](reports/mnist/a/report.md)"
-    page.write_text(f"# A\n`x` has −100.3, {link}, and `y` −98.10: 2.16 more.\n\n| x | −100.26 | 0.051 |\n")
-    assert not [*unsupported(page)]
-    for wrong in (f"# A\n`x` has −98.1, {link}", f"# A\n{link}\n\n| y | −100.3 |", f"# A\n100.4 {link}"):
-        page.write_text(wrong)
-        assert len([*unsupported(page)]) == 1, wrong
     (tmp_path / "reports/mnist/a/report.md").write_text(
         "## Answer\n\nBy 7.25 ± 0.5 nats.\n\n## Results\n\n8.25\n"
     )
-    answer = "[answer](reports/mnist/a/report.md#answer)"
-    page.write_text(f"# A\nAhead by 7.25, {answer}.")
-    assert not [*unsupported(page)]
-    for wrong in (f"# A\nAhead by 8.25, {answer}.", f"# A\nAhead by 7.2, {answer}.", f"# A\n7.25, {link}\n"):
+    page = tmp_path / "page.md"
+    link, answer = (f"[there](reports/mnist/a/report.md{anchor})" for anchor in ("", "#answer"))
+    for right in (
+        f"# A\n`x` has −100.3, {link}, and `y` −98.10: 2.16 more.\n\n| x | −100.26 | 0.051 |\n",
+        f"# A\nAhead by 7.25, {answer}.",
+        "# A\nNo report is linked: 3.14 may be anything.\n",
+    ):
+        page.write_text(right)
+        assert not [*unsupported(page)], right
+    for wrong in (
+        f"# A\n`x` has −98.1, {link}",
+        f"# A\n{link}\n\n| y | −100.3 |",
+        f"# A\n100.4 {link}",
+        f"# A\nAhead by 8.25, {answer}.",
+        f"# A\nAhead by 7.2, {answer}.",
+        f"# A\n7.25, {link}\n",
+    ):
         page.write_text(wrong)
         assert len([*unsupported(page)]) == 1, wrong
-    page.write_text("# A\nNo report is linked: 3.14 may be anything.\n")
-    assert not [*unsupported(page)]

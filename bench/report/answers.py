@@ -14,6 +14,7 @@ from bench.report.contrasts import (
     contrast,
     levels,
     significant,
+    winner,
 )
 from bench.report.depends import depends
 from bench.report.published import compare, switched_off
@@ -119,13 +120,13 @@ def _of_two(found: Sequence[tuple[Metric, Contrast]]) -> str:
     for (metric, c), d, sure in zip(found, differences, kept, strict=True):
         if d is None:
             continue
-        winner = a if (d.mean > 0) == (metric.direction == "higher") else b
+        better = winner(d, metric.direction, a, b)
         title = f"*{text(metric.title)}*"
         agree = (
             f" (in only {c.agreeing(a, b)} of {c.settings} settings)" if c.agreeing(a, b) < c.settings else ""
         )
         if sure:
-            clauses[winner].append(f"on {title} by {difference_text(d, metric, absolute=True)}{agree}")
+            clauses[better].append(f"on {title} by {difference_text(d, metric, absolute=True)}{agree}")
         else:
             clauses[""].append(f"{title} {difference_text(d, metric)}")
     parts = [f"{code(level)} is better {words(clauses[level])}" for level in (a, b) if clauses[level]]

@@ -131,6 +131,11 @@ def linear_pairs(variants: Iterable[Variant]) -> dict[int, Levels]:
     return {latent: found[latent] for latent in sorted(found) if len(found[latent]) == 2}
 
 
+def winner(d: Difference, direction: str | None, a: str, b: str) -> str:
+    """Which of two settings a − b says is the better."""
+    return a if (d.mean > 0) == (direction == "higher") else b
+
+
 def significant(differences: Sequence[Difference | None]) -> list[bool]:
     """Which of a family of differences Holm's procedure keeps; one without a p-value never is."""
     tested = [i for i, d in enumerate(differences) if d is not None and d.p is not None]

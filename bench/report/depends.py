@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from bench.metrics import Metric
 from bench.report.cells import code, text, words
 from bench.report.claims import difference_text
-from bench.report.contrasts import Levels, contrast, levels, significant
+from bench.report.contrasts import Levels, contrast, levels, significant, winner
 from bench.report.results import Variant
 from bench.report.statistics import Difference
 
@@ -40,8 +40,8 @@ def _turns(by_level: Levels, other: str, metrics: Sequence[Metric]) -> str:
         for value in values:
             d = found[metric.name, value]
             if d is not None and sure[metric.name, value]:
-                winner = a if (d.mean > 0) == (metric.direction == "higher") else b
-                ahead[winner].append(f"at {code(value)} by {difference_text(d, metric, absolute=True)}")
+                by = difference_text(d, metric, absolute=True)
+                ahead[winner(d, metric.direction, a, b)].append(f"at {code(value)} by {by}")
         if all(ahead.values()):
             sides = [f"{code(level)} is better {words(places)}" for level, places in ahead.items()]
             clauses.append(f"on *{text(metric.title)}* {', '.join(sides)}")

@@ -169,12 +169,11 @@ def samples(results: Results) -> str:
     ]
     if not metrics:
         return ""
-    return "\n\n".join([ranked(results.started, metrics, rows), *_fooled(results, metrics)])
+    return "\n\n".join([ranked(results.started, metrics, rows), *_fooled(results, metrics, bounds)])
 
 
-def _fooled(results: Results, metrics: Sequence[Metric]) -> Iterator[str]:
+def _fooled(results: Results, metrics: Sequence[Metric], bounds: object) -> Iterator[str]:
     """Metrics that rate noise above samples; precision is known for it (Naeem et al. 2020)."""
-    bounds = results.baselines.get("samples")
     noise = numbers(bounds.get("ceiling")) if isinstance(bounds, Mapping) else {}
     for metric in metrics:
         means = [e.mean for v in results.started if (e := v.estimate(metric.name))]
