@@ -24,7 +24,7 @@ import torch
 from factory import a_cache, a_dataset, a_run
 from test_cli import SPEC, TIMES
 
-from bench import cluster, executor
+from bench import checkpoint, cluster, executor
 from bench.cluster import flights, join, node
 from bench.errors import BenchError
 from bench.records import CHECKPOINT, Record, RunFolder, read
@@ -205,6 +205,7 @@ def test_what_a_task_sends_makes_the_folder_that_a_run_here_makes(
     """In this process, with a checkpoint at every event; then the same run again, from a checkpoint."""
     monkeypatch.setattr(node, "_unpack", lambda parcel: shop)
     monkeypatch.setattr(node, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(checkpoint, "SHARE", float("inf"))  # of every epoch, however slow the disk
     (here,) = jobs_of(tmp_path / "here", [0], epochs=4)
     expected = executor.execute(here, shop, lambda kind, data: None)
     (job,) = jobs_of(tmp_path / "there", [0], epochs=4)
