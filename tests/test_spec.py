@@ -6,7 +6,6 @@ import json
 import re
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -530,24 +529,13 @@ def test_a_file_name_that_cannot_be_a_folder_is_refused(tmp_path):
         loaded(tmp_path, GOOD, "a b.yaml")
 
 
-# Speed
-
-
-def test_import_and_load_need_no_heavy_library_and_little_time():
+def test_import_and_load_need_no_heavy_library():
+    """Which is why `bench plan` answers at once."""
     code = (
-        "import sys, time; start = time.process_time(); from pathlib import Path; import bench.spec;"
+        "import sys; from pathlib import Path; import bench.spec;"
         "bench.spec.load(Path('experiments/all.yaml'));"
-        "heavy = {'torch', 'numpy', 'mlflow', 'sklearn', 'pandas'};"
-        "print(time.process_time() - start, heavy & set(sys.modules))"
+        "print({'torch', 'numpy', 'mlflow', 'sklearn', 'pandas'} & set(sys.modules))"
     )
     root = Path(__file__).parent.parent
-    seconds, heavy = [], []
-    started = time.perf_counter()
-    while len(seconds) < 3 and time.perf_counter() - started < 5:
-        done = subprocess.run(
-            [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=root
-        )
-        seconds.append(float(done.stdout.split()[0]))
-        heavy.append(done.stdout.split(maxsplit=1)[1].strip())
-    assert heavy[0] == "set()"
-    assert min(seconds) < 0.4
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=root)
+    assert done.stdout.strip() == "set()"
