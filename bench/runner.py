@@ -156,6 +156,7 @@ class _Attempt:
         """Make the model, and the data where they are not given."""
         self.images, self.labels = divided or divide(self.run, self.shop.data, self.shop.device)
         self.model = untrained(self.run).to(self.shop.device)
+        self.record |= self._known()
         self.album = Album(
             self.run, self.images.test, self.labels.test, self.folder, self.emit, full=self.job.full
         )
@@ -214,19 +215,14 @@ class _Attempt:
 
     def _measured(self, training: Training) -> dict[str, Any]:
         self.emit("evaluate", {})
-        images, data = self.images, self.shop.data
         measured = Measured(
-            self.run, self.model, training, images, self.labels, self.shop.net, self.shop.reference
+            self.run, self.model, training, self.images, self.labels, self.shop.net, self.shop.reference
         )
         metrics = measured.metrics()
         self.album.close(self.model, measured.q)
         return {
             "status": "finished",
             "reason": None,
-            "beta_eff": objective_of(self.run).beta_eff(
-                self.run.batch_size, images.train.shape[1], self.run.latent
-            ),
-            "likelihood_class": likelihood_class(self.model),
             "metrics": metrics,
             "monte_carlo_error": measured.monte_carlo_error(),
             "kl_per_unit": measured.kl_per_unit(),
@@ -234,6 +230,16 @@ class _Attempt:
             "curves": training.curves,
             "evaluation_seconds": measured.seconds | {"pictures": self.album.seconds},
             "environment": self._environment(training),
+        }
+
+    def _known(self) -> dict[str, Any]:
+        """What holds however training ends."""
+        data, images = self.shop.data, self.images
+        return {
+            "beta_eff": objective_of(self.run).beta_eff(
+                self.run.batch_size, images.train.shape[1], self.run.latent
+            ),
+            "likelihood_class": likelihood_class(self.model),
             "data": {
                 "name": data.name,
                 "digest": data.digest,

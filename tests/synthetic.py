@@ -170,7 +170,8 @@ def lost(run: dict[str, Any], status: str) -> dict[str, Any]:
     """What becomes of a finished record when its run diverges in epoch 15, or fails."""
     run = {**run, "status": status, "reason": "reconstruction became non-finite in epoch 15"}
     if status == "diverged":
-        return run | {"diverged": {"epoch": 15, "term": "reconstruction"}}
+        whole = [row for row in run["curves"] if row["epoch"] < 15]
+        return run | {"diverged": {"epoch": 15, "term": "reconstruction"}, "metrics": {}, "curves": whole}
     return run | {"reason": "RuntimeError: out of memory", "metrics": {}, "curves": []}
 
 

@@ -112,6 +112,8 @@ def test_a_diverged_run_of_a_group_is_recorded_and_the_others_go_on(
     assert good["status"] == "finished"
     assert bad["status"] == "diverged"
     assert bad["diverged"] == {"epoch": 1, "term": "training reconstruction"}
+    for fact in ("beta_eff", "likelihood_class", "data"):
+        assert bad[fact] == good[fact], "known before training"
     assert bad["environment"]["engine"] == "stacked"
     json.dumps([good, bad], allow_nan=False)
 

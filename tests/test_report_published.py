@@ -89,9 +89,17 @@ def test_what_cannot_be_compared_says_why(tmp_path: Path, change: dict, verdict:
 
 
 def test_failed_seeds_are_not_compared(tmp_path: Path):
-    (found,) = verdicts(tmp_path, [ROW], status={("a", seed): "diverged" for seed in range(4)})
+    (found,) = verdicts(tmp_path, [ROW], status={("a", seed): "failed" for seed in range(4)})
     assert found.measured is not None
     assert found.measured.n == 1
+
+
+def test_a_seed_counts_up_to_where_it_diverged(tmp_path: Path):
+    """The printed run may have ended so too."""
+    gone = {("a", seed): "diverged" for seed in range(5)}
+    for epoch, n, verdict in ((14, 5, "reproduced"), (15, None, "not measured: every seed diverged before")):
+        (found,) = verdicts(tmp_path / str(epoch), [ROW | {"epoch": epoch}], status=gone)
+        assert (found.verdict, found.measured and found.measured.n) == (verdict, n)
 
 
 @pytest.mark.parametrize("used", [{"dataset": "digits", "fallback": True}, {"dataset": "kmnist"}])

@@ -36,10 +36,11 @@ def sentences(results: Results) -> list[str]:
     """The answers, each one Markdown sentence headed by its question."""
     if not results.finished:
         return ["No run has finished yet, so there is nothing to answer from."]
-    found = [_best(results, metric) for metric in results.measured("common")]
+    found = [*_lost(results), *_collapsed(results)]  # what is in no ranking, before the rankings
+    found += [_best(results, metric) for metric in results.measured("common")]
     found += _baselines(results)
     found += [answer for axis in axes(results.variants) for answer in _axis(results, axis)]
-    found += [*claim(results), *linear(results), *_lost(results), *_collapsed(results)]
+    found += [*claim(results), *linear(results)]
     found += [*_effective_beta(results), *_effective_variance(results), *_printed(results)]
     return [answer for answer in found if answer]
 

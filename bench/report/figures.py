@@ -34,7 +34,7 @@ from bench.report.marks import (
     scatter,
     short_name,
 )
-from bench.report.results import Results, Variant, number
+from bench.report.results import Results, Run, Variant, number
 from bench.report.statistics import estimate
 from bench.report.tables import ARROWS, by_machine, machines
 
@@ -112,22 +112,17 @@ def _rate_distortion(results: Results) -> Figure | None:
     figure, axes = scatter(results, points)
     axes.set_xlabel("rate: KL(q(z|x) ‖ p(z)), nats/image")
     axes.set_ylabel("distortion: −E ln p(b|z), binarised and calibrated, nats/image")
-    # Lines of equal ELBO: rate + distortion
+    # Lines of equal ELBO: rate + distortion, named where they leave, on the right or below
     (x0, x1), (y0, y1) = axes.get_xlim(), axes.get_ylim()
+    behind: dict[str, Any] = {"facecolor": "white", "edgecolor": "none", "pad": 0.8}
     for total in MaxNLocator(6).tick_values(x0 + y0, x1 + y1):
         axes.plot([x0, x1], [total - x0, total - x1], color="#bbbbbb", lw=0.6, zorder=0)
-        height = y1 - 0.03 * (y1 - y0)
-        if x0 < total - height < x1:
-            shown = f"{-total:g}".replace("-", "−")
+        x = min(x1 - 0.04 * (x1 - x0), total - y0 - 0.03 * (y1 - y0))
+        if x0 < x and total - x < y1 - 0.02 * (y1 - y0):
             axes.text(
-                total - height,
-                height,
-                shown,
-                fontsize=6,
-                color="#777777",
-                ha="center",
-                backgroundcolor="white",
-            )
+                x, total - x, f"{-total:g}".replace("-", "−"), fontsize=6, color="#777777",
+                ha="center", va="center", bbox=behind, zorder=0.5,
+            )  # fmt: skip
     axes.set_xlim(x0, x1)
     axes.set_ylim(y0, y1)
     return figure
@@ -185,7 +180,7 @@ def _beta_aggregate(results: Results) -> Figure | None:
 def _learning(results: Results) -> Figure | None:
     classes: dict[str, list[tuple[int, Variant]]] = {}
     for i, v in _numbered(results):
-        if any(number(row.get("test_loss_nats")) is not None for run in v.finished for row in run.curves):
+        if any(_losses(run) for run in v.runs):
             classes.setdefault(v.likelihood_class, []).append((i, v))
     if not classes:
         return None
@@ -208,22 +203,34 @@ def _learning(results: Results) -> Figure | None:
 
 
 def _curve(axes: Any, variant: Variant, place: int, label: str) -> None:
-    """Mean over seeds with its 95 % band, at the epochs that every finished seed reached."""
+    """Mean over seeds with its 95 % band; a seed that diverged is a line of its own that ends in a cross."""
+    colour, dashes = COLOURS[place % len(COLOURS)], DASHES[place // len(COLOURS) % len(DASHES)]
+    gone = [known for run in variant.runs if run.status == "diverged" and (known := _losses(run))]
+    for k, losses in enumerate(gone):
+        name = f"{label}: diverged" if k == 0 else None
+        axes.plot(list(losses), list(losses.values()), color=colour, ls=dashes, lw=0.8, label=name,
+                  marker="x", ms=6, markevery=[-1])  # fmt: skip
     by_epoch: dict[int, list[float]] = {}
     for run in variant.finished:
-        for row in run.curves:
-            value = number(row.get("test_loss_nats"))
-            if value is not None:
-                by_epoch.setdefault(int(row["epoch"]), []).append(value)
-    most = max(map(len, by_epoch.values()))
+        for epoch, value in _losses(run).items():
+            by_epoch.setdefault(epoch, []).append(value)
+    if not by_epoch:
+        return
+    most = max(map(len, by_epoch.values()))  # the epochs that every finished seed reached
     values = {epoch: estimate(v) for epoch, v in sorted(by_epoch.items()) if len(v) == most}
     x = np.array(list(values))
     y = np.array([v.mean for v in values.values()])
     width = np.array([v.half_width or 0.0 for v in values.values()])
-    colour, every = COLOURS[place % len(COLOURS)], max(1, len(x) // 6)
-    axes.plot(x, y, color=colour, ls=DASHES[place // len(COLOURS) % len(DASHES)], label=label,
+    every = max(1, len(x) // 6)
+    axes.plot(x, y, color=colour, ls=dashes, label=label,
               marker=MARKERS[place % len(MARKERS)], ms=3, markevery=(place % every, every))  # fmt: skip
     axes.fill_between(x, y - width, y + width, color=colour, alpha=0.15, lw=0)
+
+
+def _losses(run: Run) -> dict[int, float]:
+    """A run's test loss by epoch."""
+    found = {int(row["epoch"]): number(row.get("test_loss_nats")) for row in run.curves}
+    return {epoch: value for epoch, value in found.items() if value is not None}
 
 
 def _numbered(results: Results) -> list[tuple[int, Variant]]:

@@ -65,9 +65,13 @@ def _compare(variant: Variant, row: Mapping[str, Any]) -> Comparison:
 
 
 def at_epoch(variant: Variant, metric: str, epoch: object) -> list[float]:
-    """A curve's value at an epoch in nats per image, one per finished seed that has it."""
+    """A curve's value at an epoch in nats per image, one per seed that has it.
+
+    A run that diverged later counts: so did the one that was printed, perhaps.
+    """
     key = metric if metric in IN_NATS else f"{metric}_nats"
-    rows = (row for run in variant.finished for row in run.curves if row.get("epoch") == epoch)
+    known = [run for run in variant.runs if run.finished or run.status == "diverged"]
+    rows = (row for run in known for row in run.curves if row.get("epoch") == epoch)
     return [value for row in rows if (value := number(row.get(key))) is not None]
 
 
@@ -80,7 +84,10 @@ def _verdict(
     if nats is None:
         return "not comparable: no conversion to nats per image is given"
     if not by_seed:
-        return "not measured: no finished run has this epoch" if variant.finished else "not measured"
+        if variant.finished:
+            return "not measured: no finished run has this epoch"
+        gone = variant.runs and all(run.status == "diverged" for run in variant.runs)
+        return "not measured: every seed diverged before" if gone else "not measured"
     measured = estimate(by_seed)
     allowed = max(TOLERANCE * abs(nats), seed_spread(by_seed)) + doubt
     return "reproduced" if abs(measured.mean - nats) <= allowed else "not reproduced"
