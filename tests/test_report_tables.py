@@ -176,6 +176,16 @@ def test_samples_stand_between_floor_and_ceiling(tmp_path: Path):
     ]
 
 
+def test_information_that_the_test_images_cannot_show_is_told(tmp_path: Path):
+    levels = {
+        name: {"mutual_information": nats, "kl": 20.0} for name, nats in (("wide", 9.2), ("narrow", 4.0))
+    }
+    told = tables.latent(results(tmp_path / "a", levels))
+    assert "exceed ln 10,000 = 9.210 nats" in told
+    assert "Within 0.1 of that: 1 of 2 variants." in told
+    assert "exceed" not in tables.latent(results(tmp_path / "b", {"narrow": levels["narrow"]}))
+
+
 def test_a_metric_that_rates_noise_above_samples_is_told(tmp_path: Path):
     bounds = synthetic.baselines()
     bounds["samples"]["ceiling"] |= {"precision": 0.8, "recall": 0.0}

@@ -132,21 +132,27 @@ def _elbo_time(results: Results) -> Figure | None:
     known = machines(results)
     if not known or results.metric("elbo_bernoulli") is None:
         return None
-    # Times are never pooled: the machine that ran most is shown
-    machine = max(known, key=lambda m: sum(run.machine == m for run in results.finished))
-    points = []
+    # Times are never pooled: on the device that ran most, each variant as most of its seeds were trained
+    where = max((m[:2] for m in known), key=lambda w: sum(run.machine[:2] == w for run in results.finished))
+    points, absent = [], []
     for i, v in _numbered(results):
-        seconds = [
-            r.metrics["train_seconds"] for r in by_machine(v).get(machine, ()) if "train_seconds" in r.metrics
-        ]
+        there = [runs for machine, runs in by_machine(v).items() if machine[:2] == where]
+        runs = max(there, key=len, default=[])
+        seconds = [r.metrics["train_seconds"] for r in runs if "train_seconds" in r.metrics]
         elbo = v.estimate("elbo_bernoulli")
         if elbo and seconds:
             time = estimate(seconds)
             points.append((i, v, time.mean, elbo.mean, time.half_width or 0, elbo.half_width or 0))
+        elif elbo:
+            absent.append(str(i))
     if not points:
         return None
-    figure, axes = scatter(results, points, log_x=_wide([p[2] for p in points], 5))
-    axes.set_xlabel(f"training seconds on {' · '.join(machine[:2])}")
+    log = _wide([p[2] for p in points], 5)
+    figure, axes = scatter(results, points, log_x=log)
+    if not log:
+        axes.set_xlim(left=max(0.0, axes.get_xlim()[0]))
+    rest = f"; elsewhere: {', '.join(absent)}" if absent else ""
+    axes.set_xlabel(f"training seconds on {' · '.join(where)}{rest}")
     axes.set_ylabel("ELBO, binarised ↑ (nats/image)")
     return figure
 
@@ -188,7 +194,7 @@ def _learning(results: Results) -> Figure | None:
     height = sum(heights) + 0.45
     figure = Figure(figsize=(WIDTH, height))
     panels = figure.subplots(len(classes), 1, squeeze=False, gridspec_kw={"height_ratios": heights})[:, 0]
-    figure.subplots_adjust(left=0.085, right=0.66, bottom=0.42 / height, top=1 - 0.25 / height, hspace=0.3)
+    figure.subplots_adjust(left=0.105, right=0.66, bottom=0.42 / height, top=1 - 0.25 / height, hspace=0.3)
     for axes, (kind, members) in zip(panels, classes.items(), strict=True):
         for place, (i, variant) in enumerate(members):
             _curve(axes, variant, place, f"{i} {short_name(variant)}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -12,6 +13,7 @@ from bench.report.statistics import MIN_SEEDS, Estimate, Ranking, estimate, rank
 
 ARROWS = {"higher": " ↑", "lower": " ↓", None: ""}
 FIXED = ("parameters",)  # cost that no machine changes
+SATURATED = 0.1  # nats from ln N within which the N test images are too few for I(x; z)
 LEGEND = (
     "**Bold**: best mean. †: not significantly different from it"
     " (paired t-test over seeds, Holm over the column, 5 %)."
@@ -154,7 +156,24 @@ def latent(results: Results) -> str:
     """What the latents carry; the own-terms KL beside it, since collapse is told from both."""
     metrics = results.measured("latent")
     kl = tuple(m for m in results.measured("own") if m.name == "kl")
-    return ranked(results.started, (*metrics, *kl)) if metrics else ""
+    if not metrics:
+        return ""
+    return "\n\n".join([ranked(results.started, (*metrics, *kl)), *_saturated(results)])
+
+
+def _saturated(results: Results) -> Iterator[str]:
+    """Where I(x; z) is near ln N, the most that N test images can show."""
+    sizes = {number((run.record.get("data") or {}).get("test")) for run in results.finished}
+    size = sizes.pop() if len(sizes) == 1 else None
+    found = [m for v in results.variants if (m := v.estimate("mutual_information"))]
+    if size:
+        near = sum(m.mean > math.log(size) - SATURATED for m in found)
+        if near:
+            yield (
+                f"*I(x; z)* cannot exceed ln {size:,.0f} = {math.log(size):.3f} nats, the most that so many"
+                f" test images can show. Within {SATURATED:g} of that: {near} of {len(found)} variants. Their"
+                " I(x; z) may be larger, and their KL(q(z) ‖ p(z)) smaller by as much."
+            )
 
 
 def samples(results: Results) -> str:
