@@ -270,7 +270,7 @@ def _unlike(v: Variant) -> str:
 
 
 def _label(variant: Variant) -> str:
-    return code(variant.settings.get("label") or variant.name)
+    return code(variant.title)
 
 
 def _measured(value: Estimate | None, metric: Metric) -> str:

@@ -64,7 +64,7 @@ class Shown:
     @property
     def name(self) -> str:
         """The variant as the experiment labels it."""
-        return " ".join(str(self.variant.settings.get("label") or self.variant.name).split())
+        return self.variant.title
 
     @property
     def outcome(self) -> str:

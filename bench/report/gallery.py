@@ -81,7 +81,7 @@ def markdown(results: Results, found: Mapping[str, Mapping[str, Picture]]) -> st
         for v in results.variants:
             picture = found.get(v.name, {}).get(kind)
             if picture is not None and v.first is not None:
-                name = text(v.settings.get("label") or v.name)
+                name = text(v.title)
                 epoch = f", epoch {picture.epoch}" if picture.epoch is not None else ""
                 cells.append(
                     (f"{name}<br>seed {v.first.seed}{epoch}", image(f"{kind} of {v.name}", picture.copy))

@@ -125,5 +125,5 @@ def class_look(results: Results, kind: str) -> tuple[str, str]:
 
 def short_name(variant: Variant) -> str:
     """A variant's name, cut where it would run out of the figure."""
-    name = " ".join(str(variant.settings.get("label") or variant.name).split())
+    name = variant.title
     return name if len(name) <= 44 else f"{name[:43]}…"

@@ -30,7 +30,7 @@ def pivot(results: Results) -> str:
         f"### {header(metric)}\n\n{_table(variants, metric, order, down, across)}"
         for metric, order in zip(metrics, orders, strict=True)
     ]
-    lost = [text(v.settings.get("label") or v.name) for v in variants if v.lost]
+    lost = [text(v.title) for v in variants if v.lost]
     notes = [LEGEND.replace("column", "table")] if any(order.best for order in orders) else []
     notes += [UNTESTED] if any(order.untested for order in orders) else []
     notes += [f"Not ranked, as seeds were lost: {words(lost)}."] if lost else []

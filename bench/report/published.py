@@ -129,7 +129,7 @@ def _row(c: Comparison) -> list[str]:
         f" ({_signed(100 * difference / abs(c.nats), 1)} %)" if difference is not None and c.nats else ""
     )
     return [
-        text(c.variant.settings.get("label") or c.variant.name),
+        text(c.variant.title),
         text(c.row.get("metric", "")).replace("\\_", " "),
         text(c.row.get("source") or NOTHING),
         NOTHING if epoch is None else text(epoch),

@@ -120,6 +120,11 @@ class Variant:
         return self.finished[0] if self.finished else None
 
     @property
+    def title(self) -> str:
+        """What people read: the label that the experiment gives it, or else its name; on one line."""
+        return " ".join(str(self.settings.get("label") or self.name).split())
+
+    @property
     def latent(self) -> int | None:
         """Latent size."""
         return self.settings.get("latent")

@@ -36,7 +36,7 @@ def finished(variant: Variant) -> str:
 
 def name(variant: Variant) -> str:
     """A variant in the first column, flagged where its latents collapsed."""
-    shown = text(variant.settings.get("label") or variant.name)
+    shown = text(variant.title)
     return f"{shown} (collapsed {variant.collapsed}/{len(variant.finished)})" if variant.collapsed else shown
 
 
@@ -77,7 +77,7 @@ def _notes(variants: Sequence[Variant], metrics: Sequence[Metric], orders: Mappi
     lines = [LEGEND] if any(order.best for order in orders.values()) else []
     lines += [UNTESTED] if any(order.untested for order in orders.values()) else []
     advice: dict[str, list[str]] = {}
-    labels = {v.name: text(v.settings.get("label") or v.name) for v in variants}
+    labels = {v.name: text(v.title) for v in variants}
     for metric in metrics:
         order = orders[metric.name]
         near = (*order.ties, *order.untested)
