@@ -122,6 +122,38 @@ def test_the_verdict_on_the_claim(tmp_path: Path, drift: float, frechet: float, 
 
     said = answers(tmp_path, variants, measure)
     assert f"{verdict.capitalize()} for Gaussian, grey target at β = 0.0408" in said
+    assert "≤" not in said
+
+
+@pytest.mark.parametrize(("frechet", "verdict"), [(5, "supported by the samples"), (0, "undecided")])
+def test_a_drift_that_the_test_images_cannot_bound_does_not_decide(
+    tmp_path: Path, frechet: float, verdict: str
+):
+    variants = {"one": settings(likelihood="gaussian"), "small": settings(likelihood="gaussian", beta=SMALL)}
+
+    def measure(name: str, _: Settings, seed: int) -> dict[str, float]:
+        small = name == "small"
+        noise = NOISE[seed] * (1 if small else -1)
+        return {"aggregate_kl": 4 + 50 * small + noise, "frechet_distance": 20 + frechet * small + noise,
+                "mutual_information": 9.21 if small else 5.0}  # fmt: skip
+
+    said = answers(tmp_path, variants, measure)
+    assert f"{verdict.capitalize()} for Gaussian, grey target at β = 0.0408 (KL(q(z) ‖ p(z)) ≤ +50.0" in said
+    assert "an upper bound" in claim_table(load(tmp_path))
+
+
+def test_a_claim_that_holds_on_the_average_says_in_how_many_settings(tmp_path: Path):
+    variants = {
+        f"{a}-{b}": settings(beta=SMALL if b == "small" else 1.0, latent=z)
+        for a, z in (("x", 5), ("y", 6), ("z", 7))
+        for b in ("one", "small")
+    }
+
+    def measure(name: str, _: Settings, seed: int) -> dict[str, float]:
+        worse = {"x": 9.0, "y": 9.0, "z": -3.0}[name[0]] * name.endswith("small")
+        return {"aggregate_kl": 4.0 + name.endswith("small") + NOISE[seed], "frechet_distance": 20 + worse}
+
+    assert "+5 ± 0 in only 2 of 3 settings" in answers(tmp_path, variants, measure)
 
 
 def test_the_linear_encoder_is_charged_by_latent_size(tmp_path: Path):
@@ -179,17 +211,19 @@ def test_who_diverged_and_who_collapsed_is_told(tmp_path: Path):
     assert "`flat-gaussian` in 5 of 5 seeds." in said
 
 
-def test_a_baseline_that_is_better_is_told(tmp_path: Path):
+def test_a_variant_that_a_baseline_of_no_more_latents_beats_is_told(tmp_path: Path):
     variants, measure = two_by_two("mse", effect=0.0)
-    rows = [{"name": "PCA", "latent": 20, "mse": -500.0}, {"name": "pixel mean", "latent": 0, "mse": 3.0}]
+    rows = [
+        {"name": "PCA", "latent": variants["deep-gaussian"]["latent"], "mse": -97.0},
+        {"name": "PCA", "latent": variants["deep-gaussian"]["latent"] + 1, "mse": -500.0},
+        {"name": "pixel mean", "latent": 0, "mse": 3.0},
+    ]
     synthetic.save(tmp_path / "baselines.json", {"rows": rows})
-    said = answers(tmp_path, variants, measure)
-    assert (
-        "**Is a baseline better than every variant?** On *MSE* PCA, 20 components is, −500 against −100"
-        in said
-    )
+    said = next(line for line in answers(tmp_path, variants, measure).splitlines() if "baseline" in line)
+    assert "no more latents beat?** On *MSE* PCA, " in said
+    assert "components (−97) beats `deep-bernoulli` and `deep-gaussian`." in said
     synthetic.save(tmp_path / "baselines.json", {"rows": rows[1:]})
-    assert "None is, in any column." in answers(tmp_path, variants, measure)
+    assert "None, in any column." in answers(tmp_path, variants, measure)
 
 
 def test_squared_error_is_told_as_the_variance_that_it_stands_for(tmp_path: Path):

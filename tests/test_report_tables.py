@@ -165,14 +165,14 @@ def test_baselines_are_italic_and_below(tmp_path: Path):
     assert rows(table)["*pixel mean*"] == ["*3.900*", "*0.06700*", "–"]
 
 
-def test_samples_stand_between_floor_and_ceiling(tmp_path: Path):
+def test_samples_stand_between_training_images_and_noise(tmp_path: Path):
     synthetic.save(tmp_path / "baselines.json", synthetic.baselines())
     table = tables.samples(
         results(tmp_path, {"a": {"frechet_distance": 20.0}, "b": {"frechet_distance": 30.0}})
     )
     assert [name for name in rows(table) if name.startswith("*")] == [
-        "*floor: training images*",
-        "*ceiling: pixel-mean noise*",
+        "*training images*",
+        "*noise: pixels black or white by the pixel mean*",
     ]
 
 
@@ -195,8 +195,18 @@ def test_a_metric_that_rates_noise_above_samples_is_told(tmp_path: Path):
         "b": {"frechet_distance": 30.0, "precision": 0.9, "recall": 0.1},
     }
     table = tables.samples(results(tmp_path, levels))
-    assert "*precision* rates the ceiling, which is noise, above 1 of 2 variants" in table
-    assert table.count("which is noise") == 1
+    assert "*precision* rates noise above 1 of 2 variants" in table
+    assert table.count("rates noise") == 1
+
+
+def test_noise_above_the_samples_of_collapsed_models_says_nothing_of_a_metric(tmp_path: Path):
+    synthetic.save(tmp_path / "baselines.json", synthetic.baselines())
+    levels = {
+        "a": {"frechet_distance": 20.0, "kl": 9.0},
+        "b": {"frechet_distance": 1000.0, "kl": 0.0},
+        "c": {"frechet_distance": 1000.0, "kl": 0.0},
+    }
+    assert "rates noise" not in tables.samples(results(tmp_path, levels))
 
 
 def test_collapse_is_flagged_and_no_contest_for_latents(tmp_path: Path):

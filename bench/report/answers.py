@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from bench.metrics import Metric
 from bench.report.cells import NOTHING, code, exact, fixed, plain, spread, text, words
@@ -72,25 +72,29 @@ def _some(names: Sequence[str]) -> str:
 
 
 def _baselines(results: Results) -> list[str]:
-    """Where the best baseline is better than the best variant, by more than that one's interval."""
-    rows = results.baselines.get("rows")
-    behind, compared = [], False
+    """Variants that a baseline of no more latents beats, by more than the interval of the variant."""
+    rows = [r for r in results.baselines.get("rows") or () if isinstance(r, Mapping)]
+    told, compared = [], False
     for metric in results.measured("common"):
         sign = 1 if metric.direction == "higher" else -1
-        known = {baseline_name(r): x for r in rows or () if (x := number(r.get(metric.name))) is not None}
-        values = {v.name: e for v in results.variants if not v.lost and (e := v.estimate(metric.name))}
-        if metric.direction is None or not known or not values:
-            continue
-        compared = True
-        best = max(values, key=lambda name: sign * values[name].mean)
-        baseline = max(known, key=lambda name: sign * known[name])
-        if sign * (known[baseline] - values[best].mean) > (values[best].half_width or 0):
-            theirs, ours = plain(known[baseline]), spread(values[best])
-            behind.append(f"on *{text(metric.title)}* {text(baseline)} is, {theirs} against {ours}")
+        known = [(r, x) for r in rows if (x := number(r.get(metric.name))) is not None]
+        beaten: dict[str, list[str]] = {}
+        for v in results.variants:
+            mean = None if v.lost else v.estimate(metric.name)
+            fair = [(sign * x, r) for r, x in known if (number(r.get("latent")) or 0) <= (v.latent or 0)]
+            if metric.direction is None or mean is None or not fair:
+                continue
+            compared = True
+            value, row = max(fair, key=lambda pair: pair[0])
+            if value - sign * mean.mean > (mean.half_width or 0):
+                beaten.setdefault(f"{text(baseline_name(row))} ({plain(sign * value)})", []).append(_label(v))
+        if beaten:
+            clauses = [f"{baseline} beats {_some(labels)}" for baseline, labels in beaten.items()]
+            told.append(f"on *{text(metric.title)}* {words(clauses)}")
     if not compared:
         return []
-    told = "; ".join(behind) or "none is, in any column"
-    return [f"**Is a baseline better than every variant?** {sentence(told)}"]
+    question = "Which variants does a baseline of no more latents beat?"
+    return [f"**{question}** {sentence('; '.join(told) or 'none, in any column')}"]
 
 
 def _axis(results: Results, axis: str) -> list[str]:

@@ -103,9 +103,13 @@ def _results(results: Results) -> str:
 
 def _one_footing(results: Results) -> str:
     shown = tables.one_footing(results)
+    k = _distinct(results.finished, _importance).replace("<br>", ", ") or "K not recorded"
     told = (
         "Every decoder's mean is judged by the same two observation models, each calibrated by one scalar"
         " that is fitted on training images. These columns compare across all rows; baselines are in italics."
+        f" *ln p(x)* and *K samples* are importance-weighted bounds, {k}. A code length is that of a Gaussian"
+        " with one variance for all pixels: it ranks decoder means, and any file format stores these images"
+        " in less."
     )
     return f"{told}\n\n{shown}" if shown else ""
 
@@ -132,7 +136,7 @@ def _samples(results: Results) -> str:
     network = f", a classifier with test accuracy {100 * accuracy:.2f} %" if accuracy is not None else ""
     told = (
         f"Measured in the features of bench's own network{network}. Absolute values depend on that network:"
-        " read them between the floor and the ceiling."
+        " read them between those of training images and of noise."
     )
     return f"{told}\n\n{shown}" if shown else ""
 

@@ -23,6 +23,8 @@ from bench.report.statistics import Estimate, estimate
 # What differs between machines in a way that changes times; the rest is told in the protocol.
 TIMING = ("device", "device_name", "threads", "precision", "engine", "replicas", "torch")
 
+SATURATED = 0.1  # nats from ln N within which the N test images are too few for I(x; z)
+
 _LOOSE = ConfigDict(extra="allow", strict=True)
 Rows = list[dict[str, Any]] | None
 
@@ -188,6 +190,18 @@ class Variant:
         """Mean and half-width of one metric over seeds; None without a value."""
         values = list(self.values(metric).values())
         return estimate(values) if values else None
+
+    @property
+    def saturated(self) -> bool:
+        """Whether I(x; z) is within SATURATED of ln N, the most that N test images can show."""
+        mean, size = self.estimate("mutual_information"), self.test_images
+        return bool(mean and size and mean.mean > math.log(size) - SATURATED)
+
+    @property
+    def test_images(self) -> float | None:
+        """How many test images its runs were measured on, where that is one number."""
+        sizes = {number((run.record.get("data") or {}).get("test")) for run in self.finished}
+        return sizes.pop() if len(sizes) == 1 else None
 
     def monte_carlo_error(self, metric: str) -> float | None:
         """The estimator's own standard error of the mean over seeds, apart from their spread."""

@@ -8,12 +8,11 @@ from typing import Any
 
 from bench.metrics import Metric
 from bench.report.cells import NOTHING, exact, plain, spread, table, text, words
-from bench.report.results import Results, Run, Variant, number, numbers
+from bench.report.results import SATURATED, Results, Run, Variant, number, numbers
 from bench.report.statistics import MIN_SEEDS, Estimate, Ranking, estimate, rank
 
 ARROWS = {"higher": " ↑", "lower": " ↓", None: ""}
 FIXED = ("parameters",)  # cost that no machine changes
-SATURATED = 0.1  # nats from ln N within which the N test images are too few for I(x; z)
 LEGEND = (
     "**Bold**: best mean. †: not significantly different from it"
     " (paired t-test over seeds, Holm over the column, 5 %)."
@@ -163,24 +162,21 @@ def latent(results: Results) -> str:
 
 def _saturated(results: Results) -> Iterator[str]:
     """Where I(x; z) is near ln N, the most that N test images can show."""
-    sizes = {number((run.record.get("data") or {}).get("test")) for run in results.finished}
-    size = sizes.pop() if len(sizes) == 1 else None
-    found = [m for v in results.variants if (m := v.estimate("mutual_information"))]
-    if size:
-        near = sum(m.mean > math.log(size) - SATURATED for m in found)
-        if near:
-            yield (
-                f"*I(x; z)* cannot exceed ln {size:,.0f} = {math.log(size):.3f} nats, the most that so many"
-                f" test images can show. Within {SATURATED:g} of that: {near} of {len(found)} variants. Their"
-                " I(x; z) may be larger, and their KL(q(z) ‖ p(z)) smaller by as much."
-            )
+    near = [v for v in results.variants if v.saturated]
+    if near and (size := near[0].test_images):
+        known = sum(v.estimate("mutual_information") is not None for v in results.variants)
+        yield (
+            f"*I(x; z)* cannot exceed ln {size:,.0f} = {math.log(size):.3f} nats, the most that so many"
+            f" test images can show. Within {SATURATED:g} of that: {len(near)} of {known} variants. Their"
+            " I(x; z) may be larger, and their KL(q(z) ‖ p(z)) smaller by as much."
+        )
 
 
 def samples(results: Results) -> str:
-    """Samples from the prior, between the floor and the ceiling that the feature network gives."""
+    """Samples from the prior, between training images and noise in the feature network's eyes."""
     metrics = results.measured("samples")
     bounds = results.baselines.get("samples")
-    titles = {"floor": "floor: training images", "ceiling": "ceiling: pixel-mean noise"}
+    titles = {"floor": "training images", "ceiling": "noise: pixels black or white by the pixel mean"}
     rows = [
         _italic(row.get("name") or titles.get(key, key), row, metrics)
         for key, row in (bounds.items() if isinstance(bounds, Mapping) else ())
@@ -192,17 +188,20 @@ def samples(results: Results) -> str:
 
 
 def _fooled(results: Results, metrics: Sequence[Metric], bounds: object) -> Iterator[str]:
-    """Metrics that rate noise above samples; precision is known for it (Naeem et al. 2020)."""
+    """Metrics that rate noise above most samples; precision is known for it (Naeem et al. 2020).
+
+    A collapsed model's samples are left out: they are no better than noise.
+    """
     noise = numbers(bounds.get("ceiling")) if isinstance(bounds, Mapping) else {}
     for metric in metrics:
-        means = [e.mean for v in results.started if (e := v.estimate(metric.name))]
         if metric.name in noise and metric.direction:
+            means = [e.mean for v in results.variants if not v.collapsed and (e := v.estimate(metric.name))]
             sign = 1 if metric.direction == "higher" else -1
             below = sum(sign * (noise[metric.name] - mean) > 0 for mean in means)
-            if below:
+            if means and 2 * below >= len(means):
                 yield (
-                    f"*{text(metric.title)}* rates the ceiling, which is noise, above {below} of {len(means)}"
-                    " variants: little can be read off it here."
+                    f"*{text(metric.title)}* rates noise above {below} of {len(means)} variants: little can"
+                    " be read off it here."
                 )
 
 
