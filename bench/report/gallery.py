@@ -10,7 +10,7 @@ from bench.report.copies import Picture
 from bench.report.results import Results
 
 PER_ROW = 3
-MANY = 20  # variants, above which a page of all their pictures is one that nobody looks through
+MANY = 12  # variants, above which a page of all their pictures is one that nobody looks through
 KINDS = {  # kind -> title and what it shows
     "samples": (
         "Samples from the prior",
