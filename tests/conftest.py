@@ -11,6 +11,11 @@ from types import FrameType
 from typing import Any
 
 import pytest
+from hypothesis import settings
+
+# The same examples every time, at whatever speed: a test that fails is then the change's doing
+settings.register_profile("repeatable", derandomize=True, deadline=None)
+settings.load_profile("repeatable")
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when torch or BLAS is first imported
 

@@ -50,7 +50,10 @@ def test_the_sign_of_a_difference_is_a_less_b():
     assert a.p == b.p
 
 
-@given(st.lists(st.tuples(st.floats(-99, 99), st.floats(-99, 99)), min_size=3, max_size=9))
+THOUSANDTHS = st.integers(-99_000, 99_000).map(lambda n: n / 1000)  # beside 1e-308 scipy itself overflows
+
+
+@given(st.lists(st.tuples(THOUSANDTHS, THOUSANDTHS), min_size=3, max_size=9))
 def test_the_paired_test_is_scipys(pairs: list[tuple[float, float]]):
     differences = [x - y for x, y in pairs]
     d = paired(by_seed(*(x for x, _ in pairs)), by_seed(*(y for _, y in pairs)))

@@ -44,6 +44,7 @@ class _ClaimRow:
 
     @property
     def shown_drift(self) -> str:
+        """The drift with its interval, and whether it is a bound."""
         return f"≤ {signed(self.drift)}" if self.bound and self.drift else signed(self.drift)
 
 

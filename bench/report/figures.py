@@ -235,8 +235,8 @@ def _curve(axes: Any, variant: Variant, place: int, label: str) -> None:
 
 def _losses(run: Run) -> dict[int, float]:
     """A run's test loss by epoch."""
-    found = {int(row["epoch"]): number(row.get("test_loss_nats")) for row in run.curves}
-    return {epoch: value for epoch, value in found.items() if value is not None}
+    rows = ((row["epoch"], number(row.get("test_loss_nats"))) for row in run.curves)
+    return {int(epoch): value for epoch, value in rows if value is not None}
 
 
 def _numbered(results: Results) -> list[tuple[int, Variant]]:

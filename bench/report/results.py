@@ -195,7 +195,7 @@ class Variant:
     def saturated(self) -> bool:
         """Whether I(x; z) is within SATURATED of ln N, the most that N test images can show."""
         mean, size = self.estimate("mutual_information"), self.test_images
-        return bool(mean and size and mean.mean > math.log(size) - SATURATED)
+        return bool(mean and size and size > 1 and mean.mean > math.log(size) - SATURATED)
 
     @property
     def test_images(self) -> float | None:
