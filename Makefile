@@ -15,7 +15,7 @@ setup: $(STAMP)  ## Make .venv with the pinned dependencies (PYTHON=python3.12 t
 
 $(STAMP): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version.split()[0]; sys.exit(sys.version_info < (3, 11) and \
-	    f"bench needs Python 3.11 or later and $(PYTHON) is {v}; try: make PYTHON=python3.11")'
+	    f"bench needs Python 3.11 or later and $(PYTHON) is {v}; try: make setup PYTHON=python3.11")'
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .

@@ -179,8 +179,8 @@ def _data(experiment: Experiment, request: Request, *, download: bool) -> tuple[
         stand_in = load_data(experiment.offline_fallback, request.data_dir)
         warning = (
             f"{experiment.dataset} can't be had, so {stand_in.name} stands in for it with at most "
-            f"{STAND_IN_SEEDS} seeds and {STAND_IN_EPOCHS} epochs: these numbers say nothing about "
-            f"{experiment.dataset}. {error}"
+            f"{STAND_IN_SEEDS} seeds and {STAND_IN_EPOCHS} epochs unless --seeds and --epochs say otherwise: "
+            f"these numbers say nothing about {experiment.dataset}. {error}"
         )
         return stand_in, (warning,)
 

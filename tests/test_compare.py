@@ -108,7 +108,8 @@ def test_own_terms_stay_inside_one_likelihood_class(tmp_path: Path) -> None:
     assert {"elbo", "kl"} <= rows(alike).keys()
     unlike = pair(tmp_path / "2", levels, {"a": settings(), "b": settings(likelihood="gaussian")})
     assert rows(unlike).keys() == {"mse", "precision"}
-    (why,) = unlike.notes
+    where, why = unlike.notes
+    assert where == "Measured on mnist."
     assert "Bernoulli, grey target and Gaussian, grey target" in why
 
 

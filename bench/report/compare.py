@@ -99,6 +99,7 @@ def _pair(a: Variant, b: Variant) -> Comparison:
     """The rows that two variants may be compared in, not judged yet."""
     changes = tuple(_changes(_settings(a), _settings(b)))
     metrics, notes = _comparable(a, b, objective=any(c.startswith("objective") for c in changes))
+    notes.insert(0, f"Measured on {_data(a)[0]}.")
     rows = [_row(a, b, metric) for metric in metrics if a.values(metric.name) and b.values(metric.name)]
     seeds = [{run.seed for run in v.finished} for v in (a, b)]
     if not seeds[0] & seeds[1]:
