@@ -5,6 +5,7 @@ What starts as a user starts it need not be shown every time: most commands here
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import os
@@ -250,6 +251,37 @@ def test_a_diverged_run_is_reported_and_exits_1(tmp_path: Path) -> None:
     report = (tmp_path / "reports/tiny/report.md").read_text()
     assert "non-finite" in report
     assert "nan" not in report.lower().replace("non-finite", "").split()
+
+
+@pytest.mark.skipif(
+    not Path("/proc/thread-self/children").exists(), reason="a worker's birth is not seen here"
+)
+def test_ctrl_c_while_workers_start_is_one_line(tmp_path: Path) -> None:
+    """A terminal sends it to the workers as well, which take seconds to import what they need."""
+    (tmp_path / "tiny.yaml").write_text(SPEC)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "bench", "run", "tiny.yaml", "--workers", "2"],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=clean(tmp_path),
+        start_new_session=True,
+    )
+    workers = 0
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and process.poll() is None and workers < 2:
+        time.sleep(0.01)
+        workers = 0
+        for child in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split():
+            with contextlib.suppress(OSError):  # one that is gone already
+                workers += "spawn_main" in Path(f"/proc/{child}/cmdline").read_text()
+    time.sleep(0.3)  # in the midst of it
+    os.killpg(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert "Traceback" not in errors
+    assert "goes on with the rest" in errors
 
 
 @pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
