@@ -253,21 +253,26 @@ def test_a_diverged_run_is_reported_and_exits_1(tmp_path: Path) -> None:
     assert "nan" not in report.lower().replace("non-finite", "").split()
 
 
+def under_way(folder: Path, workers: int) -> subprocess.Popen[str]:
+    """A `bench run` that leads a process group of its own, as a shell's job does."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "bench", "run", "tiny.yaml", "--workers", str(workers)],
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=clean(folder),
+        start_new_session=True,
+    )
+
+
 @pytest.mark.skipif(
     not Path("/proc/thread-self/children").exists(), reason="a worker's birth is not seen here"
 )
 def test_ctrl_c_while_workers_start_is_one_line(tmp_path: Path) -> None:
     """A terminal sends it to the workers as well, which take seconds to import what they need."""
     (tmp_path / "tiny.yaml").write_text(SPEC)
-    process = subprocess.Popen(
-        [sys.executable, "-m", "bench", "run", "tiny.yaml", "--workers", "2"],
-        cwd=tmp_path,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=clean(tmp_path),
-        start_new_session=True,
-    )
+    process = under_way(tmp_path, workers=2)
     workers = 0
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and process.poll() is None and workers < 2:
@@ -287,14 +292,7 @@ def test_ctrl_c_while_workers_start_is_one_line(tmp_path: Path) -> None:
 @pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupt_keeps_what_is_finished_and_exits_130(sign: signal.Signals, tmp_path: Path) -> None:
     (tmp_path / "tiny.yaml").write_text(SPEC.replace("epochs: 2", "epochs: 5000"))
-    process = subprocess.Popen(
-        [sys.executable, "-m", "bench", "run", "tiny.yaml", "--workers", "1"],
-        cwd=tmp_path,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=clean(tmp_path),
-    )
+    process = under_way(tmp_path, workers=1)
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and not list(tmp_path.glob("reports/tiny/records/*/pictures/*.png")):
         time.sleep(0.2)
