@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from bench.metrics import Metric
 from bench.report.cells import NOTHING, code, exact, fixed, plain, spread, text, words
-from bench.report.claims import claim, difference_text, linear, sentence, signed
+from bench.report.claims import claim, difference_text, exceptions, linear, sentence, signed
 from bench.report.contrasts import (
     Contrast,
     axes,
@@ -127,9 +127,7 @@ def _of_two(found: Sequence[tuple[Metric, Contrast]]) -> str:
             continue
         better = winner(d, metric.direction, a, b)
         title = f"*{text(metric.title)}*"
-        agree = (
-            f" (in only {c.agreeing(a, b)} of {c.settings} settings)" if c.agreeing(a, b) < c.settings else ""
-        )
+        agree = f" ({told})" if (told := exceptions(c, a, b)) else ""
         if sure:
             clauses[better].append(f"on {title} by {difference_text(d, metric, absolute=True)}{agree}")
         else:

@@ -18,7 +18,7 @@ def claim(results: Results) -> list[str]:
         return []
     told = [
         f"{row.verdict} for {text(row.kind)} at β = {text(row.beta)} (KL(q(z) ‖ p(z))"
-        f" {row.shown_drift}, Fréchet distance {signed(row.frechet)}{row.agreement})"
+        f" {row.shown_drift}, Fréchet distance {row.shown_frechet})"
         for row in rows
     ]
     few = all(d is None or d.n < MIN_SEEDS for row in rows for d in (row.drift, row.frechet))
@@ -40,12 +40,17 @@ class _ClaimRow:
     mse: Difference | None
     verdict: str
     bound: bool  # I(x; z) is at its ceiling, so that the drift is an upper bound
-    agreement: str  # in how many settings of all else samples are worse, where they are not in all
+    exceptions: str  # in how many settings of all else samples are worse, where they are not in all
 
     @property
     def shown_drift(self) -> str:
         """The drift with its interval, and whether it is a bound."""
         return f"≤ {signed(self.drift)}" if self.bound and self.drift else signed(self.drift)
+
+    @property
+    def shown_frechet(self) -> str:
+        """How much worse samples are, and in how many settings where not in all."""
+        return f"{signed(self.frechet)} {self.exceptions}".rstrip()
 
 
 def _claim_rows(results: Results) -> list[_ClaimRow]:
@@ -62,17 +67,14 @@ def _claim_rows(results: Results) -> list[_ClaimRow]:
         certain = (next(sure), next(sure))
         if drift or frechet or mse:
             small = pairs[kind, beta]["small"].values()
-            written = next((t for v in small if "/" in (t := v.beta_text)), next(iter(small)).beta_text)
+            texts = [v.beta_text for v in small]
+            written = next((t for t in texts if "/" in t), texts[0])
             bound = any(v.saturated for v in small)
             verdict = _claim_verdict(drift, frechet, certain, bound=bound)
-            agreement = _agreement(contrasts[kind, beta][1])
-            rows.append(_ClaimRow(kind, written, drift, frechet, mse, verdict, bound, agreement))
+            c = contrasts[kind, beta][1]
+            but = exceptions(c, "small", "one") if c else ""
+            rows.append(_ClaimRow(kind, written, drift, frechet, mse, verdict, bound, but))
     return rows
-
-
-def _agreement(c: Contrast | None) -> str:
-    agreeing = c.agreeing("small", "one") if c else 0
-    return f" in only {agreeing} of {c.settings} settings" if c and agreeing < c.settings else ""
 
 
 def _claim_verdict(
@@ -153,6 +155,12 @@ def linear_table(results: Results) -> str:
             for z, _, d, s in _linear_rows(results)
         ],
     )
+
+
+def exceptions(c: Contrast, a: str, b: str) -> str:
+    """In how many settings of all else a − b has the sign it has on the whole; empty where in all of them."""
+    agreeing = c.agreeing(a, b)
+    return f"in only {agreeing} of {c.settings} settings" if agreeing < c.settings else ""
 
 
 def difference_text(d: Difference, metric: Metric, *, absolute: bool = False) -> str:

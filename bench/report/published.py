@@ -9,6 +9,7 @@ from typing import Any
 
 from scipy.special import stdtrit
 
+from bench.records import DONE
 from bench.report.cells import NOTHING, exact, fixed, spread, table, text
 from bench.report.results import Results, Variant, number
 from bench.report.statistics import MIN_SEEDS, Estimate, estimate
@@ -70,8 +71,7 @@ def at_epoch(variant: Variant, metric: str, epoch: object) -> list[float]:
     A run that diverged later counts: so did the one that was printed, perhaps.
     """
     key = metric if metric in IN_NATS else f"{metric}_nats"
-    known = [run for run in variant.runs if run.finished or run.status == "diverged"]
-    rows = (row for run in known for row in run.curves if row.get("epoch") == epoch)
+    rows = (r for run in variant.runs if run.status in DONE for r in run.curves if r.get("epoch") == epoch)
     return [value for row in rows if (value := number(row.get(key))) is not None]
 
 
