@@ -81,7 +81,7 @@ def _mlflow() -> Finding:
 
 
 def _devices() -> Finding:
-    from bench.device import describe, pick, present
+    from bench.engine.device import describe, pick, present
 
     best = describe(pick("auto"))
     detail = f"{', '.join(present())}; auto takes {best['device']}, {best['device_name']}"
@@ -90,7 +90,7 @@ def _devices() -> Finding:
 
 def _data(data_dir: Path | None) -> Iterator[Finding]:
     """Every dataset read and verified, and none fetched."""
-    from bench.data import DATASETS, DataUnavailable, load
+    from bench.data.datasets import DATASETS, DataUnavailable, load
 
     for name in DATASETS:
         try:

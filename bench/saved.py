@@ -10,13 +10,14 @@ from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load
 
-from bench import parts, records
-from bench.device import initialised
+from bench.engine.device import initialised
 from bench.errors import BenchError, printable
-from bench.model.vae import VAE, build
-from bench.records import RECORD, WEIGHTS, Record, RunFolder
-from bench.settings import PARTS
-from bench.spec import Run
+from bench.parts.vae import VAE, build
+from bench.spec import registry as parts
+from bench.spec.experiment import Run
+from bench.spec.settings import PARTS
+from bench.store import records
+from bench.store.records import RECORD, WEIGHTS, Record, RunFolder
 
 
 @dataclass(frozen=True)

@@ -18,11 +18,12 @@ import torch
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
-from bench.device import available_cores, deterministic, one_thread, pin, stream
-from bench.runner import untrained
-from bench.spec import Run, load
-from bench.step import Step
-from bench.train import make_step, one_epoch
+from bench.engine.device import available_cores, deterministic, one_thread, pin, stream
+from bench.engine.images import untrained
+from bench.engine.step import Step
+from bench.engine.train import make_step, one_epoch
+from bench.spec.experiment import Run
+from bench.spec.resolve import load
 
 STEPS, WARM_UP, ROUNDS = 200, 20, 5
 KINDS = {  # kernel, as the profiler calls it -> what it is for

@@ -17,13 +17,14 @@ from typing import Any
 
 import torch
 
-from bench import cluster, executor
-from bench.data import load
-from bench.device import one_thread
-from bench.records import Record
-from bench.runner import Job, Workshop
-from bench.samples import Reference, classifier
-from bench.spec import load as load_spec
+from bench.data.datasets import load
+from bench.engine.device import one_thread
+from bench.evaluation.samples import Reference, classifier
+from bench.runs import cluster
+from bench.runs import workers as executor
+from bench.runs.execute import Job, Workshop
+from bench.spec.resolve import load as load_spec
+from bench.store.records import Record
 
 SPEC = """
 question: What does a group cost?

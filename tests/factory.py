@@ -10,14 +10,14 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from bench import samples
-from bench.data import Dataset, load
-from bench.model.likelihoods import Bernoulli
-from bench.model.networks import MLPDecoder, MLPEncoder
-from bench.model.posteriors import Posterior, gaussian
-from bench.model.vae import VAE
-from bench.pixels import Grey, Pixels
-from bench.spec import Part, Run
+from bench.data.datasets import Dataset, load
+from bench.evaluation import samples
+from bench.parts.likelihoods import Bernoulli
+from bench.parts.networks import MLPDecoder, MLPEncoder
+from bench.parts.pixels import Grey, Pixels
+from bench.parts.posteriors import Posterior, gaussian
+from bench.parts.vae import VAE
+from bench.spec.experiment import Part, Run
 
 PIXELS, LATENT = 13, 3
 

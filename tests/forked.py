@@ -13,8 +13,8 @@ from pathlib import Path
 
 FORKS = multiprocessing.get_context("forkserver")
 IMPORTED = [
-    "bench.campaign",
-    "bench.generate",
+    "bench.runs.matrix",
+    "bench.runs.generate",
     "bench.verify",
     "bench.cli.matrix",
     "mlflow.store.tracking.sqlalchemy_store",

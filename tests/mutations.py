@@ -20,8 +20,9 @@ from pathlib import Path
 from types import FrameType
 
 from bench.errors import BenchError
-from bench.parts import part_kinds
-from bench.spec import MAX_RUNS, MAX_VARIANTS, Experiment, load
+from bench.spec.experiment import MAX_RUNS, MAX_VARIANTS, Experiment
+from bench.spec.registry import part_kinds
+from bench.spec.resolve import load
 
 MEMORY = 1 << 30  # bytes of address space, the interpreter's and its libraries' included
 SECONDS = 10.0  # of processor time for one case; a hundred times what an honest file takes

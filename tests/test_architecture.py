@@ -1,4 +1,7 @@
-"""The house rules of docs/architecture.md, held against the source."""
+"""The house rules of docs/architecture.md, held against the source.
+
+`python tests/test_architecture.py` prints the rooms, the floors, the longest chain of imports and the lines.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from functools import lru_cache
+from graphlib import TopologicalSorter
 from itertools import pairwise
 from pathlib import Path
 
@@ -16,145 +20,153 @@ import pytest
 ROOT = Path(__file__).parents[1]
 BENCH = ROOT / "bench"
 
-# Imports go down only: a module imports from rows below its own, never from its own row or above.
-# A folder is one unit.
+# Imports go down only: a room (a folder, or a module beside the folders) imports from rows below its own.
+# Nothing is exempt: imports inside functions and for type checkers count too.
 LAYERS = (
     ("__main__",),
     ("cli",),
-    ("printing",),
-    ("campaign", "generate", "verify"),
-    ("cluster",),
-    ("executor", "plan", "forecast", "progress", "speed", "sync"),
-    ("runner", "report", "doctor", "baselines"),
-    ("album",),
-    ("pictures", "plots"),
-    ("evaluate", "replicas"),
-    ("train",),
-    ("fast", "stacked"),
-    ("step", "own", "footing", "latent", "samples"),
-    ("objectives", "optimizers", "metrics", "tracking", "saved", "checkpoint", "takeover"),
-    ("model",),
-    ("data", "pixels", "records", "lock", "tiles"),
-    ("resolve",),
-    ("expand",),
-    ("axes",),
-    ("spec", "device"),
-    ("parts",),
-    ("check", "settings"),
-    ("source",),
-    ("options",),
+    ("runs", "verify", "speed"),
+    ("pictures", "report", "tracking", "doctor", "saved"),
+    ("evaluation",),
+    ("engine",),
+    ("parts", "data", "store"),
+    ("spec",),
     ("errors",),
     ("__init__",),
 )
-DOORS = {("spec", "resolve")}  # spec.load: what readers call is there, what builds on spec's types is above
-LIGHT = (
-    "spec",
-    "source",
-    "parts",
-    "errors",
-    "options",
-)  # and `bench --help`: an answer in under half a second
 HEAVY = {"torch", "torchvision", "mlflow", "sklearn", "matplotlib", "pandas", "scipy"}
-CHAIN = "cli → executor → runner"  # how the line of layers in docs/architecture.md starts
-
-MODULES = sorted(BENCH.rglob("*.py"))
-NAMES = [str(path.relative_to(BENCH)) for path in MODULES]
+CHAIN = "cli → runs → "  # how the line of layers in docs/architecture.md starts
 
 
-def unit(path: Path) -> str:
-    """`train` of bench/train.py, and `report` of bench/report/tables.py."""
-    return path.relative_to(BENCH).parts[0].removesuffix(".py")
+def module(path: Path) -> str:
+    """`bench.report.tables` of bench/report/tables.py, and `bench.report` of bench/report/__init__.py."""
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def room(name: str) -> str:
+    """`report` of bench.report.tables, and `doctor` of bench.doctor."""
+    return name.split(".")[1] if "." in name else "__init__"
+
+
+MODULES = {module(path): path for path in sorted(BENCH.rglob("*.py"))}
 
 
 @lru_cache
-def tree(path: Path) -> ast.Module:
-    return ast.parse(path.read_text(encoding="utf-8"))
+def tree(name: str) -> ast.Module:
+    return ast.parse(MODULES[name].read_text(encoding="utf-8"))
 
 
-def executed(node: ast.AST) -> Iterator[ast.AST]:
-    """Every node below, but for what only a type checker sees."""
-    for child in ast.iter_child_nodes(node):
-        if isinstance(child, ast.If) and ast.unparse(child.test) in {"TYPE_CHECKING", "typing.TYPE_CHECKING"}:
-            continue
-        yield child
-        yield from executed(child)
-
-
-def imported(path: Path) -> Iterator[str]:
-    """Dotted names of what a module imports, at its top or inside a function; `from a import b` is a.b."""
-    for node in executed(tree(path)):
+def imported(name: str) -> Iterator[str]:
+    """Dotted names of what a module imports, wherever it does; `from a import b` is a.b."""
+    for node in ast.walk(tree(name)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path} imports relatively"
+            assert node.level == 0, f"{name} imports relatively"
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-def units_imported(path: Path) -> set[str]:
-    """Units of bench that a module imports, other than its own folder."""
-    names = (name.split(".") for name in imported(path))
-    found = {parts[1] if is_unit(parts[1]) else "__init__" for parts in names if parts[0] == "bench"}
-    return found - {unit(path)}
+@lru_cache
+def modules_imported(name: str) -> frozenset[str]:
+    """The modules of bench that a module imports: the innermost that each dotted name leads to."""
+    found = set()
+    for full in imported(name):
+        words = full.split(".")
+        paths = (".".join(words[:n]) for n in range(len(words), 0, -1))
+        found |= {next((path for path in paths if path in MODULES), name)}
+    return frozenset(found - {name})
 
 
-def is_unit(name: str) -> bool:
-    return (BENCH / name).is_dir() or (BENCH / f"{name}.py").exists()
+def reachable(start: str) -> set[str]:
+    """The modules of bench that importing one of them may bring in, and itself."""
+    found: set[str] = set()
+    waiting = {start}
+    while waiting:
+        found.add(here := waiting.pop())
+        waiting |= modules_imported(here) - found
+    return found
+
+
+def roots(names: set[str]) -> set[str]:
+    """The packages that these modules import."""
+    return {full.split(".")[0] for name in names for full in imported(name)}
 
 
 def rank(name: str) -> int:
     found = [row for row, names in enumerate(LAYERS) if name in names]
-    assert found, f"bench.{name} has no layer: give it a row in LAYERS"
+    assert found, f"bench/{name} has no layer: give it a row in LAYERS"
     return found[0]
 
 
-def reachable(start: str) -> set[str]:
-    """Units of bench that importing one of them may bring in."""
-    found: set[str] = set()
-    waiting = {start}
-    while waiting:
-        here = waiting.pop()
-        found.add(here)
-        waiting |= {name for path in MODULES if unit(path) == here for name in units_imported(path)} - found
-    return found - {start}
+def longest_chain(graph: dict[str, set[str]]) -> list[str]:
+    """The longest chain in which each imports the next; graphlib.CycleError where imports go in a circle."""
+    chains: dict[str, list[str]] = {}
+    for name in TopologicalSorter(graph).static_order():
+        below = max((chains[other] for other in graph.get(name, ())), key=len, default=[])
+        chains[name] = [name, *below]
+    return max(chains.values(), key=len)
 
 
-def test_every_module_has_a_layer() -> None:
+def of_modules() -> dict[str, set[str]]:
+    return {name: set(modules_imported(name)) for name in MODULES}
+
+
+def of_rooms() -> dict[str, set[str]]:
+    rooms: dict[str, set[str]] = {}
+    for name in MODULES:
+        rooms.setdefault(room(name), set()).update(
+            room(other) for other in modules_imported(name) if room(other) != room(name)
+        )
+    return rooms
+
+
+def test_every_room_has_a_layer() -> None:
     named = [name for row in LAYERS for name in row]
     assert len(named) == len(set(named))
-    assert {unit(path) for path in MODULES} <= set(named), "give it a row in LAYERS"
+    assert {room(name) for name in MODULES} <= set(named), "give it a row in LAYERS"
 
 
-@pytest.mark.parametrize("path", MODULES, ids=NAMES)
-def test_imports_go_down_only(path: Path) -> None:
-    here = rank(unit(path))
-    below = units_imported(path) - {lower for upper, lower in DOORS if upper == unit(path)}
-    upwards = {name for name in below if rank(name) <= here}
-    assert not upwards, f"{path.name} (row {here}) imports {upwards} of its own row or above"
+@pytest.mark.parametrize("name", MODULES)
+def test_imports_go_down_only(name: str) -> None:
+    here = rank(room(name))
+    upwards = {n for n in modules_imported(name) if room(n) != room(name) and rank(room(n)) <= here}
+    assert not upwards, f"{name} (row {here}) imports {upwards} of its own row or above"
+
+
+def test_imports_go_in_no_circle() -> None:
+    """Rooms and modules alike, whichever way an import is written."""
+    assert longest_chain(of_modules())
+    assert longest_chain(of_rooms())
+
+
+def test_the_house_is_low() -> None:
+    chain = longest_chain(of_rooms())
+    floors = [name for name in chain if name not in ("__main__", "__init__")]
+    assert len(floors) <= 8, " → ".join(chain)
+    entries = [path for path in BENCH.iterdir() if not path.name.startswith("_")]
+    assert len(entries) <= 16
 
 
 def test_the_rows_are_those_of_the_documentation() -> None:
-    """docs/architecture.md gives the chain in short; no row of LAYERS contradicts it."""
-    line = next(
-        text for text in (ROOT / "docs/architecture.md").read_text().splitlines() if text.startswith(CHAIN)
-    )
-    groups = [[rank(name) for name in group.split(" | ")] for group in line.split(" → ")]
-    assert len(groups) == 8
+    """docs/architecture.md gives the rooms from top to bottom; the table LAYERS says the same."""
+    lines = (ROOT / "docs/architecture.md").read_text().splitlines()
+    line = next(text for text in lines if text.startswith(CHAIN))
+    groups = [group.split(" | ") for group in line.split(" → ")]
     for upper, lower in pairwise(groups):
-        assert max(upper) < min(lower)
+        assert max(map(rank, upper)) < min(map(rank, lower))
+    rooms = {room(name) for name in MODULES} - {"__main__", "__init__"}
+    assert {name for group in groups for name in group} == rooms
 
 
-def test_the_documentation_names_every_module() -> None:
+def test_the_documentation_names_every_room() -> None:
     text = (ROOT / "docs/architecture.md").read_text()
-    units = {unit(path) for path in MODULES} - {"__init__", "__main__"}
-    absent = {name for name in units if not re.search(rf"── {name}(\.py|/) ", text)}
+    rooms = {room(name) for name in MODULES} - {"__init__", "__main__"}
+    absent = {name for name in rooms if not re.search(rf"── {name}(\.py|/) ", text)}
     assert not absent, "give each a line in the tree of docs/architecture.md"
 
 
-@pytest.mark.parametrize("name", LIGHT)
-def test_what_answers_at_once_imports_nothing_heavy(name: str) -> None:
-    units = {name, *reachable(name)}
-    roots = {found.split(".")[0] for path in MODULES if unit(path) in units for found in imported(path)}
-    assert not roots & HEAVY
+def test_a_spec_is_checked_without_anything_heavy() -> None:
+    assert not roots(reachable("bench.spec.resolve") | reachable("bench.spec.registry")) & HEAVY
 
 
 def test_help_imports_nothing_heavy() -> None:
@@ -169,39 +181,42 @@ def test_help_imports_nothing_heavy() -> None:
 
 
 def test_mlflow_is_imported_in_one_place() -> None:
-    places = {
-        unit(path) for path in MODULES if any(name.split(".")[0] == "mlflow" for name in imported(path))
-    }
-    assert places <= {"tracking"}
+    assert {room(name) for name in MODULES if "mlflow" in roots({name})} == {"tracking"}
 
 
 def test_the_report_reads_records_only() -> None:
-    assert not reachable("report") & {
-        "train",
-        "runner",
-        "model",
-        "evaluate",
-        "data",
-        "spec",
-        "executor",
-        "tracking",
-    }
+    below = set().union(*(reachable(name) for name in MODULES if room(name) == "report"))
+    assert "torch" not in roots(below)
+    assert {room(name) for name in below} <= {"report", "evaluation", "store", "errors", "__init__"}
 
 
-@pytest.mark.parametrize("path", MODULES, ids=NAMES)
-def test_modules_and_functions_are_short(path: Path) -> None:
-    assert len(path.read_text(encoding="utf-8").splitlines()) < 350
-    functions = [n for n in ast.walk(tree(path)) if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)]
+@pytest.mark.parametrize("name", MODULES)
+def test_modules_and_functions_are_short(name: str) -> None:
+    assert len(MODULES[name].read_text(encoding="utf-8").splitlines()) < 350
+    functions = [n for n in ast.walk(tree(name)) if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)]
     assert not {f.name for f in functions if (f.end_lineno or 0) - f.lineno >= 50}
-    assert path.stem not in {"utils", "common", "core", "base", "helpers", "misc"}
+    assert MODULES[name].stem not in {"utils", "common", "core", "base", "helpers", "misc"}
 
 
-@pytest.mark.parametrize("path", MODULES, ids=NAMES)
-def test_what_is_public_says_what_it_is(path: Path) -> None:
+@pytest.mark.parametrize("name", MODULES)
+def test_what_is_public_says_what_it_is(name: str) -> None:
     """Modules, top-level classes and functions, and the methods of the classes."""
-    assert ast.get_docstring(tree(path)), "the module has no docstring"
-    top = [n for n in tree(path).body if isinstance(n, ast.ClassDef | ast.FunctionDef)]
+    assert ast.get_docstring(tree(name)), "the module has no docstring"
+    top = [n for n in tree(name).body if isinstance(n, ast.ClassDef | ast.FunctionDef)]
     classes = [n for n in top if isinstance(n, ast.ClassDef) and not n.name.startswith("_")]
     methods = [m for c in classes for m in c.body if isinstance(m, ast.FunctionDef)]
     silent = {n.name for n in (*top, *methods) if not n.name.startswith("_") and not ast.get_docstring(n)}
     assert not silent
+
+
+if __name__ == "__main__":
+    lines = {name: len(path.read_text().splitlines()) for name, path in MODULES.items()}
+    rooms = of_rooms()
+    for one in sorted(rooms, key=lambda one: (rank(one), one)):
+        size = sum(n for name, n in lines.items() if room(name) == one)
+        print(f"{one:12} {size:6} lines, imports {', '.join(sorted(rooms[one])) or 'nothing'}")
+    print(f"bench/ {sum(lines.values())} lines in {len(lines)} modules")
+    print(f"tests/ {sum(len(path.read_text().splitlines()) for path in ROOT.glob('tests/*.py'))} lines")
+    print(f"entries of bench/: {', '.join(sorted(path.name for path in BENCH.iterdir()))}")
+    print(f"rooms:   {' → '.join(longest_chain(rooms))}")
+    print(f"modules: {' → '.join(longest_chain(of_modules()))}")

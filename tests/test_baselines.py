@@ -10,8 +10,8 @@ import torch
 from scipy.stats import multivariate_normal
 from sklearn.decomposition import PCA
 
-from bench.baselines import baselines, pca_mse, pixel_mean, ppca_bits
-from bench.data import Dataset
+from bench.data.datasets import Dataset
+from bench.evaluation.baselines import baselines, pca_mse, pixel_mean, ppca_bits
 
 N, M, D = 211, 97, 11  # training images, test images, pixels: distinct, so that no transposed axis passes
 

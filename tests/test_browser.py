@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bench.records import RunFolder
+from bench.store.records import RunFolder
 from bench.tracking import Tracker, ui_command, ui_environment, views
 
 if TYPE_CHECKING:

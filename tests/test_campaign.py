@@ -11,12 +11,12 @@ from typing import Any, cast
 import pytest
 from factory import a_run
 
-from bench import campaign
-from bench.campaign import Campaign
 from bench.errors import BenchError
-from bench.plan import Plan
-from bench.progress import Display
-from bench.runner import Job
+from bench.runs import matrix as campaign
+from bench.runs.execute import Job
+from bench.runs.matrix import Campaign
+from bench.runs.plan import Plan
+from bench.runs.progress import Display
 from bench.tracking import Tracker
 
 

@@ -12,13 +12,15 @@ import torch
 from factory import a_dataset, a_run, part
 from test_groups import CPU, jobs_of, workshop
 
-from bench import checkpoint, runner
-from bench.checkpoint import Checkpoint, Pace, State, epoch_kept
-from bench.records import CHECKPOINT, Record
-from bench.replicas import train_stacked
-from bench.runner import Job, Workshop, divide, execute, execute_group, untrained
-from bench.spec import Run
-from bench.train import Training, train
+from bench.engine import checkpoint
+from bench.engine.checkpoint import Checkpoint, Pace, State, epoch_kept
+from bench.engine.images import divide, untrained
+from bench.engine.replicas import train_stacked
+from bench.engine.train import Training, train
+from bench.runs import execute as runner
+from bench.runs.execute import Job, Workshop, execute, execute_group
+from bench.spec.experiment import Run
+from bench.store.records import CHECKPOINT, Record
 
 DATA = a_dataset()
 CHANGES = {

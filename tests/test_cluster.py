@@ -24,12 +24,14 @@ import torch
 from factory import a_cache, a_dataset, a_run
 from test_cli import SPEC, TIMES
 
-from bench import checkpoint, cluster, executor
-from bench.cluster import flights, join, node
+from bench.engine import checkpoint
 from bench.errors import BenchError
-from bench.records import CHECKPOINT, Record, RunFolder, read
-from bench.runner import Job, Workshop
-from bench.samples import FeatureNet, Reference
+from bench.evaluation.samples import FeatureNet, Reference
+from bench.runs import cluster
+from bench.runs import workers as executor
+from bench.runs.cluster import flights, join, node
+from bench.runs.execute import Job, Workshop
+from bench.store.records import CHECKPOINT, Record, RunFolder, read
 
 
 def needs_ray(test: Any) -> Any:
@@ -106,7 +108,7 @@ def timeless(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_bench_imports_no_ray() -> None:
-    code = "import sys, bench.cli, bench.campaign, bench.cluster.node; sys.exit('ray' in sys.modules)"
+    code = "import sys, bench.cli, bench.runs.matrix, bench.runs.cluster.node; sys.exit('ray' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
     for path in (Path(__file__).parents[1] / "bench").rglob("*.py"):
         tree = ast.parse(path.read_text(encoding="utf-8"))

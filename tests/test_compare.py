@@ -13,8 +13,8 @@ from scipy import stats
 from synthetic import Settings, settings
 
 from bench import cli
+from bench.cli.printing import aligned, comparison_lines
 from bench.errors import BenchError
-from bench.printing import aligned, comparison_lines
 from bench.report.compare import Comparison, Row, compare
 
 NOISE = (0.0, 0.02, -0.01, 0.03, -0.02)

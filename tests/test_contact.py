@@ -14,7 +14,7 @@ from synthetic import settings
 
 from bench.report import contact, write_report
 from bench.report.results import Results, load
-from bench.tiles import COLUMNS, TILE
+from bench.store.tiles import COLUMNS, TILE
 
 SHADE = {"a": 41, "b": 82, "c": 123, "d": 164}  # no grid holds a row of another
 

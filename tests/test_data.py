@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 import torch
 
-from bench import data
-from bench.data import DATASETS, Dataset, DataUnavailable, cache_dir, load, split
+from bench.data import datasets as data
+from bench.data.datasets import DATASETS, Dataset, DataUnavailable, cache_dir, load, split
+from bench.engine.device import stream
 from bench.errors import BenchError
 
 FOLDER = Path(os.environ.get("BENCH_DATA_DIR", "absent")).resolve()  # read before the fixture hides it
@@ -253,30 +254,30 @@ def test_the_digest_sees_every_byte_and_the_name(digits: Dataset) -> None:
 
 
 def test_a_split_holds_out_a_fixed_share(digits: Dataset) -> None:
-    train, held = split(digits, 6_000, seed=3)
+    train, held = split(digits, 6_000, stream(3, "split"))
     assert (len(train), len(held)) == (1437 - 144, 144)
     assert torch.equal(torch.cat([train, held]).sort().values, torch.arange(1437))
     assert torch.equal(train, train.sort().values)
-    assert torch.equal(held, split(digits, 6_000, seed=3)[1])
-    assert not torch.equal(held, split(digits, 6_000, seed=4)[1])
+    assert torch.equal(held, split(digits, 6_000, stream(3, "split"))[1])
+    assert not torch.equal(held, split(digits, 6_000, stream(4, "split"))[1])
 
 
 def test_no_validation_leaves_the_order_of_the_file(digits: Dataset) -> None:
-    train, held = split(digits, 0, seed=3)
+    train, held = split(digits, 0, stream(3, "split"))
     assert torch.equal(train, torch.arange(1437))
     assert len(held) == 0
 
 
 def test_sixty_thousand_images_are_split_as_the_document_says(digits: Dataset) -> None:
     full = replace(digits, train_images=torch.zeros(60_000, 1, 1, dtype=torch.uint8))
-    train, held = split(full, 6_000, seed=0)
+    train, held = split(full, 6_000, stream(0, "split"))
     assert (len(train), len(held)) == (54_000, 6_000)
 
 
 @pytest.mark.parametrize("validation", [-1, 1, 59_999, 60_000, 10**9])
 def test_a_split_that_leaves_nothing_is_refused(digits: Dataset, validation: int) -> None:
     with pytest.raises(BenchError, match=f"validation {validation} would hold out"):
-        split(digits, validation, seed=0)
+        split(digits, validation, stream(0, "split"))
 
 
 def test_moving_and_sharing_keep_the_content(digits: Dataset) -> None:

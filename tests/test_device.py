@@ -9,7 +9,7 @@ import sys
 import pytest
 import torch
 
-from bench.device import (
+from bench.engine.device import (
     describe,
     initialised,
     peak_memory_mb,
@@ -110,7 +110,7 @@ def test_the_description_has_the_fields_of_a_record() -> None:
 def test_settings_are_made_and_no_package_is_imported_for_its_version() -> None:
     """In a process of its own, because the settings are global and others have imported everything here."""
     code = (
-        "import sys, torch; from bench.device import deterministic, describe; deterministic(); "
+        "import sys, torch; from bench.engine.device import deterministic, describe; deterministic(); "
         "assert torch.are_deterministic_algorithms_enabled(); assert not torch.backends.cudnn.benchmark; "
         "assert not torch.backends.cudnn.allow_tf32; assert not torch.backends.cuda.matmul.allow_tf32; "
         "describe(torch.device('cpu')); assert not {'torchvision', 'mlflow', 'sklearn'} & set(sys.modules)"

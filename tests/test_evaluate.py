@@ -8,14 +8,15 @@ import pytest
 import torch
 from factory import a_dataset, a_run, part
 
-from bench import evaluate
-from bench.device import initialised, stream
-from bench.evaluate import Labels, Measured, encode, prior_means
-from bench.metrics import METRICS
-from bench.model.vae import VAE, build
-from bench.samples import FeatureNet, Reference
-from bench.spec import Run
-from bench.train import Images, evaluation_noise, train
+from bench.engine.device import initialised, stream
+from bench.engine.images import Images, Labels
+from bench.engine.train import evaluation_noise, train
+from bench.evaluation import measure as evaluate
+from bench.evaluation.measure import Measured, encode, prior_means
+from bench.evaluation.metrics import METRICS
+from bench.evaluation.samples import FeatureNet, Reference
+from bench.parts.vae import VAE, build
+from bench.spec.experiment import Run
 
 DATA = a_dataset()
 IMAGES = Images(DATA.train_images.flatten(1), DATA.test_images.flatten(1))

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from bench.errors import BenchError
-from bench.expand import BLOCKS, HEAD
-from bench.settings import ABOUT, SETTINGS
-from bench.spec import Experiment, Published, Variant, load
+from bench.spec.expand import BLOCKS, HEAD
+from bench.spec.experiment import Experiment, Published, Variant
+from bench.spec.resolve import load
+from bench.spec.settings import ABOUT, SETTINGS
 
 FOLDER = Path(__file__).parent.parent / "experiments"
 FILES = sorted(FOLDER.glob("*.yaml"))

@@ -12,15 +12,15 @@ import torch
 from factory import PIXELS, a_run, a_vae, normal, random
 from torch import nn
 
-from bench.fast import FastStep, accepts
-from bench.model.likelihoods import Bernoulli, ContinuousBernoulli, Gaussian, LearnedGaussian, Likelihood
-from bench.model.networks import linear_encoder
-from bench.model.posteriors import Posterior, gaussian, gaussian_raw_sigma
-from bench.model.vae import VAE, build
-from bench.objectives import Elbo
-from bench.optimizers import adam, adamw, sgd
-from bench.pixels import Normalised, Threshold
-from bench.step import MakeOptimizer, ReferenceStep
+from bench.engine.fast import FastStep, accepts
+from bench.engine.step import MakeOptimizer, ReferenceStep
+from bench.parts.likelihoods import Bernoulli, ContinuousBernoulli, Gaussian, LearnedGaussian, Likelihood
+from bench.parts.networks import linear_encoder
+from bench.parts.objectives import Elbo
+from bench.parts.optimizers import adam, adamw, sgd
+from bench.parts.pixels import Normalised, Threshold
+from bench.parts.posteriors import Posterior, gaussian, gaussian_raw_sigma
+from bench.parts.vae import VAE, build
 
 SHARP = Bernoulli(form="probabilities", eps=1e-20)
 LIKELIHOODS = [Bernoulli(), Gaussian(), Gaussian(variance=0.03), Gaussian(variance=0.2, mean="linear"), SHARP]

@@ -12,8 +12,7 @@ from torch import Tensor
 from torch.distributions import Bernoulli as TorchBernoulli
 from torch.distributions import Normal
 
-from bench.evaluate import encode
-from bench.footing import (
+from bench.evaluation.footing import (
     DEQUANTISATION,
     Calibration,
     Footing,
@@ -23,8 +22,9 @@ from bench.footing import (
     footing,
     log_px,
 )
-from bench.model.posteriors import Q, log_prior
-from bench.model.vae import VAE
+from bench.evaluation.measure import encode
+from bench.parts.posteriors import Q, log_prior
+from bench.parts.vae import VAE
 
 LATENT = 3
 CALIBRATION = Calibration(epsilon=0.03, variance=0.08)
@@ -159,7 +159,7 @@ def test_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     model, images, noise = a_vae(), bytes_of(41, PIXELS), normal(5, 41, LATENT)
     results = []
     for rows in (10_000, 256, 33, 1):
-        monkeypatch.setattr("bench.footing.ROWS", rows)
+        monkeypatch.setattr("bench.evaluation.footing.ROWS", rows)
         q = encode(model, images, chunk=rows)
         found = calibrate(model, images, noise[0])
         results.append(
@@ -172,7 +172,7 @@ def test_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 @torch.no_grad()
 def test_the_importance_weighted_bound_against_its_definition(monkeypatch: pytest.MonkeyPatch) -> None:
     """With one chunk the generator's noise is [K, N, Z], so the bound can be written out."""
-    monkeypatch.setattr("bench.footing.ROWS", 10_000)
+    monkeypatch.setattr("bench.evaluation.footing.ROWS", 10_000)
     model, images, k, c = a_vae(), bytes_of(11, PIXELS), 17, CALIBRATION
     q = encode(model, images)
     binary = random(11, PIXELS) < images / 255

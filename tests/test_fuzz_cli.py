@@ -14,7 +14,7 @@ from mutations import NASTY, SMALL
 
 from bench.cli import app, main
 from bench.errors import BenchError, redacted
-from bench.lock import LOCK
+from bench.store.lock import LOCK
 
 CASES = 1_000
 COMMANDS: dict[str, Any] = typer.main.get_command(app).commands  # type: ignore[attr-defined]
@@ -47,9 +47,9 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     def stop(*_: object, **__: object) -> Any:
         raise BenchError("here a command would begin its work")
 
-    import bench.campaign
+    import bench.cli.printing
     import bench.doctor
-    import bench.printing
+    import bench.runs.matrix
     import bench.speed
     import bench.tracking  # noqa: F401  imported before they are patched
 
@@ -60,10 +60,10 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     for name in ("BENCH_DATA_DIR", "MLFLOW_TRACKING_URI", "MLFLOW_AUTH_ADMIN_PASSWORD"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr("bench.campaign.predict", lambda plan: (defaultdict(float), 0.0))
+    monkeypatch.setattr("bench.runs.matrix.predict", lambda plan: (defaultdict(float), 0.0))
     monkeypatch.setattr("webbrowser.open", lambda *_: True)
-    monkeypatch.setattr("bench.campaign.run_matrix", lambda *_, **__: None)
-    monkeypatch.setattr("bench.printing.print_end", lambda _: True)
+    monkeypatch.setattr("bench.runs.matrix.run_matrix", lambda *_, **__: None)
+    monkeypatch.setattr("bench.cli.printing.print_end", lambda _: True)
     for begin in ("doctor.check", "speed.speed", "tracking.pages", "data._fetch"):
         monkeypatch.setattr(f"bench.{begin}", stop)
     monkeypatch.setattr("os.execve", stop)

@@ -21,14 +21,14 @@ from factory import a_run
 from safetensors.torch import load, save
 from torch import Tensor
 
-from bench import records
-from bench.checkpoint import Checkpoint, State
-from bench.data import _Idx
+from bench.data.datasets import _Idx
+from bench.engine.checkpoint import Checkpoint, State
 from bench.errors import BenchError
-from bench.generate import Source, Wish, generate
-from bench.model.vae import build
-from bench.records import RECORD, WEIGHTS, RunFolder
+from bench.parts.vae import build
+from bench.runs.generate import Source, Wish, generate
 from bench.saved import load_model
+from bench.store import records
+from bench.store.records import RECORD, WEIGHTS, RunFolder
 
 JUNK = [
     None,
@@ -132,7 +132,7 @@ def test_a_pipe_is_no_file(tmp_path: Path) -> None:
 
 
 def test_a_damaged_file_is_no_reason_for_a_stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from bench.plan import Request, make_plan
+    from bench.runs.plan import Request, make_plan
 
     raw = tmp_path / "MNIST/raw"
     raw.mkdir(parents=True)

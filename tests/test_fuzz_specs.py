@@ -17,8 +17,9 @@ from hypothesis.strategies import SearchStrategy
 from mutations import NASTY, SMALL, accepted, mutant
 
 from bench.errors import LISTED, BenchError, did_you_mean
-from bench.parts import names
-from bench.spec import MAX_RUNS, Experiment, load
+from bench.spec.experiment import MAX_RUNS, Experiment
+from bench.spec.registry import names
+from bench.spec.resolve import load
 
 ROOT = Path(__file__).parents[1]
 CASES, SHARE = 10_000, 2_500

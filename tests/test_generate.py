@@ -17,19 +17,21 @@ from factory import a_dataset, a_run
 from PIL import Image
 from safetensors.torch import save_file
 
-from bench import cli, data, pictures
-from bench.data import Dataset
+from bench import cli
+from bench.data import datasets as data
+from bench.data.datasets import Dataset
 from bench.errors import BenchError
-from bench.evaluate import encode
-from bench.generate import STEPS, Source, Wish, find, generate, read_image
-from bench.model.likelihoods import LIKELIHOODS
-from bench.model.networks import DECODERS, ENCODERS
-from bench.model.posteriors import POSTERIORS
-from bench.model.vae import VAE, build
-from bench.pixels import PIXELS
-from bench.records import RunFolder
+from bench.evaluation.measure import encode
+from bench.parts.likelihoods import LIKELIHOODS
+from bench.parts.networks import DECODERS, ENCODERS
+from bench.parts.pixels import PIXELS
+from bench.parts.posteriors import POSTERIORS
+from bench.parts.vae import VAE, build
+from bench.pictures import grids as pictures
+from bench.runs.generate import STEPS, Source, Wish, find, generate, read_image
 from bench.saved import load_model
-from bench.spec import Run
+from bench.spec.experiment import Run
+from bench.store.records import RunFolder
 
 pytestmark = [
     # Third parties' own deprecations, raised while MLflow loads and builds its tables.

@@ -12,12 +12,13 @@ import pytest
 import torch
 from factory import a_dataset, a_run, part
 
-from bench import executor, runner
-from bench.executor import GROUP, groups, run_all
-from bench.records import Record, read
-from bench.runner import Job, Workshop, execute, execute_group
-from bench.samples import FeatureNet, Reference
-from bench.spec import Run
+from bench.evaluation.samples import FeatureNet, Reference
+from bench.runs import execute as runner
+from bench.runs import workers as executor
+from bench.runs.execute import Job, Workshop, execute, execute_group
+from bench.runs.workers import GROUP, groups, run_all
+from bench.spec.experiment import Run
+from bench.store.records import Record, read
 
 CPU = torch.device("cpu")
 

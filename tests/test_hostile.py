@@ -15,9 +15,9 @@ from markdown_it import MarkdownIt
 
 from bench import tracking
 from bench.errors import BenchError
-from bench.plan import Request, command
 from bench.report import write_report
-from bench.spec import load
+from bench.runs.plan import Request, command
+from bench.spec.resolve import load
 from bench.tracking import entries
 from bench.tracking.store import artifact_location
 

@@ -12,8 +12,14 @@ from scipy.integrate import quad
 from scipy.stats import norm
 from torch import Tensor
 
-from bench.latent import active_units, kl_per_unit, knn_accuracy, linear_probe_accuracy, mutual_information
-from bench.model.posteriors import Q, gaussian, log_prior
+from bench.evaluation.latent import (
+    active_units,
+    kl_per_unit,
+    knn_accuracy,
+    linear_probe_accuracy,
+    mutual_information,
+)
+from bench.parts.posteriors import Q, gaussian, log_prior
 
 
 def posteriors(mean: Tensor, scale: Tensor | float) -> Q:
@@ -69,7 +75,7 @@ def test_blocks_of_samples_change_nothing(monkeypatch: pytest.MonkeyPatch) -> No
     q = gaussian(normal(37, 3, seed=1), normal(37, 3, seed=2))
     whole = information(q)
     for rows in (36, 7, 1):
-        monkeypatch.setattr("bench.latent.ROWS", rows)
+        monkeypatch.setattr("bench.evaluation.latent.ROWS", rows)
         assert information(q) == pytest.approx(whole, abs=1e-12)
 
 

@@ -11,7 +11,7 @@ from factory import normal, random
 from scipy.integrate import quad
 from torch.nn.functional import binary_cross_entropy
 
-from bench.model.likelihoods import (
+from bench.parts.likelihoods import (
     LIKELIHOODS,
     Bernoulli,
     ContinuousBernoulli,

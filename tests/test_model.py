@@ -10,8 +10,8 @@ import torch
 from factory import PIXELS, a_run, a_vae, bytes_of, normal, part, random
 from torch import nn
 
-from bench.model.likelihoods import LIKELIHOODS, ContinuousBernoulli
-from bench.model.networks import (
+from bench.parts.likelihoods import LIKELIHOODS, ContinuousBernoulli
+from bench.parts.networks import (
     DECODERS,
     ENCODERS,
     ConvDecoder,
@@ -19,10 +19,10 @@ from bench.model.networks import (
     FoldedConvTranspose2d,
     MLPEncoder,
 )
-from bench.model.posteriors import POSTERIORS
-from bench.model.vae import VAE, build, likelihood_class, parameter_count
-from bench.pixels import PIXELS as TRANSFORMS
-from bench.spec import load
+from bench.parts.pixels import PIXELS as TRANSFORMS
+from bench.parts.posteriors import POSTERIORS
+from bench.parts.vae import VAE, build, likelihood_class, parameter_count
+from bench.spec.resolve import load
 
 DOCUMENTS = Path(__file__).parents[1] / "experiments" / "documents.yaml"
 

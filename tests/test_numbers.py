@@ -21,7 +21,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.metrics import METRICS
+from bench.evaluation.metrics import METRICS
 from bench.report.statistics import paired
 
 ROOT = Path(__file__).parents[1]

@@ -14,14 +14,14 @@ from torch import Tensor
 from torch.distributions import Normal
 from torch.nn import functional as F  # noqa: N812  torch's own habit
 
-from bench.model.likelihoods import Bernoulli, Gaussian, LearnedGaussian
-from bench.model.posteriors import gaussian, gaussian_raw_sigma
-from bench.model.vae import VAE
-from bench.objectives import OBJECTIVES, Elbo
-from bench.own import own_terms
-from bench.pixels import Grey, Normalised, Threshold
-from bench.spec import load
-from bench.train import objective_of
+from bench.engine.own import own_terms
+from bench.engine.train import objective_of
+from bench.parts.likelihoods import Bernoulli, Gaussian, LearnedGaussian
+from bench.parts.objectives import OBJECTIVES, Elbo
+from bench.parts.pixels import Grey, Normalised, Threshold
+from bench.parts.posteriors import gaussian, gaussian_raw_sigma
+from bench.parts.vae import VAE
+from bench.spec.resolve import load
 
 IMAGES, LATENT = 5, 3
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
@@ -233,7 +233,7 @@ def test_own_terms_are_averages_over_images_in_eval_mode(monkeypatch: pytest.Mon
     model.train()
     whole = own_terms(model, Elbo(), images, noise, batch_size=8)
     assert model.training
-    monkeypatch.setattr("bench.own.CHUNK", 7)  # the last chunk is smaller
+    monkeypatch.setattr("bench.engine.own.CHUNK", 7)  # the last chunk is smaller
     for model_ in (model.train(), model.eval()):
         chunked = own_terms(model_, Elbo(), images, noise, batch_size=8)
         assert vars(chunked) == pytest.approx(vars(whole), rel=1e-5)

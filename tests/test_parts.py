@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from bench import parts
 from bench.errors import BenchError
+from bench.spec import registry as parts
 
 FAKE = '''
 """A module of parts."""
@@ -160,6 +160,6 @@ def test_what_is_read_is_what_the_modules_say(kind):
 def test_no_heavy_import():
     heavy = "{'torch', 'numpy', 'mlflow', 'sklearn', 'pandas'}"
     every = "[p.entries(kind) for kind in p.part_kinds()]"
-    code = f"import sys, bench.parts as p; {every}; print({heavy} & set(sys.modules))"
+    code = f"import sys, bench.spec.registry as p; {every}; print({heavy} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"

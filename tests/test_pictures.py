@@ -11,10 +11,10 @@ from factory import a_dataset, a_run, part
 from PIL import Image
 from scipy.stats import norm
 
-from bench import pictures
-from bench.evaluate import encode
-from bench.model.vae import VAE, build
-from bench.train import evaluation_noise
+from bench.engine.train import evaluation_noise
+from bench.evaluation.measure import encode
+from bench.parts.vae import VAE, build
+from bench.pictures import grids as pictures
 
 SIDE, SCALE = 28, pictures.SCALE
 

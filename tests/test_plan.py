@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from factory import a_run, part
 
-from bench.plan import _state
-from bench.records import Record
+from bench.runs.plan import _state
+from bench.store.records import Record
 
 ID = "small-s0-00000000"
 

@@ -13,16 +13,18 @@ from factory import a_run, part
 from PIL import Image
 from torch import Tensor
 
-from bench import campaign, pictures, plots
-from bench.album import Album
-from bench.campaign import Campaign
-from bench.device import initialised
-from bench.evaluate import encode
-from bench.latent import active_units
-from bench.model.posteriors import Q
-from bench.model.vae import VAE, build
-from bench.records import RunFolder
-from bench.tiles import SIDE, TILE, font, write
+from bench.engine.device import initialised
+from bench.evaluation.latent import active_units
+from bench.evaluation.measure import encode
+from bench.parts.posteriors import Q
+from bench.parts.vae import VAE, build
+from bench.pictures import grids as pictures
+from bench.pictures import plots
+from bench.pictures.album import Album
+from bench.runs import matrix as campaign
+from bench.runs.matrix import Campaign
+from bench.store.records import RunFolder
+from bench.store.tiles import SIDE, TILE, font, write
 
 LABELS = torch.arange(60) % 10
 

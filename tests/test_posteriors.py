@@ -9,7 +9,7 @@ import torch
 from factory import normal
 from torch.distributions import Normal, kl_divergence
 
-from bench.model.posteriors import POSTERIORS, Q, gaussian, gaussian_raw_sigma, log_prior
+from bench.parts.posteriors import POSTERIORS, Q, gaussian, gaussian_raw_sigma, log_prior
 
 
 @pytest.fixture(autouse=True)

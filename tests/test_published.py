@@ -14,12 +14,12 @@ from forked import bench
 from test_cli import SPEC
 from test_verify import cell, edit, replace, run_id, snapshot
 
-from bench import records
 from bench.errors import BenchError
-from bench.records import RECORD, RunFolder
 from bench.report import contact, write_report
 from bench.report.results import load
 from bench.saved import load_model
+from bench.store import records
+from bench.store.records import RECORD, RunFolder
 from bench.verify import verify
 
 ROOT = Path(__file__).parents[1]

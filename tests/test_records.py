@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench import records
 from bench.errors import BenchError
-from bench.records import RunFolder
+from bench.store import records
+from bench.store.records import RunFolder
 
 RECORD = {"format": 1, "id": "mlp-s0-0123abcd", "status": "finished", "metrics": {"elbo": -105.125}}
 

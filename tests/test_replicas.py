@@ -11,13 +11,13 @@ import torch
 from factory import a_dataset, a_run, part
 from torch import nn
 
-from bench.model.vae import VAE
-from bench.optimizers import OPTIMIZERS
-from bench.replicas import WARM_UP, Loop, train_stacked
-from bench.runner import divide, untrained
-from bench.spec import Run
-from bench.stacked import StackedStep, stack
-from bench.train import DivergedError, Row, Training, objective_of, train
+from bench.engine.images import divide, untrained
+from bench.engine.replicas import WARM_UP, Loop, train_stacked
+from bench.engine.stacked import StackedStep, stack
+from bench.engine.train import DivergedError, Row, Training, objective_of, train
+from bench.parts.optimizers import OPTIMIZERS
+from bench.parts.vae import VAE
+from bench.spec.experiment import Run
 
 CPU = torch.device("cpu")
 DATA = a_dataset()

@@ -12,7 +12,7 @@ import pytest
 import synthetic
 from synthetic import Settings, settings
 
-from bench.metrics import METRICS, Metric
+from bench.evaluation.metrics import METRICS, Metric
 from bench.report import tables
 from bench.report.answers import sentences
 from bench.report.export import results_csv, summary_csv

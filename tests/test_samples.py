@@ -10,10 +10,10 @@ import torch
 from factory import a_dataset, random
 from scipy.linalg import sqrtm
 
-from bench import samples
-from bench.data import Dataset
-from bench.device import initialised
-from bench.samples import FeatureNet, Reference, classifier, frechet_distance, yardstick
+from bench.data.datasets import Dataset
+from bench.engine.device import initialised
+from bench.evaluation import samples
+from bench.evaluation.samples import FeatureNet, Reference, classifier, frechet_distance, yardstick
 
 Array = np.ndarray
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from bench.errors import BenchError
-from bench.source import Leaf, Mapping, given, misread, read, read_text, trap
+from bench.spec.source import Leaf, Mapping, given, misread, read, read_text, trap
 
 
 def leaf_of(text: str) -> Leaf:

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from bench.errors import BenchError
-from bench.spec import Experiment, Run, Variant, load
+from bench.spec.experiment import Experiment, Run, Variant
+from bench.spec.resolve import load
 
 NETWORKS = "encoder: {name: linear, hidden: 4}, decoder: {name: mlp, hidden: [5]}"
 LINE = f"{NETWORKS}, latent: 2"
@@ -532,8 +533,8 @@ def test_a_file_name_that_cannot_be_a_folder_is_refused(tmp_path):
 def test_import_and_load_need_no_heavy_library():
     """Which is why `bench plan` answers at once."""
     code = (
-        "import sys; from pathlib import Path; import bench.spec;"
-        "bench.spec.load(Path('experiments/all.yaml'));"
+        "import sys; from pathlib import Path; import bench.spec.experiment;"
+        "bench.spec.resolve.load(Path('experiments/all.yaml'));"
         "print({'torch', 'numpy', 'mlflow', 'sklearn', 'pandas'} & set(sys.modules))"
     )
     root = Path(__file__).parent.parent

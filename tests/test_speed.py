@@ -15,19 +15,20 @@ import pytest
 import torch
 from factory import a_dataset, a_run, part
 
-from bench.data import Dataset
-from bench.device import available_cores
+from bench.data.datasets import Dataset
+from bench.engine.device import available_cores
+from bench.engine.images import untrained
+from bench.engine.train import make_step
 from bench.errors import BenchError
-from bench.model.vae import VAE
-from bench.runner import untrained
-from bench.spec import Run, load
+from bench.parts.vae import VAE
+from bench.spec.experiment import Run
+from bench.spec.resolve import load
 from bench.speed import compare, limits, race, speed
 from bench.speed.limits import Peaks, Work, work_of
 from bench.speed.race import Contestant, Lap, Pace, Task, lap
 from bench.speed.report import render, results_csv
 from bench.speed.rounds import Measured, Result, Spread, contestants_on, measure
 from bench.speed.scaling import Cell, measure_scaling
-from bench.train import make_step
 
 ROOT = Path(__file__).parents[1]
 USUAL = ROOT / "benchmarks" / "usual_loop.py"

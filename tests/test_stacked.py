@@ -11,18 +11,18 @@ import torch
 from factory import LATENT, a_run, normal, part, random
 from torch import Tensor, nn
 
-from bench.model.likelihoods import LIKELIHOODS
-from bench.model.networks import DECODERS, ENCODERS
-from bench.model.posteriors import POSTERIORS
-from bench.model.vae import VAE
-from bench.objectives import Elbo
-from bench.optimizers import OPTIMIZERS
-from bench.pixels import PIXELS
-from bench.runner import untrained
-from bench.spec import Run
-from bench.stacked import StackedStep, stack, unstack
-from bench.step import MakeOptimizer, ReferenceStep
-from bench.train import objective_of
+from bench.engine.images import untrained
+from bench.engine.stacked import StackedStep, stack, unstack
+from bench.engine.step import MakeOptimizer, ReferenceStep
+from bench.engine.train import objective_of
+from bench.parts.likelihoods import LIKELIHOODS
+from bench.parts.networks import DECODERS, ENCODERS
+from bench.parts.objectives import Elbo
+from bench.parts.optimizers import OPTIMIZERS
+from bench.parts.pixels import PIXELS
+from bench.parts.posteriors import POSTERIORS
+from bench.parts.vae import VAE
+from bench.spec.experiment import Run
 
 R, IMAGES, STEPS = 3, 5, 4
 CONV = {"encoder": "conv-bn", "decoder": "conv-bn"}

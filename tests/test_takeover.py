@@ -17,12 +17,12 @@ from test_cli import SPEC as MATRIX
 from test_cli import files
 from test_generate import TINY, leave
 
-from bench import takeover
-from bench.plan import Request, make_plan
-from bench.records import RECORD, WEIGHTS
+from bench.runs import takeover
+from bench.runs.plan import Request, make_plan
+from bench.runs.takeover import finished_in, neighbours, offers, take_over
 from bench.saved import read_saved
-from bench.spec import Run
-from bench.takeover import finished_in, neighbours, offers, take_over
+from bench.spec.experiment import Run
+from bench.store.records import RECORD, WEIGHTS
 
 pytestmark = [
     # Third parties' own deprecations, raised while MLflow loads and builds its tables.

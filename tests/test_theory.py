@@ -16,15 +16,16 @@ from factory import a_run, a_vae, normal, part
 from sklearn.decomposition import PCA
 from torch import Tensor
 
-from bench.baselines import ppca_bits
-from bench.evaluate import encode
-from bench.footing import Footing, LogPx, calibrate, footing, log_px
-from bench.model.likelihoods import Gaussian, LearnedGaussian, Likelihood
-from bench.model.vae import VAE
-from bench.objectives import Elbo
-from bench.own import own_terms
-from bench.pixels import Normalised
-from bench.train import Images, train
+from bench.engine.images import Images
+from bench.engine.own import own_terms
+from bench.engine.train import train
+from bench.evaluation.baselines import ppca_bits
+from bench.evaluation.footing import Footing, LogPx, calibrate, footing, log_px
+from bench.evaluation.measure import encode
+from bench.parts.likelihoods import Gaussian, LearnedGaussian, Likelihood
+from bench.parts.objectives import Elbo
+from bench.parts.pixels import Normalised
+from bench.parts.vae import VAE
 
 COUNT, PIXELS, LATENT, HIDDEN = 701, 13, 3, (11,)
 

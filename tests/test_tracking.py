@@ -19,7 +19,7 @@ from tracked import artifacts, curve, record, run_folder, start, steps
 
 from bench import tracking
 from bench.errors import BenchError
-from bench.records import RunFolder
+from bench.store.records import RunFolder
 from bench.tracking import Tracker, TrackingError, entries, images, owner, store, views
 
 pytestmark = [

@@ -18,7 +18,7 @@ from small_matrix import LONGEST, Fault
 from tracked import assert_whole_once, described, record, run_folder
 
 from bench.errors import BenchError
-from bench.sync import sync
+from bench.runs.sync import sync
 from bench.tracking import Tracker, Writer, writer
 
 pytestmark = [

@@ -21,8 +21,8 @@ from small_matrix import Fault
 from tracked import assert_whole_once, attempts, described, record, run_folder, start
 
 from bench.errors import BenchError
-from bench.lock import LOCK, held
-from bench.sync import experiment_name, folders, sync
+from bench.runs.sync import experiment_name, folders, sync
+from bench.store.lock import LOCK, held
 from bench.tracking import Tracker, Writer, store
 
 pytestmark = [
@@ -128,7 +128,7 @@ def test_a_folder_that_takes_no_lock_can_be_sent(uri: str, folder: Path) -> None
 def other(folder: Path) -> Iterator[subprocess.Popen[str]]:
     """Another process, which holds the folder's lock."""
     code = f"""
-from bench.lock import held
+from bench.store.lock import held
 from pathlib import Path
 with held(Path({str(folder / LOCK)!r}), "x", "wait"):
     print("held", flush=True)

@@ -12,12 +12,10 @@ import pytest
 import torch
 from factory import a_run, bytes_of, part
 
-from bench.device import initialised, stream
-from bench.model.vae import VAE, build
-from bench.spec import Run
-from bench.train import (
+from bench.engine.device import initialised, stream
+from bench.engine.images import Images
+from bench.engine.train import (
     DivergedError,
-    Images,
     Training,
     batches,
     evaluation_noise,
@@ -25,6 +23,8 @@ from bench.train import (
     objective_of,
     train,
 )
+from bench.parts.vae import VAE, build
+from bench.spec.experiment import Run
 
 TIMES = {"train_seconds", "images_per_second"}
 CONTRACT = Path(__file__).parents[1] / "docs" / "architecture.md"
@@ -60,7 +60,7 @@ def test_one_seed_gives_the_same_bits_again_and_another_does_not(likelihood: str
 def test_both_engines_learn_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     run = a_run(epochs=3)
     fast, _ = trained(run)
-    monkeypatch.setattr("bench.train.accepts", lambda model, precision: False)
+    monkeypatch.setattr("bench.engine.train.accepts", lambda model, precision: False)
     reference, _ = trained(run)
     assert (fast.engine, reference.engine) == ("fast", "reference")
     for a, b in zip(without_times(fast), without_times(reference), strict=True):
@@ -84,7 +84,7 @@ def test_seeds_are_paired_over_variants(monkeypatch: pytest.MonkeyPatch) -> None
 
         return Recorder()
 
-    monkeypatch.setattr("bench.train.make_step", recording)
+    monkeypatch.setattr("bench.engine.train.make_step", recording)
     trained(a_run(variant="one"))
     trained(
         a_run(

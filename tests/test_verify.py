@@ -14,13 +14,13 @@ import pytest
 import torch
 from factory import a_dataset, a_run, part
 
-from bench import records
-from bench.baselines import baselines
 from bench.cli import main
 from bench.errors import BenchError
+from bench.evaluation.baselines import baselines
+from bench.evaluation.samples import FeatureNet, Reference, yardstick
 from bench.report import figures, write_report
-from bench.runner import Job, Workshop, execute
-from bench.samples import FeatureNet, Reference, yardstick
+from bench.runs.execute import Job, Workshop, execute
+from bench.store import records
 from bench.verify import Findings, verify, weights
 from bench.verify.compare import csv_file, markdown_file, same
 from bench.verify.laws import laws

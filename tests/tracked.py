@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from bench import tracking
-from bench.records import RunFolder
+from bench.store.records import RunFolder
 from bench.tracking import Tracker
 
 EPOCHS = 5

@@ -69,9 +69,9 @@ def run(
         executor,
         address,
     )
-    from bench.campaign import predict, run_matrix
-    from bench.plan import make_plan
-    from bench.printing import print_end, print_plan
+    from bench.cli.printing import print_end, print_plan
+    from bench.runs.matrix import predict, run_matrix
+    from bench.runs.plan import make_plan
 
     plan = make_plan(request, download=not dry_run)
     seconds, total = predict(plan)
@@ -98,9 +98,9 @@ def plan(
     request = request_of(
         spec, device, seeds, only, epochs, dataset, data_dir, None, reports, fresh, quick, workers
     )
-    from bench.campaign import predict
-    from bench.plan import make_plan
-    from bench.printing import print_plan
+    from bench.cli.printing import print_plan
+    from bench.runs.matrix import predict
+    from bench.runs.plan import make_plan
 
     made = make_plan(request, download=False)
     print_plan(made, *predict(made), every_run=True, quiet=False)
@@ -109,8 +109,8 @@ def plan(
 @app.command(epilog="Example: bench report reports/all")
 def report(folder: Report, reports: Reports = Path("reports")) -> None:
     """Write an experiment's report again, from its records alone."""
-    from bench.lock import LOCK, held
     from bench.report import write_report
+    from bench.store.lock import LOCK, held
 
     folder = report_folder(folder, reports, "experiment.json")
     with held(folder / LOCK, str(folder), "copy the folder to where you may write and report that"):
@@ -127,7 +127,7 @@ def sync(
     reports: Reports = Path("reports"),
 ) -> None:
     """Send to an MLflow store what it lacks of experiments, from their records."""
-    from bench.sync import sync as send
+    from bench.runs.sync import sync as send
 
     for done in send(folders or [], reports, tracking_uri):
         print(f"{done.experiment}: {done.sent} sent, {done.there} there already")
@@ -167,7 +167,7 @@ def compare(
     ),
 ) -> None:
     """Compare two variants, or two reports in the variants that both have, by the report's statistics."""
-    from bench.printing import comparison_lines
+    from bench.cli.printing import comparison_lines
     from bench.report.compare import compare as comparisons
 
     for line in comparison_lines(comparisons(a, b, report)):

@@ -10,7 +10,7 @@ import typer
 from bench.errors import BenchError
 
 if TYPE_CHECKING:
-    from bench.plan import Request
+    from bench.runs.plan import Request
 
 Spec = Annotated[Path, typer.Argument(help="The experiment, a YAML file.", show_default=False)]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
@@ -51,14 +51,14 @@ def request_of(
     address: str | None = None,
 ) -> Request:
     """The options as one value; the spec is read first, so that its errors need no torch."""
-    from bench.spec import load
+    from bench.spec.resolve import load
 
     chosen = seeds_of(seeds)
     if quick:
         dataset, chosen = dataset or "digits", chosen or (0, 1, 2)
     load(spec).with_overrides(seeds=chosen, epochs=epochs, dataset=dataset).select(only or ["*"])
     check_executor(executor, address)
-    from bench.plan import Request
+    from bench.runs.plan import Request
 
     return Request(
         spec=spec,
@@ -84,7 +84,7 @@ def check_executor(executor: str, address: str | None) -> None:
     if executor == "local" and address is not None:
         raise BenchError(f"--address {address} is a Ray cluster's; add --executor ray, or leave it out")
     if executor == "ray":
-        from bench.cluster import require_ray
+        from bench.runs.cluster import require_ray
 
         require_ray()
 

@@ -41,8 +41,8 @@ def generate(
 
     Of a variant it takes the finished run of the smallest seed. Images given are scaled to 28 x 28 grey.
     """
-    from bench.generate import Source, Wish
-    from bench.generate import generate as draw
+    from bench.runs.generate import Source, Wish
+    from bench.runs.generate import generate as draw
 
     wish = Wish(kind, n, seed, tuple(from_images or ()), data_dir)
     print(draw(what, wish, Source(reports, experiment, tracking_uri), out, force=force))
@@ -56,7 +56,7 @@ def parts(
 
     Networks, likelihoods, metrics and the rest.
     """
-    from bench.parts import listing
+    from bench.spec.registry import listing
 
     for line in listing(kind):
         print(line)

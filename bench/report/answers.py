@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
-from bench.metrics import Metric
+from bench.evaluation.metrics import Metric
 from bench.report.cells import NOTHING, code, exact, fixed, plain, spread, text, words
 from bench.report.claims import claim, difference_text, exceptions, linear, sentence, signed
 from bench.report.contrasts import (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from bench.metrics import Metric
+from bench.evaluation.metrics import Metric
 from bench.report.cells import NOTHING, spread, table, text
 from bench.report.contrasts import Contrast, beta_pairs, contrast, linear_pairs, significant
 from bench.report.results import Results

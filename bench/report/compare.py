@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bench.errors import BenchError, did_you_mean
-from bench.metrics import METRICS, Metric
+from bench.evaluation.metrics import METRICS, Metric
 from bench.report.contrasts import NOT_PARTS, significant
 from bench.report.results import Results, Variant, load
 from bench.report.statistics import MIN_SEEDS, Difference, advice, paired

@@ -20,7 +20,7 @@ from bench.report import copies
 from bench.report.cells import plain
 from bench.report.copies import Picture
 from bench.report.results import Results, Run, Variant, label
-from bench.tiles import COLUMNS, GREY, TILE, fitted, page, write
+from bench.store.tiles import COLUMNS, GREY, TILE, fitted, page, write
 
 K = TypeVar("K", int, str)
 STRIP = COLUMNS * TILE  # 560

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench import records
 from bench.errors import BenchError
+from bench.store import records
 
 COPIES = "figures/runs"
 _LISTED = re.compile(r"pictures/(?P<file>[^/]+\.(?:png|gif))")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from bench.metrics import Metric
+from bench.evaluation.metrics import Metric
 from bench.report.cells import code, text, words
 from bench.report.claims import difference_text
 from bench.report.contrasts import Levels, contrast, levels, significant, winner

@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
-from bench.metrics import Metric
+from bench.evaluation.metrics import Metric
 from bench.report.contrasts import same_but_beta
 from bench.report.marks import (
     COLOURS,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 
-from bench.metrics import Metric
+from bench.evaluation.metrics import Metric
 from bench.report.cells import NOTHING, table, text, words
 from bench.report.contrasts import axes
 from bench.report.results import Results, Variant

@@ -9,10 +9,10 @@ from typing import Any
 
 from scipy.special import stdtrit
 
-from bench.records import DONE
 from bench.report.cells import NOTHING, exact, fixed, spread, table, text
 from bench.report.results import Results, Variant, number
 from bench.report.statistics import MIN_SEEDS, Estimate, estimate
+from bench.store.records import DONE
 
 TOLERANCE = 0.01  # of the published value
 IN_NATS = ("elbo", "reconstruction", "kl")  # curves that need no rescaling

@@ -15,10 +15,10 @@ from typing import Annotated, Any, Required
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
-from bench import records
 from bench.errors import BenchError
-from bench.metrics import METRICS, Metric
+from bench.evaluation.metrics import METRICS, Metric
 from bench.report.statistics import Estimate, estimate
+from bench.store import records
 
 # What differs between machines in a way that changes times; the rest is told in the protocol.
 TIMING = ("device", "device_name", "threads", "precision", "engine", "replicas", "torch")

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from bench.metrics import Metric
+from bench.evaluation.metrics import Metric
 from bench.report.cells import NOTHING, exact, plain, spread, table, text, words
 from bench.report.results import SATURATED, Results, Run, Variant, number, numbers
 from bench.report.statistics import MIN_SEEDS, Estimate, Ranking, estimate, rank

@@ -6,11 +6,11 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from bench.data import Dataset, load
-from bench.device import pick
+from bench.data.datasets import Dataset, load
+from bench.engine.device import pick
 from bench.errors import BenchError
-from bench.spec import Experiment
-from bench.spec import load as load_experiment
+from bench.spec.experiment import Experiment
+from bench.spec.resolve import load as load_experiment
 from bench.speed.race import Pace
 from bench.speed.report import write_report
 from bench.speed.rounds import measure

@@ -15,9 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bench.model.vae import PIXEL_COUNT, VAE, parameter_count
-from bench.runner import untrained
-from bench.spec import Run
+from bench.engine.images import untrained
+from bench.parts.vae import PIXEL_COUNT, VAE, parameter_count
+from bench.spec.experiment import Run
 
 BYTES_PER_PARAMETER = (
     40  # a step: Adam reads p, g, m, v and writes p, m, v; two reads of weights, one write of g

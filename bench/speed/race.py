@@ -21,15 +21,15 @@ import torch
 import torch.multiprocessing as mp
 from torch import Tensor
 
-from bench.device import available_cores, deterministic, one_thread, peak_memory_mb, pin, synchronise
+from bench.engine.device import available_cores, deterministic, one_thread, peak_memory_mb, pin, synchronise
+from bench.engine.images import untrained
+from bench.engine.replicas import Loop
+from bench.engine.stacked import StackedStep, stack
+from bench.engine.train import make_step, objective_of, one_epoch
 from bench.errors import BenchError
-from bench.optimizers import OPTIMIZERS
-from bench.replicas import Loop
-from bench.runner import untrained
-from bench.spec import Run
+from bench.parts.optimizers import OPTIMIZERS
+from bench.spec.experiment import Run
 from bench.speed.limits import Peaks, gemm_gain, measure_peaks, work_of
-from bench.stacked import StackedStep, stack
-from bench.train import make_step, objective_of, one_epoch
 
 Train = Callable[[int], int]  # train for about so many steps; how many it were
 
@@ -200,7 +200,7 @@ def _usual(contestant: Contestant, task: Task) -> Train:
 
 
 def _bench(contestant: Contestant, task: Task) -> Train:
-    """One replica, as `bench.train.train` steps it, less the evaluation between epochs."""
+    """One replica, as `bench.engine.train.train` steps it, less the evaluation between epochs."""
     run = task.run.model_copy(update={"precision": contestant.precision})
     model = untrained(run).to(task.device).train()
     step = make_step(run, model)
@@ -217,7 +217,7 @@ def _bench(contestant: Contestant, task: Task) -> Train:
 
 
 def _stacked(contestant: Contestant, task: Task) -> Train:
-    """Several replicas as one model, as `bench.replicas.train_stacked` steps them, in whole epochs."""
+    """Several replicas as one model, as `bench.engine.replicas.train_stacked` steps them, in whole epochs."""
     runs = [
         task.run.model_copy(update={"seed": seed, "precision": contestant.precision})
         for seed in range(contestant.replicas)

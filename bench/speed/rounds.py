@@ -9,10 +9,10 @@ from statistics import median
 
 import torch
 
-from bench.data import Dataset
-from bench.device import available_cores, describe
+from bench.data.datasets import Dataset
+from bench.engine.device import available_cores, describe
 from bench.errors import BenchError
-from bench.spec import Run
+from bench.spec.experiment import Run
 from bench.speed.limits import Peaks, Work, work_of
 from bench.speed.race import Contestant, Lap, Pace, Task, lap
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import torch
 
-from bench.data import Dataset
-from bench.device import available_cores
-from bench.spec import Part, Run
+from bench.data.datasets import Dataset
+from bench.engine.device import available_cores
+from bench.spec.experiment import Part, Run
 from bench.speed.race import Contestant, Pace, Task, lap
 from bench.speed.rounds import Spread
 

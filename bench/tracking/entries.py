@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.errors import printable, redacted
-from bench.records import read_json
+from bench.store.records import read_json
 
 if TYPE_CHECKING:
     from mlflow.entities import DatasetInput

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 from bench.errors import BenchError, redacted
-from bench.records import RECORD, WEIGHTS
+from bench.store.records import RECORD, WEIGHTS
 from bench.tracking.store import connect, database_file, reason, resolve_uri
 
 MLFLOW_ID = re.compile("[0-9a-f]{32}")

@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 from filelock import FileLock
 
 from bench.errors import BenchError, redacted
-from bench.lock import held
+from bench.store.lock import held
 from bench.tracking import views
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench.records import digest
+from bench.store.records import digest
 from bench.tracking.images import as_image
 
 if TYPE_CHECKING:

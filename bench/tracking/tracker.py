@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.errors import redacted
-from bench.records import FORMAT, RECORD, Record, RunFolder
+from bench.store.records import FORMAT, RECORD, Record, RunFolder
 from bench.tracking import entries, images, owner, summary, views
 from bench.tracking.curves import Curves, Point
 from bench.tracking.store import claimed, connect, experiment_id, is_server, reason, resolve_uri

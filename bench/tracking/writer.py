@@ -10,9 +10,9 @@ from pathlib import Path
 from queue import Queue
 from typing import Any
 
-from bench import records
 from bench.errors import BenchError
-from bench.records import Record
+from bench.store import records
+from bench.store.records import Record
 from bench.tracking.tracker import Tracker, TrackingError
 
 FIRST_PAUSE, LONGEST_PAUSE = 5.0, 60.0  # seconds between attempts while the store is away

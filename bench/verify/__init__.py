@@ -6,8 +6,8 @@ import tempfile
 from pathlib import Path
 
 from bench.errors import BenchError
-from bench.records import WEIGHTS
 from bench.report import write_report
+from bench.store.records import WEIGHTS
 from bench.verify.alone import check_alone
 from bench.verify.compare import csv_file, markdown_file
 from bench.verify.evidence import check_records, run_folders

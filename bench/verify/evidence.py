@@ -10,10 +10,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from bench import records
 from bench.errors import BenchError
-from bench.records import RECORD, Record, RunFolder
-from bench.spec import ENGINE, Run
+from bench.spec.experiment import ENGINE, Run
+from bench.store import records
+from bench.store.records import RECORD, Record, RunFolder
 from bench.verify.findings import Findings
 from bench.verify.laws import laws
 

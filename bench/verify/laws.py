@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from bench.metrics import METRICS
+from bench.evaluation.metrics import METRICS
 
 EXACT, SINGLE, AGAIN = 1e-9, 1e-6, 1e-5  # relative to the largest number that enters, and at least to 1
 ERRORS = 4

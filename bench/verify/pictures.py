@@ -10,9 +10,9 @@ from urllib.parse import unquote
 
 from PIL import Image
 
-from bench.records import Record, digest
 from bench.report.contact import SHEETS
 from bench.report.copies import COPIES, pictures
+from bench.store.records import Record, digest
 from bench.verify.findings import Findings
 
 LINK = re.compile(r"!\[[^\]]*\]\(([^)]*)\)")

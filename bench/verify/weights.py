@@ -10,24 +10,25 @@ import json
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from bench.baselines import baselines
-from bench.data import Dataset, load
-from bench.device import one_thread
+from bench.data.datasets import Dataset, load
+from bench.engine.device import one_thread
+from bench.engine.images import divide
+from bench.engine.train import Training
 from bench.errors import BenchError
-from bench.evaluate import Measured
-from bench.metrics import METRICS
-from bench.model.vae import likelihood_class, parameter_count
-from bench.records import Record, RunFolder
+from bench.evaluation.baselines import baselines
+from bench.evaluation.measure import Measured
+from bench.evaluation.metrics import METRICS
+from bench.evaluation.samples import FeatureNet, Reference, classifier, yardstick
+from bench.parts.vae import likelihood_class, parameter_count
 from bench.report.results import number, numbers
-from bench.runner import divide
-from bench.samples import FeatureNet, Reference, classifier, yardstick
 from bench.saved import Saved, model_of, read_saved
-from bench.train import Training
+from bench.store.records import Record, RunFolder
 from bench.verify.findings import Findings
 
 # The device that trained gives the same numbers again; another one adds up in another order, which may bring
@@ -97,7 +98,9 @@ def _run(
 def _pairs(saved: Saved, measured: Measured, *, samples: bool) -> Iterator[Pair]:
     metrics = numbers(saved.record["metrics"])
     for metric in AGAIN:
-        value = float(metric.function(measured)) if samples or metric.footing != "samples" else math.nan
+        value = (
+            float(attrgetter(metric.value)(measured)) if samples or metric.footing != "samples" else math.nan
+        )
         if math.isfinite(value):
             yield f"metrics.{metric.name}", metrics.get(metric.name), value
     parameters = parameter_count(measured.model)

@@ -1,0 +1,133 @@
+"""What commands print: a plan, the end of a matrix, a comparison."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from bench.errors import printable
+from bench.report.cells import NOTHING
+from bench.report.claims import signed
+from bench.report.compare import TITLES, Comparison
+from bench.report.results import Results, Variant, load
+from bench.report.tables import ARROWS, cell, finished
+from bench.store.records import STATUSES
+
+if TYPE_CHECKING:
+    from bench.runs.matrix import Campaign
+    from bench.runs.plan import Plan
+
+
+def print_plan(plan: Plan, seconds: dict[str, float], total: float, *, every_run: bool, quiet: bool) -> None:
+    """The plan: on stdout with every run where it is the result, else a summary on stderr."""
+    from bench.runs.matrix import worker_count
+    from bench.runs.progress import duration
+
+    if quiet:
+        return
+    stream = sys.stdout if every_run else sys.stderr
+    for warning in plan.warnings:
+        print(f"\n*** {warning} ***\n", file=sys.stderr)
+    experiment = plan.experiment
+    lines = [
+        experiment.question,
+        f"matrix   {len(experiment.variants)} variants × {len(experiment.seeds)} seeds, "
+        f"{len(plan.todo)} runs to do" + (f", {len(plan.taken)} to take over" if plan.taken else ""),
+        f"device   {plan.device}, {worker_count(plan)} at a time",
+        f"data     {plan.data.name} ({plan.data.source}), {len(plan.data.train_images)} train, "
+        f"{len(plan.data.test_images)} test images, digest {plan.data.digest[:12]}",
+        f"report   {plan.folder / 'report.md'}",
+        f"time     about {duration(total)}" if plan.todo else "time     none: everything is done",
+    ]
+    print("\n".join(lines), file=stream)
+    if every_run:
+        for planned in plan.runs:
+            time = f"{duration(seconds[planned.id]):>7}" if planned.todo else "      –"
+            verb = "run" if planned.todo else "take" if planned.source else "skip"
+            print(f"{verb:4} {time}  {planned.id}  {planned.why}")
+
+
+def print_end(campaign: Campaign) -> bool:
+    """The end of `bench run`: what became of the runs, and where to look; whether all of them finished."""
+    plan = campaign.plan
+    states = [*campaign.outcomes.values()]
+    for warning in (*plan.warnings, *campaign.faults):
+        print(f"*** {warning} ***", file=sys.stderr)
+    if campaign.stopped:
+        print(f"stopped by --fail-fast: {campaign.stopped}", file=sys.stderr)
+    skipped = sum(not planned.todo and not planned.source for planned in plan.runs)
+    told = [f"{states.count(s)} {s}" for s in STATUSES if s in states]
+    told += [f"{len(plan.taken)} taken over"] if plan.taken else []
+    print(", ".join([*told, f"{skipped} skipped"] if skipped else told or ["nothing to do"]))
+    for line in summary_lines(load(plan.folder)):
+        print(line)
+    print(f"report: {plan.folder / 'report.md'}")
+    print(f"MLflow: {campaign.tracker.links()['experiment']} (start it with: bench ui)")
+    return all(state == "finished" for state in states)
+
+
+def summary_lines(results: Results) -> Iterator[str]:
+    """The common footing of every variant that has a finished run, the best binarised ELBO first."""
+    variants = [v for v in results.variants if v.finished]
+    metrics = results.measured("common")
+    if not variants or not metrics:
+        return
+    head = [f"{metric.title}{ARROWS[metric.direction]}" for metric in metrics]
+    worst = float("-inf")
+    best_first = sorted(variants, key=lambda v: -(e.mean if (e := v.estimate(metrics[0].name)) else worst))
+    yield from aligned(
+        [
+            [printable(results.dataset), *head, "finished"],
+            *([printable(v.name), *(cell(v, metric) for metric in metrics), finished(v)] for v in best_first),
+        ]
+    )
+
+
+def comparison_lines(comparisons: Sequence[Comparison]) -> Iterator[str]:
+    """Tables of comparisons as text, then what their numbers are."""
+    for pair in comparisons:
+        yield f"A  {_variant(pair.a)}"
+        yield f"B  {_variant(pair.b)}"
+        yield f"They differ in {'; '.join(map(printable, pair.changes)) or 'no setting'}."
+        yield from map(printable, pair.notes)
+        yield ""
+        yield from aligned(_rows(pair))
+        yield ""
+    family = sum(row.judged for pair in comparisons for row in pair.rows)
+    yield "A, B: mean ± 95 % half-width over seeds (Student's t). A − B: the same of n differences by seed."
+    yield f"Better: at 5 %, by paired t-tests with Holm's correction for the {family} that are judged here."
+
+
+def _rows(pair: Comparison) -> Iterator[list[str]]:
+    yield ["", "A", "B", "A − B", "n", ""]
+    footing = ""
+    for row in pair.rows:
+        metric, d = row.metric, row.difference
+        if metric.footing != footing:
+            footing = metric.footing
+            yield [TITLES[footing]]
+        unit = f" ({metric.unit})" if metric.unit else ""
+        name = f"  {metric.title}{ARROWS[metric.direction]}{unit}"
+        n = str(d.n) if d else NOTHING
+        yield [name, cell(pair.a, metric), cell(pair.b, metric), signed(d), n, row.verdict]
+
+
+def _variant(variant: Variant) -> str:
+    return f"{printable(variant.name)}, {finished(variant)} finished"
+
+
+def aligned(rows: Iterable[Sequence[str]]) -> Iterator[str]:
+    """Rows as lines of a table: the first column and the last flush left, numbers between them right.
+
+    A row of one cell is a heading.
+    """
+    table = [list(row) for row in rows]
+    full = [row for row in table if len(row) > 1]
+    widths = [max(map(len, column)) for column in zip(*full, strict=True)]
+    for row in table:
+        first, *numbers = row
+        last = numbers.pop() if numbers else ""
+        cells = [first.ljust(widths[0])] if numbers else [first]
+        cells += [value.rjust(width) for value, width in zip(numbers, widths[1:-1], strict=False)]
+        yield "  ".join([*cells, last]).rstrip()

@@ -1,0 +1,329 @@
+"""Datasets as uint8 images: found, verified and read whole, or fetched once with a bounded wait.
+
+The files are looked for in `--data-dir`, in BENCH_DATA_DIR, then in the user's cache, in torchvision's
+layout (`<folder>/MNIST/raw/train-images-idx3-ubyte`, or the same with `.gz`). What is found is read or
+refused: a truncated or altered file is an error, never a reason to look further. Importing torchvision
+costs over a second, so IDX files are read with NumPy, and torchvision does only what it alone can do: fetch.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import zlib
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from bench.errors import BenchError, did_you_mean
+
+Bytes = NDArray[np.uint8]
+
+STALL = 15.0  # seconds without a new byte after which a download is given up
+LONGEST = 600.0  # seconds after which a download is given up whatever it does
+FULL = 60_000  # the training images that a document's `validation` count refers to
+
+
+class DataUnavailable(BenchError):  # noqa: N818  a state of the world, not a mistake
+    """The files of a dataset are nowhere and could not be fetched: the one error with a fallback."""
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Images uint8 [N, 28, 28] and labels int64 [N] of the training and the test set.
+
+    `digest` is 32 hex digits of the SHA-256 over name, shapes and bytes; `source`, a folder or a package,
+    is where they came from.
+    """
+
+    name: str
+    train_images: Tensor
+    train_labels: Tensor
+    test_images: Tensor
+    test_labels: Tensor
+    digest: str
+    source: str
+
+    def share(self) -> Dataset:
+        """Move the tensors to shared memory, so that worker processes read one copy."""
+        for tensor in (self.train_images, self.train_labels, self.test_images, self.test_labels):
+            tensor.share_memory_()
+        return self
+
+    def to(self, device: torch.device | str) -> Dataset:
+        """The same dataset with its tensors on `device`."""
+        return replace(
+            self,
+            train_images=self.train_images.to(device),
+            train_labels=self.train_labels.to(device),
+            test_images=self.test_images.to(device),
+            test_labels=self.test_labels.to(device),
+        )
+
+
+def load(name: str, data_dir: Path | None = None, *, download: bool = True) -> Dataset:
+    """The dataset called `name`, verified.
+
+    Raises BenchError for an unknown name, a `data_dir` that is no folder and a file that is not the original;
+    DataUnavailable where the files are nowhere and could not be fetched within a bounded wait.
+    """
+    if name not in DATASETS:
+        raise BenchError(f"no dataset is called {name!r}{did_you_mean(name, DATASETS)}")
+    if data_dir is not None and not data_dir.is_dir():
+        raise BenchError(
+            f"--data-dir {data_dir} is no folder; give the one that holds MNIST/raw, or leave it out"
+        )
+    return DATASETS[name](data_dir, download)
+
+
+def split(dataset: Dataset, validation: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Indices (int64, ascending) of the training images to train on, and of those held out for validation.
+
+    Held out are the last `validation` images of a permutation drawn from the generator. `validation`
+    counts images of the 60,000 that MNIST has (document 002 holds out 6,000); a smaller set gives up the
+    same share. Raises BenchError unless images remain on both sides.
+    """
+    count = len(dataset.train_images)
+    held = validation if count >= FULL else round(validation * count / FULL)
+    if not (0 < held < count or validation == 0):
+        raise BenchError(
+            f"validation {validation} would hold out {held} of {dataset.name}'s {count} training images; "
+            f"give 0, or a number from 1 to {FULL - 1} that leaves images on both sides"
+        )
+    order = torch.randperm(count, generator=generator)
+    return order[: count - held].sort().values, order[count - held :].sort().values
+
+
+def cache_dir() -> Path:
+    """The user's cache of bench, in $XDG_CACHE_HOME or ~/.cache; it need not exist."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "bench"
+
+
+def _dataset(name: str, train: tuple[Bytes, Bytes], test: tuple[Bytes, Bytes], source: str) -> Dataset:
+    """Tensors and their digest, of (images, labels) as bytes."""
+    arrays = (*train, *test)
+    digest = hashlib.sha256(f"{name} {[a.shape for a in arrays]}".encode())
+    for array in arrays:
+        digest.update(np.ascontiguousarray(array).data)
+    (x, y), (test_x, test_y) = ((torch.from_numpy(i), torch.from_numpy(k).long()) for i, k in (train, test))
+    return Dataset(name, x, y, test_x, test_y, digest.hexdigest()[:32], source)
+
+
+# IDX files
+
+
+@dataclass(frozen=True)
+class _Idx:
+    """One IDX file: its name, the shape it must declare, the MD5 of its content where one is published."""
+
+    name: str
+    shape: tuple[int, ...]
+    md5: str = ""
+    packed_md5: str = ""  # of the .gz file, from torchvision's `resources`
+
+    @property
+    def header(self) -> bytes:
+        """Two zero bytes, 8 for unsigned bytes, the number of axes, then each axis as a big-endian int32."""
+        axes = b"".join(n.to_bytes(4, "big") for n in self.shape)
+        return bytes([0, 0, 8, len(self.shape)]) + axes
+
+    def read(self, folder: Path) -> Bytes:
+        """The array of the file or its .gz; reads no more than the right file has, whatever it says."""
+        path = folder / self.name
+        packed = not path.exists()
+        path = folder / f"{self.name}.gz" if packed else path
+        wanted = len(self.header) + int(np.prod(self.shape))
+        try:
+            if path.exists() and not path.is_file():  # a pipe would keep us waiting for ever
+                raise OSError("no regular file")
+            if packed and not self.md5:
+                with path.open("rb") as file:
+                    self._same("MD5", hashlib.file_digest(file, "md5").hexdigest(), self.packed_md5, path)
+            with gzip.open(path) if packed else path.open("rb") as file:
+                content = bytearray(file.read(wanted + 1))
+        except (OSError, EOFError, zlib.error) as error:
+            raise BenchError(f"{path} cannot be read ({error}); {_REMEDY}") from error
+        self._same("IDX header", content[: len(self.header)].hex(" ", 4), self.header.hex(" ", 4), path)
+        size = f"{len(content):,}" if len(content) <= wanted else f"over {wanted:,}"
+        self._same("size in bytes", size, f"{wanted:,}", path)
+        if self.md5:
+            self._same("MD5", hashlib.md5(content, usedforsecurity=False).hexdigest(), self.md5, path)
+        return np.frombuffer(content, np.uint8, offset=len(self.header)).reshape(self.shape)
+
+    @staticmethod
+    def _same(what: str, found: str, expected: str, path: Path) -> None:
+        if found != expected:
+            raise BenchError(
+                f"{path} is not the published file: {what} {found}, expected {expected}; {_REMEDY}"
+            )
+
+
+_REMEDY = "delete it so that it is fetched again, or put the original file there"
+
+
+def _files(md5: tuple[str, ...] = ("",) * 4, packed: tuple[str, ...] = ("",) * 4) -> tuple[_Idx, ...]:
+    """Training images and labels, test images and labels of a dataset of MNIST's form."""
+    names = ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1")
+    shapes: tuple[tuple[int, ...], ...] = ((FULL, 28, 28), (FULL,), (10_000, 28, 28), (10_000,))
+    rows = zip(names, shapes, md5, packed, strict=True)
+    return tuple(_Idx(f"{name}-ubyte", shape, content, gz) for name, shape, content, gz in rows)
+
+
+def _load_idx(
+    name: str, layout: str, files: tuple[_Idx, ...], data_dir: Path | None, download: bool
+) -> Dataset:
+    """The first folder that holds any of the files must hold them all; if none does, fetch them."""
+    env = os.environ.get("BENCH_DATA_DIR")
+    places = [*([data_dir] if data_dir else []), *([Path(env)] if env else []), cache_dir()]
+    for place in places:
+        raw = place / layout / "raw"
+        missing = [f.name for f in files if not ((raw / f.name).exists() or (raw / f"{f.name}.gz").exists())]
+        if not missing:
+            return _read_idx(name, files, raw)
+        if len(missing) < len(files):
+            raise BenchError(f"{raw} lacks {', '.join(missing)}; put the files there, or delete the folder")
+    why = _fetch(layout, cache_dir()) if download else ""
+    if why or not download:
+        looked = ", ".join(str(place / layout / "raw") for place in places)
+        failed = f" and could not be fetched ({why})" if why else ""
+        raise DataUnavailable(
+            f"{name} was not found in {looked}{failed}; "
+            f"put {files[0].name} and its three companions (or their .gz) in FOLDER/{layout}/raw, "
+            "then give --data-dir FOLDER or set BENCH_DATA_DIR"
+        )
+    return _read_idx(name, files, cache_dir() / layout / "raw")
+
+
+def _read_idx(name: str, files: tuple[_Idx, ...], raw: Path) -> Dataset:
+    train_x, train_y, test_x, test_y = (file.read(raw) for file in files)
+    for file, labels in ((files[1], train_y), (files[3], test_y)):
+        if labels.max() > 9:
+            raise BenchError(
+                f"{raw / file.name} holds the label {labels.max()}; labels are 0 to 9; {_REMEDY}"
+            )
+    return _dataset(name, (train_x, train_y), (test_x, test_y), str(raw))
+
+
+_FETCH = """
+import pathlib, socket, sys, torchvision.datasets
+layout, folder, seconds = sys.argv[1:]
+pathlib.Path(folder, "started").write_text("imports are over: from here on silence is the network's")
+socket.setdefaulttimeout(float(seconds))
+getattr(torchvision.datasets, layout)(folder, download=True)
+"""
+
+
+def _fetch(layout: str, cache: Path) -> str:
+    """Have torchvision fetch a dataset into the cache, all or nothing; returns why it failed, or "".
+
+    In a process of its own, because neither a name that never resolves nor a silent server can be timed out
+    inside this one. The folder appears under its final name only once torchvision has verified and unpacked
+    all of it.
+    """
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".fetch-", dir=cache) as folder:
+            why = _watch([sys.executable, "-c", _FETCH, layout, folder, str(STALL)], Path(folder))
+            final = cache / layout / "raw"
+            if not why and not final.exists():
+                final.parent.mkdir(exist_ok=True)
+                shutil.move(Path(folder) / layout / "raw", final)
+    except OSError as error:
+        return str(error)
+    return why
+
+
+def _watch(command: list[str], folder: Path) -> str:
+    """Run a command for as long as it goes on writing to `folder`; returns why it failed, or ""."""
+    with (
+        tempfile.TemporaryFile("w+") as log,
+        subprocess.Popen(command, stdout=log, stderr=log) as process,  # noqa: S603  our own command
+    ):
+        size, start = 0, time.monotonic()
+        changed = start
+        while process.poll() is None:
+            time.sleep(0.1)
+            now, before = time.monotonic(), size
+            size = _size(folder)
+            changed = changed if size == before else now
+            if (size and now - changed > STALL) or now - start > LONGEST:
+                process.kill()
+                return f"no progress for {now - changed:.0f} s"
+        log.seek(0)
+        return (
+            "" if process.returncode == 0 else (log.read().strip().splitlines() or ["no message"])[-1][:200]
+        )
+
+
+def _size(folder: Path) -> int:
+    total = 0
+    for path in folder.rglob("*"):
+        with suppress(FileNotFoundError):  # renamed since it was listed
+            total += path.stat().st_size
+    return total
+
+
+# The datasets: `name -> function(data_dir, download)`
+
+
+def mnist(data_dir: Path | None, download: bool) -> Dataset:
+    """Handwritten digits, 60,000 + 10,000 images of 28×28 (LeCun et al. 1998)."""
+    md5 = (
+        "6bbc9ace898e44ae57da46a324031adb",
+        "a25bea736e30d166cdddb491f175f624",
+        "2646ac647ad5339dbf082846283269ea",
+        "27ae3e4e09519cfbb04c329615203637",
+    )
+    return _load_idx("mnist", "MNIST", _files(md5), data_dir, download)
+
+
+def fashion_mnist(data_dir: Path | None, download: bool) -> Dataset:
+    """Articles of clothing, 60,000 + 10,000 images of 28×28 (Xiao et al. 2017)."""
+    packed = (
+        "8d4fb7e6c68d591d4c3dfef9ec88bf0d",
+        "25c81989df183df01b3e8a0aad5dffbe",
+        "bef4ecab320f06d8554ea6380940ec79",
+        "bb300cfdad3c16e7a12a480ee83cd310",
+    )
+    return _load_idx("fashion-mnist", "FashionMNIST", _files(packed=packed), data_dir, download)
+
+
+def kmnist(data_dir: Path | None, download: bool) -> Dataset:
+    """Cursive Japanese characters, 60,000 + 10,000 images of 28×28 (Clanuwat et al. 2018)."""
+    packed = (
+        "bdb82020997e1d708af4cf47b453dcf7",
+        "e144d726b3acfaa3e44228e80efcd344",
+        "5c965bf0a639b31b8f53240b1b52f4d7",
+        "7320c461ea6c1c855c0b718fb2a4b134",
+    )
+    return _load_idx("kmnist", "KMNIST", _files(packed=packed), data_dir, download)
+
+
+def digits(data_dir: Path | None, download: bool) -> Dataset:
+    """scikit-learn's handwritten digits, 1,437 + 360 images of 8×8 resized to 28×28; needs no network."""
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import train_test_split
+
+    small, labels = load_digits(return_X_y=True)
+    grey = torch.from_numpy(small / 16).float().view(-1, 1, 8, 8)  # the 8×8 images hold 0 to 16
+    large = interpolate(grey, [28, 28], mode="bilinear", antialias=True)
+    images = large.mul(255).round().to(torch.uint8).squeeze(1).numpy()
+    train_x, test_x, train_y, test_y = train_test_split(
+        images, labels.astype(np.uint8), test_size=360, random_state=0, stratify=labels
+    )
+    return _dataset("digits", (train_x, train_y), (test_x, test_y), "scikit-learn")
+
+
+DATASETS = {"mnist": mnist, "fashion-mnist": fashion_mnist, "kmnist": kmnist, "digits": digits}

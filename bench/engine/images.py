@@ -1,0 +1,50 @@
+"""What one run trains and is judged on, and the model that it starts from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from bench.data.datasets import Dataset, split
+from bench.engine.device import initialised, stream
+from bench.parts.vae import VAE, build
+from bench.spec.experiment import Run
+
+
+@dataclass(frozen=True)
+class Images:
+    """What one run trains and is judged on: uint8 images [N, D] on the device."""
+
+    train: Tensor
+    test: Tensor
+    validation: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Digits, for the probes of the latent space only: [N]."""
+
+    train: Tensor
+    test: Tensor
+
+
+def divide(run: Run, data: Dataset, device: torch.device) -> tuple[Images, Labels]:
+    """The run's images and labels on the device, its validation images held out of the training set."""
+    train_index, validation_index = split(data, run.validation, stream(run.seed, "split"))
+    images = data.train_images.flatten(1)
+    validation = images[validation_index].to(device) if len(validation_index) else None
+    whole = len(train_index) == len(images)  # no copy where nothing is held out
+    train_images = images if whole else images[train_index]
+    train_labels = data.train_labels if whole else data.train_labels[train_index]
+    return (
+        Images(train_images.to(device), data.test_images.flatten(1).to(device), validation),
+        Labels(train_labels, data.test_labels),
+    )
+
+
+def untrained(run: Run) -> VAE:
+    """The run's model as its seed initialises it, on the CPU."""
+    with initialised(run.seed):
+        return build(run)

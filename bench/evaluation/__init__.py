@@ -1,0 +1,1 @@
+"""The table of metrics, the estimators behind it, and the baselines."""

@@ -1,1 +1,0 @@
-"""The model: networks, posteriors and likelihoods, composed by `vae.VAE`."""

@@ -1,0 +1,1 @@
+"""What YAML can name: networks, posteriors, likelihoods, pixels, objectives, optimizers; and their VAE."""

@@ -1,0 +1,155 @@
+"""p(x|z): what the decoder's output means.
+
+Shapes: D pixels, `output` [..., D] as the decoder gives it, `target` broadcastable to it; every method that
+sums does so over pixels and returns [...], nats. `reconstruction_loss` is what a script of that kind
+minimises, `log_prob` is the normalised log-density: they differ by the constant that squared error leaves
+out.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import binary_cross_entropy_with_logits, softplus
+
+from bench.spec.options import Mean, NonNegative, Positive
+
+
+class Bernoulli(nn.Module):
+    """Bernoulli pixels: binary cross-entropy, from logits or as log(p + eps) of probabilities."""
+
+    words = "Bernoulli"
+
+    def __init__(
+        self, *, form: Literal["logits", "probabilities"] = "logits", eps: NonNegative = 0.0
+    ) -> None:
+        super().__init__()
+        self.form = form
+        self.eps = eps
+
+    def log_prob(self, output: Tensor, target: Tensor) -> Tensor:
+        """Σ x ln p + (1 − x) ln(1 − p); for grey x its expectation over binarisations b ~ Bernoulli(x)."""
+        target = target.expand_as(output)
+        if self.form == "logits":
+            return -binary_cross_entropy_with_logits(output, target, reduction="none").sum(-1)
+        p = torch.sigmoid(output)  # as document 000 writes it: log(0)·0 is NaN unless eps > 0
+        return (target * torch.log(p + self.eps) + (1 - target) * torch.log(1 - p + self.eps)).sum(-1)
+
+    def reconstruction_loss(self, output: Tensor, target: Tensor) -> Tensor:
+        """Binary cross-entropy, summed over pixels."""
+        return -self.log_prob(output, target)
+
+    def mean(self, output: Tensor) -> Tensor:
+        """E[x|z], [..., D]."""
+        return torch.sigmoid(output)
+
+    def tempered(self, beta: float) -> Bernoulli:
+        """The density a weight β on the KL implies: none other, a Bernoulli has no scale to absorb it."""
+        return self
+
+
+class Gaussian(nn.Module):
+    """Gaussian pixels of one fixed variance; at 1/2 the loss is the squared error summed over pixels."""
+
+    words = "Gaussian"
+
+    def __init__(self, *, variance: Positive = 0.5, mean: Mean = "sigmoid") -> None:
+        super().__init__()
+        self.variance = variance
+        self.link = mean
+
+    def log_prob(self, output: Tensor, target: Tensor) -> Tensor:
+        """−SSE/(2σ²) − (D/2) ln(2πσ²)."""
+        constant = 0.5 * output.shape[-1] * math.log(2 * math.pi * self.variance)
+        return -self.reconstruction_loss(output, target) - constant
+
+    def reconstruction_loss(self, output: Tensor, target: Tensor) -> Tensor:
+        """SSE/(2σ²), without the constant."""
+        return ((target - self.mean(output)) ** 2).sum(-1) / (2 * self.variance)
+
+    def mean(self, output: Tensor) -> Tensor:
+        """E[x|z], [..., D]."""
+        return torch.sigmoid(output) if self.link == "sigmoid" else output
+
+    def tempered(self, beta: float) -> Gaussian:
+        """The density that SSE/(2σ²) + β·KL implies: the same mean with variance β·σ² (loss divided by β)."""
+        return self if beta == 0 else Gaussian(variance=self.variance * beta, mean=self.link)
+
+
+class LearnedGaussian(nn.Module):
+    """Gaussian pixels of one variance, learned with the network (σ-VAE, Rybkin et al. 2021, section 3)."""
+
+    words = "Gaussian"
+
+    def __init__(self, *, variance: Positive = 0.5, mean: Mean = "sigmoid") -> None:
+        super().__init__()
+        self.log_variance = nn.Parameter(torch.tensor(math.log(variance)))
+        self.link = mean
+
+    def log_prob(self, output: Tensor, target: Tensor) -> Tensor:
+        """−SSE/(2σ²) − (D/2) ln(2πσ²)."""
+        sse = ((target - self.mean(output)) ** 2).sum(-1)
+        constant = 0.5 * output.shape[-1] * (math.log(2 * math.pi) + self.log_variance)
+        return -0.5 * sse * torch.exp(-self.log_variance) - constant
+
+    def reconstruction_loss(self, output: Tensor, target: Tensor) -> Tensor:
+        """−ln p(x|z): the constant depends on σ, so it stays."""
+        return -self.log_prob(output, target)
+
+    def mean(self, output: Tensor) -> Tensor:
+        """E[x|z], [..., D]."""
+        return torch.sigmoid(output) if self.link == "sigmoid" else output
+
+    def tempered(self, beta: float) -> LearnedGaussian:
+        """The density a weight β on the KL implies: its own, the variance was learned under that β."""
+        return self
+
+
+class ContinuousBernoulli(nn.Module):
+    """Continuous Bernoulli pixels.
+
+    The density on [0, 1] that cross-entropy on grey levels lacks a constant of. It has no upper bound: at a
+    pixel of exactly 0 or 1 it grows like the logit, so that on MNIST, mostly exact zeros, the ELBO rises for
+    as long as one trains. torch.distributions' class clamps the probability to 1.2e-7, the logit to 15.9.
+    """
+
+    words = "continuous Bernoulli"
+
+    def log_prob(self, output: Tensor, target: Tensor) -> Tensor:
+        """x·o − softplus(o) + ln C(o), o the logit (Loaiza-Ganem & Cunningham 2019, section 3)."""
+        return (target * output - softplus(output) + _log_normaliser(output)).sum(-1)
+
+    def reconstruction_loss(self, output: Tensor, target: Tensor) -> Tensor:
+        """−ln p(x|z)."""
+        return -self.log_prob(output, target)
+
+    def mean(self, output: Tensor) -> Tensor:
+        """E[x|z] = 1/(1 − e^−o) − 1/o, [..., D] (same paper and section)."""
+        near = output.abs() < 0.1
+        o = torch.where(near, torch.ones_like(output), output)
+        far = 1 / -torch.expm1(-o) - 1 / o
+        return torch.where(near, 0.5 + output / 12 - output**3 / 720, far)
+
+    def tempered(self, beta: float) -> ContinuousBernoulli:
+        """The density a weight β on the KL implies: none other, there is no scale to absorb it."""
+        return self
+
+
+def _log_normaliser(o: Tensor) -> Tensor:
+    """ln(o / tanh(o/2)), with its series ln 2 + o²/12 − 7o⁴/1440 near the removable singularity at 0."""
+    near = o.abs() < 0.1
+    a = torch.where(near, torch.ones_like(o), o.abs())
+    return torch.where(near, math.log(2) + o**2 / 12 - o**4 * (7 / 1440), torch.log(a / torch.tanh(0.5 * a)))
+
+
+Likelihood = Bernoulli | Gaussian | LearnedGaussian | ContinuousBernoulli
+
+LIKELIHOODS = {
+    "bernoulli": Bernoulli,
+    "gaussian": Gaussian,
+    "gaussian-learned": LearnedGaussian,
+    "continuous-bernoulli": ContinuousBernoulli,
+}

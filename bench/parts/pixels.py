@@ -1,0 +1,71 @@
+"""What the encoder is shown (`input`) and what the decoder is asked for (`target`).
+
+As functions of the grey image.
+
+Grey means x = byte/255 in [0, 1]. `scale` is the size in grey levels of one unit of the transformed pixel: a
+density of transformed pixels becomes a density of grey pixels by subtracting D·ln(scale) from its logarithm.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from bench.spec.options import Positive, Probability, Real
+
+
+class Grey:
+    """Grey levels in [0, 1], byte/255."""
+
+    words = "grey target"
+
+    def __init__(self) -> None:
+        self.scale = 1.0
+
+    def __call__(self, grey: Tensor) -> Tensor:
+        """Transform grey pixels; any shape."""
+        return grey
+
+    def to_grey(self, mean: Tensor) -> Tensor:
+        """Bring a decoder's mean back to grey levels, clamped to [0, 1]; any shape."""
+        return mean.clamp(0, 1)
+
+
+class Threshold:
+    """Black or white, 1 where the grey level exceeds `at` (document 001's target)."""
+
+    words = "thresholded target"
+
+    def __init__(self, *, at: Probability = 0.5) -> None:
+        self.at = at
+        self.scale = 1.0
+
+    def __call__(self, grey: Tensor) -> Tensor:
+        """Transform grey pixels; any shape."""
+        return (grey > self.at).to(grey.dtype)
+
+    def to_grey(self, mean: Tensor) -> Tensor:
+        """Bring a decoder's mean back to grey levels, clamped to [0, 1]; any shape."""
+        return mean.clamp(0, 1)
+
+
+class Normalised:
+    """Grey levels less `mean`, divided by `std` (document 004's input and target)."""
+
+    words = "grey target"  # an affine map of grey levels: densities convert exactly, so it is the same class
+
+    def __init__(self, *, mean: Real = 0.1307, std: Positive = 0.3081) -> None:
+        self.mean = mean
+        self.scale = std
+
+    def __call__(self, grey: Tensor) -> Tensor:
+        """Transform grey pixels; any shape."""
+        return (grey - self.mean) / self.scale
+
+    def to_grey(self, mean: Tensor) -> Tensor:
+        """Bring a decoder's mean back to grey levels, clamped to [0, 1]; any shape."""
+        return (mean * self.scale + self.mean).clamp(0, 1)
+
+
+Pixels = Grey | Threshold | Normalised
+
+PIXELS = {"grey": Grey, "threshold": Threshold, "normalised": Normalised}

@@ -1,0 +1,201 @@
+"""Plots of a run's latent space: where test images lie in it, and how much each latent tells.
+
+No global state, equal bytes for equal numbers; digits are told apart by colour and marker.
+
+Shapes: N images, Z latents.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import numpy.typing as npt
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.patches import Circle
+from PIL import Image
+from scipy.stats import norm
+from sklearn.decomposition import PCA
+from sklearn.manifold import TSNE
+from torch import Tensor
+
+from bench.evaluation.latent import ACTIVE
+from bench.parts.posteriors import Q
+
+Array = npt.NDArray[np.float64]
+POINTS = 2000  # at most in a plot, evenly spaced over the test set
+ROUNDS = 8  # a digit's points are drawn in so many turns, so that no digit covers all the others
+STEPS = 48  # bars of a histogram
+# Okabe & Ito 2008; a colour that comes twice comes with markers that differ in every way
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000", "#8C6D00", "#0072B2",
+           "#D55E00")  # fmt: skip
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", "+", "x")
+STYLE = {
+    "font.size": 8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlesize": 8,
+    "axes.titlelocation": "left",
+    "axes.titleweight": "bold",
+}
+
+
+def latent(mean: Tensor, labels: Tensor) -> Image.Image:
+    """Where the posterior means [N, Z] of test images lie, by digit [N].
+
+    Two latents as they are, with the circle that holds 95 % of the prior; one as a histogram a digit; more by
+    their first two principal components.
+    """
+    points, digits = _chosen(mean, labels)
+    with _style():
+        if points.shape[1] == 1:
+            return _strips(points[:, 0], digits)
+        if points.shape[1] == 2:
+            title = f"Posterior means of {len(points):,} test images"
+            figure, axes = _scatter(points, digits, title)
+            axes.add_patch(Circle((0, 0), 2.4477, fill=False, ls="--", lw=0.9, color="#555555"))
+            axes.plot([], [], ls="--", lw=0.9, color="#555555", label="95 % of\nthe prior")
+            axes.set_xlabel("$z_1$")
+            axes.set_ylabel("$z_2$")
+        else:
+            pca = PCA(2, svd_solver="full")
+            title = f"Posterior means of {len(points):,} test images: PCA of {points.shape[1]} latents"
+            same = not points.std(0).any()  # collapsed: no direction is a principal one
+            figure, axes = _scatter(points[:, :2] if same else pca.fit_transform(points), digits, title)
+            share = (0.0, 0.0) if same else 100 * pca.explained_variance_ratio_
+            axes.set_xlabel(f"first principal component ({share[0]:.0f} % of the variance)")
+            axes.set_ylabel(f"second ({share[1]:.0f} %)")
+        _legend(axes)
+        return _rendered(figure)
+
+
+def tsne(mean: Tensor, labels: Tensor) -> Image.Image | None:
+    """Neighbours among posterior means [N, Z], by digit [N] (van der Maaten & Hinton 2008).
+
+    None where there are no neighbours to show: two latents or fewer, or means that are all the same.
+    """
+    points, digits = _chosen(mean, labels)
+    if points.shape[1] < 3 or len(points) < 4 or not points.std(0).max() > 1e-6:
+        return None
+    perplexity = min(30.0, (len(points) - 1) / 3)
+    flat = TSNE(2, perplexity=perplexity, init="pca", random_state=0).fit_transform(points)
+    with _style():
+        title = f"t-SNE of posterior means, {len(points):,} test images"
+        figure, axes = _scatter(flat, digits, title)
+        axes.set_xticks([])
+        axes.set_yticks([])
+        axes.set_xlabel("neighbours mean something; axes and gaps between clusters do not", fontsize=7)
+        _legend(axes)
+        return _rendered(figure)
+
+
+def kl(q: Q) -> Image.Image:
+    """KL of each latent, largest first, over what decides whether it is active: Var_x μ > 0.01.
+
+    (Burda et al. 2016, section 5.2.)
+    """
+    nats = q.kl().double().mean(0).cpu().numpy()
+    variance = q.mean.double().var(0).cpu().numpy() if len(q.mean) > 1 else np.zeros_like(nats)
+    order = np.argsort(-nats, kind="stable")
+    place = np.arange(1, len(nats) + 1)
+    active = variance[order] > ACTIVE
+    with _style():
+        figure = Figure(figsize=(4, 3.6), dpi=150)
+        above, below = figure.subplots(2, 1, sharex=True, height_ratios=(2, 1))
+        figure.subplots_adjust(left=0.17, right=0.98, top=0.92, bottom=0.12, hspace=0.12)
+        look: dict[str, Any] = {"width": 0.8, "edgecolor": "#0072B2", "lw": 0.8}
+        above.bar(place[active], nats[order][active], color="#0072B2", **look)
+        above.bar(place[~active], nats[order][~active], color="white", hatch="////", **look)
+        above.set_ylabel("KL (nats/image)")
+        above.set_title(f"{nats.sum():.1f} nats; {active.sum()} of {len(nats)} latents active")
+        above.tick_params(bottom=False)
+        seen = np.maximum(variance[order], 1e-6)
+        below.plot(place[active], seen[active], "o", ms=4, color="#0072B2")
+        below.plot(place[~active], seen[~active], "o", ms=4, color="#0072B2", mfc="white")
+        below.axhline(ACTIVE, ls="--", lw=0.9, color="#D55E00")
+        below.set_yscale("log")
+        below.set_ylim(min(1e-3, seen.min() / 2), max(2.0, seen.max() * 2))
+        below.set_ylabel("variance of μ")
+        below.set_xlabel(f"latents by KL; filled: active, variance of μ above {ACTIVE}")
+        below.set_xlim(0.2, max(len(nats), 8) + 0.8)
+        below.set_xticks(place if len(nats) <= 12 else [1, *range(5, len(nats) + 1, 5)])
+        return _rendered(figure)
+
+
+def _strips(values: Array, digits: npt.NDArray[np.int64]) -> Image.Image:
+    """One latent: a histogram a digit, all on the same scale, over the prior's."""
+    edge = max(3.0, float(np.abs(values).max()))
+    bins = np.linspace(-edge, edge, STEPS + 1)
+    known = np.unique(digits)
+    counts = {digit: np.histogram(values[digits == digit], bins)[0] for digit in known}
+    tallest = max(count.max() / max(count.sum(), 1) for count in counts.values())
+    figure = Figure(figsize=(4, 4), dpi=150)
+    axes = figure.subplots()
+    figure.subplots_adjust(left=0.09, right=0.98, top=0.93, bottom=0.11)
+    prior = norm.cdf(bins[1:]) - norm.cdf(bins[:-1])
+    for row, digit in enumerate(reversed(known)):
+        share = 0.92 * counts[digit] / max(counts[digit].sum(), 1) / tallest
+        axes.stairs(row + share, bins, baseline=row, fill=True, color=COLOURS[digit % 10])
+        axes.stairs(
+            row + np.minimum(0.92 * prior / tallest, 0.92), bins, baseline=None, color="#555555", lw=0.6
+        )
+    axes.set_yticks(np.arange(len(known)) + 0.3, [str(digit) for digit in reversed(known)])
+    axes.tick_params(left=False)
+    axes.set_xlim(-edge, edge)
+    axes.set_ylim(-0.05, len(known))
+    axes.set_xlabel("$z$; the thin line is the prior")
+    axes.set_title(f"Posterior means of {len(values):,} test images, by digit")
+    return _rendered(figure)
+
+
+def _scatter(points: Array, digits: npt.NDArray[np.int64], title: str) -> tuple[Figure, Any]:
+    """Points [N, 2] by digit, both axes on one scale, the digits taking turns."""
+    figure = Figure(figsize=(4.6, 4), dpi=150)
+    axes = figure.subplots()
+    figure.subplots_adjust(left=0.14, right=0.82, top=0.93, bottom=0.11)
+    size = 2.8 if len(points) > 500 else 3.6
+    for turn in range(ROUNDS):
+        for digit in np.unique(digits):
+            x, y = points[digits == digit][turn::ROUNDS].T
+            look: dict[str, Any] = {
+                "marker": MARKERS[digit % 10],
+                "color": COLOURS[digit % 10],
+                "ms": size,
+                "mew": 0.6,
+            }
+            look |= {"mfc": "none"} if digit % 2 else {}
+            axes.plot(x, y, ls="", alpha=0.8, label="" if turn else str(digit), **look)
+    axes.set_aspect("equal", adjustable="datalim")
+    axes.set_title(title)
+    return figure, axes
+
+
+def _legend(axes: Any) -> None:
+    axes.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False, handletextpad=0.1, markerscale=1.6,
+                handlelength=1.4)  # fmt: skip
+
+
+def _chosen(mean: Tensor, labels: Tensor) -> tuple[Array, npt.NDArray[np.int64]]:
+    """At most POINTS of them, evenly spaced: the halves of MNIST's test set have different writers."""
+    index = np.linspace(0, len(mean) - 1, min(len(mean), POINTS)).round().astype(int)
+    return mean.detach().cpu().double().numpy()[index], labels.cpu().numpy()[index].astype(np.int64)
+
+
+@contextmanager
+def _style() -> Iterator[None]:
+    with mpl.rc_context():
+        mpl.rcdefaults()
+        mpl.rcParams.update(STYLE)
+        yield
+
+
+def _rendered(figure: Figure) -> Image.Image:
+    """The figure's pixels in 128 colours, chosen so that rare ones keep theirs."""
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    pixels = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
+    return pixels.quantize(128, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)

@@ -1,0 +1,288 @@
+"""One run: build, train, evaluate, record.
+
+Whatever happens to it becomes a record, never the end of the matrix.
+"""
+
+from __future__ import annotations
+
+import gc
+import shutil
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from bench.data.datasets import Dataset
+from bench.engine.checkpoint import Checkpoint, Pace, State
+from bench.engine.device import describe, reset_peak_memory
+from bench.engine.images import Images, Labels, divide, untrained
+from bench.engine.replicas import train_stacked
+from bench.engine.train import DivergedError, Row, Training, objective_of, train
+from bench.errors import BenchError
+from bench.evaluation.measure import Measured
+from bench.evaluation.samples import FeatureNet, Reference
+from bench.parts.vae import VAE, likelihood_class
+from bench.pictures.album import Album, Emit
+from bench.spec.experiment import Run
+from bench.store.records import DONE, Record, RunFolder
+
+GroupEmit = Callable[[str, str, dict[str, Any]], None]  # the same, told of the run with this id
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run to do.
+
+    What, under which id, where its folder is, and what its record says of the experiment.
+    """
+
+    id: str
+    run: Run
+    folder: Path
+    about: dict[str, Any]  # experiment, axes, git, command: copied into the record
+    full: bool = False  # draw what takes seconds too: t-SNE
+    resume: int = 0  # go on from the checkpoint of this epoch, if it can be trusted; 0 is from scratch
+
+
+@dataclass(frozen=True)
+class Workshop:
+    """What every run of a process shares: the data and the yardstick of the sample metrics."""
+
+    data: Dataset
+    device: torch.device
+    net: FeatureNet
+    reference: Reference
+
+
+def execute(job: Job, shop: Workshop, emit: Emit) -> Record:
+    """Do one run and write its folder; returns the record, whose status says how it went."""
+    return _alone(_Attempt(job, shop, emit, Pace()))
+
+
+def execute_group(jobs: Sequence[Job], shop: Workshop, emit: GroupEmit) -> Iterator[Record]:
+    """Do runs that differ in their seed only: train them as one model, then measure and record each.
+
+    Gives each record as soon as it is written. Where they can't be trained together (memory, a part without
+    a stacked form) they are done one by one, epochs told again, and their records say why.
+    """
+    pace = Pace()
+    by_epoch: dict[int, list[_Attempt]] = {}  # those that go on, from the same epoch only
+    for job in jobs:
+        attempt = _Attempt(job, shop, partial(emit, job.id), pace, stacked=True)
+        by_epoch.setdefault(attempt.start.epoch if attempt.start else 0, []).append(attempt)
+    for epoch in sorted(by_epoch):
+        yield from _level(by_epoch.pop(epoch), shop, emit)
+
+
+def _level(attempts: list[_Attempt], shop: Workshop, emit: GroupEmit) -> Iterator[Record]:
+    jobs = [attempt.job for attempt in attempts]
+    ends: list[Training | DivergedError] = []
+    note = ""
+    try:
+        ends = _together(attempts)
+    except Exception as error:  # most likely memory: a run alone is never worse off
+        first_line = str(error).partition("\n")[0]
+        note = f"not stacked: {type(error).__name__}: {first_line}"
+    if ends:
+        for attempt, end in zip(attempts, ends, strict=True):
+            yield attempt.ended(partial(_settled, end))
+        return
+    attempts.clear()  # and with them what lies on the device
+    gc.collect()
+    if shop.device.type == "cuda":
+        torch.cuda.empty_cache()
+    for job in jobs:
+        yield _alone(_Attempt(job, shop, partial(emit, job.id), Pace(), note=note))
+
+
+class _Attempt:
+    """One run under way: its record so far, and once begun its data, model and pictures."""
+
+    def __init__(
+        self, job: Job, shop: Workshop, emit: Emit, pace: Pace, *, stacked: bool = False, note: str = ""
+    ) -> None:
+        self.checkpoint = Checkpoint(
+            job.folder,
+            {"id": job.id, "torch": torch.__version__, "device": str(shop.device), "stacked": stacked},
+        )
+        self.start = self.checkpoint.load() if job.resume else None
+        if self.start is None:
+            shutil.rmtree(job.folder, ignore_errors=True)  # an earlier attempt: the record is written last
+        self.resumed: list[int] = []  # the epochs after which it was taken up again
+        self.pace = pace
+        self.job = job
+        self.run = job.run
+        self.shop = shop
+        self.emit = emit
+        self.note = note  # why it is not trained with others
+        self.folder = RunFolder(job.folder)
+        self.record: Record = {
+            "id": job.id,
+            "variant": job.run.variant,
+            "seed": job.run.seed,
+            "run": job.run.model_dump(mode="json"),
+            **job.about,
+            "environment": self._environment(),
+            "started": _now(),
+        }
+
+    def begin(self, divided: tuple[Images, Labels] | None = None) -> None:
+        """Make the model, and the data where they are not given."""
+        self.images, self.labels = divided or divide(self.run, self.shop.data, self.shop.device)
+        self.model = untrained(self.run).to(self.shop.device)
+        self.record |= self._known()
+        self.album = Album(
+            self.run, self.images.test, self.labels.test, self.folder, self.emit, full=self.job.full
+        )
+        if self.start:
+            try:
+                self._take_up(self.start)
+            except OSError:  # a picture is lost: from scratch, which draws it again
+                self.start = None
+
+    def _take_up(self, state: State) -> None:
+        """Tell again what was told before the checkpoint, which tracking may have missed."""
+        self.album.take_up(state.epoch)
+        self.emit("resumed", {"epoch": state.epoch})
+        for row in state.curves:
+            self.emit("epoch", dict(row))
+        self.record["resumed"] = self.resumed = [*state.resumed, state.epoch]
+
+    def keep(self, state: State) -> None:
+        """Training stands here."""
+        if self.pace.keeps(state.epoch):
+            with self.pace.writing():
+                self.checkpoint.keep(replace(state, resumed=self.resumed))
+
+    def epoch(self, row: Row, model: VAE) -> None:
+        """An epoch ended."""
+        self.emit("epoch", dict(row))
+        self.album.epoch(model, int(row["epoch"] or 0))
+
+    def ended(self, train: Callable[[], Training]) -> Record:
+        """Measure what training came to and write the folder; returns the record."""
+        try:
+            training = train()
+            _save_weights(training.weights, self.folder)
+            self.record |= self._measured(training)
+        except DivergedError as error:
+            _save_weights(error.training.weights, self.folder)
+            self.record |= {
+                "status": "diverged",
+                "reason": f"{error.term} became non-finite in epoch {error.epoch}",
+                "diverged": {"epoch": error.epoch, "term": error.term},
+                "curves": error.training.curves,
+                "environment": self._environment(error.training),
+            }
+        except Exception as error:  # isolation: the matrix goes on without this run, and the record tells why
+            reason = f"{type(error).__name__}: {error}"
+            self.record |= {"status": "failed", "reason": reason, "traceback": traceback.format_exc()}
+            self.record["environmental"] = environmental(error)
+        self.record |= {"finished": _now(), "artifacts": self.folder.artifacts()}
+        try:
+            self.folder.write_record(self.record)
+        except BenchError as error:  # the disk is full, say: the parent is told, and the checkpoint stays
+            return self.record | {"status": "failed", "reason": str(error), "environmental": True}
+        if self.record["status"] in DONE:
+            self.checkpoint.remove()
+        return self.record
+
+    def _measured(self, training: Training) -> dict[str, Any]:
+        self.emit("evaluate", {})
+        measured = Measured(
+            self.run, self.model, training, self.images, self.labels, self.shop.net, self.shop.reference
+        )
+        metrics = measured.metrics()
+        self.album.close(self.model, measured.q)
+        return {
+            "status": "finished",
+            "reason": None,
+            "metrics": metrics,
+            "monte_carlo_error": measured.monte_carlo_error(),
+            "kl_per_unit": measured.kl_per_unit(),
+            "calibration": vars(measured.calibration),
+            "curves": training.curves,
+            "evaluation_seconds": measured.seconds | {"pictures": self.album.seconds},
+            "environment": self._environment(training),
+        }
+
+    def _known(self) -> dict[str, Any]:
+        """What holds however training ends."""
+        data, images = self.shop.data, self.images
+        return {
+            "beta_eff": objective_of(self.run).beta_eff(
+                self.run.batch_size, images.train.shape[1], self.run.latent
+            ),
+            "likelihood_class": likelihood_class(self.model),
+            "data": {
+                "name": data.name,
+                "digest": data.digest,
+                "train": len(images.train),
+                "validation": 0 if images.validation is None else len(images.validation),
+                "test": len(images.test),
+            },
+        }
+
+    def _environment(self, training: Training | None = None) -> dict[str, Any]:
+        """Where it runs, and once trained how: engine, replicas trained as one, why no faster engine."""
+        where = describe(self.shop.device) | {"precision": self.run.precision}
+        how = {"engine": training.engine, "replicas": training.replicas} if training else {}
+        note = self.note or (training and training.note)
+        return where | how | ({"engine_note": note} if note else {})
+
+
+def _alone(attempt: _Attempt) -> Record:
+    def train_alone() -> Training:
+        reset_peak_memory(attempt.shop.device)
+        attempt.begin()
+        return train(attempt.run, attempt.model, attempt.images, attempt.epoch, attempt.start, attempt.keep)
+
+    return attempt.ended(train_alone)
+
+
+def _together(attempts: list[_Attempt]) -> list[Training | DivergedError]:
+    reset_peak_memory(attempts[0].shop.device)
+    shared: tuple[Images, Labels] | None = None
+    for attempt in attempts:
+        attempt.begin(shared)
+        if attempt.images.validation is None:  # then every seed has the same images
+            shared = attempt.images, attempt.labels
+    return train_stacked(
+        [attempt.run for attempt in attempts],
+        [attempt.model for attempt in attempts],
+        [attempt.images for attempt in attempts],
+        lambda replica, row, model: attempts[replica].epoch(row, model),
+        [attempt.start for attempt in attempts if attempt.start],
+        lambda replica, state: attempts[replica].keep(state),
+    )
+
+
+def _settled(end: Training | DivergedError) -> Training:
+    if isinstance(end, DivergedError):
+        raise end
+    return end
+
+
+def _save_weights(weights: dict[str, Tensor], folder: RunFolder) -> None:
+    """The state_dict as safetensors; nothing where no epoch was finite."""
+    if weights:
+        folder.path.mkdir(parents=True, exist_ok=True)
+        save_file({name: value.contiguous().cpu() for name, value in weights.items()}, folder.weights)
+
+
+def environmental(error: Exception) -> bool:
+    """Whether an error is not the run's own doing: it may well go through another time."""
+    if isinstance(error, (OSError, MemoryError, torch.OutOfMemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)  # torch, on a CPU
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,62 @@
+"""How long runs will take here: a few steps of each distinct model are timed before the matrix starts."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterable
+
+import torch
+
+from bench.engine.device import one_thread, synchronise
+from bench.engine.images import untrained
+from bench.engine.train import make_step
+from bench.evaluation.measure import EXPECTATION_SAMPLES
+from bench.spec.experiment import Run
+
+ROWS = 1000  # decoded at once when the evaluation's speed is measured
+FIXED = 1.0  # seconds a run spends on what does not grow with it: pictures, probes of a small set, files
+
+
+def forecast(runs: Iterable[Run], train_images: int, test_images: int, device: torch.device) -> list[float]:
+    """Predicted seconds of each run on one worker, from timing its model on this device.
+
+    Training is steps times the time of a step; evaluation is dominated by decoding K + 8 samples a test
+    image.
+    """
+    known: dict[str, tuple[float, float]] = {}
+    seconds = []
+    for run in runs:
+        key = json.dumps(run.model_dump(mode="json", include={"encoder", "decoder", "latent", "batch_size"}))
+        if key not in known:
+            known[key] = _measure(run, device)
+        step, decode = known[key]
+        steps = run.epochs * -(-train_images // run.batch_size)
+        decoded = test_images * (run.importance_samples + EXPECTATION_SAMPLES + 3 * run.epochs)
+        seconds.append(steps * step + decoded * decode + FIXED)
+    return seconds
+
+
+def _measure(run: Run, device: torch.device) -> tuple[float, float]:
+    """Seconds of one optimisation step, and of decoding and scoring one image."""
+    one_thread(device)  # as the workers do
+    model = untrained(run).to(device)
+    step = make_step(run, model)
+    grey = torch.rand(run.batch_size, 784, device=device)
+    noise = torch.randn(run.batch_size, run.latent, device=device)
+    z = torch.randn(ROWS, run.latent, device=device)
+    seconds_step = _time(lambda: step(grey, noise), 6, device)
+    with torch.no_grad():
+        seconds_decode = _time(lambda: model.grey_mean(model.decode(z)).log().sum(), 2, device) / ROWS
+    return seconds_step, seconds_decode
+
+
+def _time(call: Callable[[], object], repeats: int, device: torch.device) -> float:
+    for _ in range(2):  # warm-up: allocation, kernel choice
+        call()
+    synchronise(device)
+    started = time.perf_counter()
+    for _ in range(repeats):
+        call()
+    synchronise(device)
+    return (time.perf_counter() - started) / repeats

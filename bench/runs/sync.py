@@ -1,0 +1,133 @@
+"""What an MLflow store holds of an experiment's folder, and what it lacks: sent from the records alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bench.errors import BenchError
+from bench.pictures.grids import epochs_shown
+from bench.report import cells
+from bench.store import records
+from bench.store.lock import LOCK, held
+from bench.store.records import Record, RunFolder
+from bench.tracking import Tracker, TrackingError
+
+SENT = ("finished", "diverged", "failed")  # an interrupted run is done again
+SPEC = "experiment.json"
+
+
+@dataclass(frozen=True)
+class Synced:
+    """One experiment in the store: how many runs were sent to it, and how many it held already.
+
+    Of those sent, `bare` had neither weights nor pictures here.
+    """
+
+    experiment: str
+    sent: int
+    there: int
+    bare: int = 0
+
+
+def sync(given: Sequence[Path], reports: Path, uri: str | None) -> Iterator[Synced]:
+    """Send what a store lacks of each experiment, runs and report, and say so one by one.
+
+    `given` are folders or YAML files, by default every experiment under `reports`; `uri` as for Tracker. An
+    experiment that is in use is refused. Raises BenchError, also for a store that goes away meanwhile.
+    """
+    for folder in folders(given, reports):
+        tracker = Tracker(uri, experiment_name(folder), reports=folder)
+        other = "give other folders"
+        with held(folder / LOCK, str(folder), other, needed=False), tracker.claimed():
+            try:
+                yield _send(tracker, folder)
+            except TrackingError as error:
+                raise BenchError(
+                    f"{folder}: {error}; what was sent is kept, the same command goes on"
+                ) from None
+
+
+def folders(given: Sequence[Path], reports: Path) -> list[Path]:
+    """The folders of experiments that are meant; raises BenchError for one that holds no records."""
+    named = [reports / path.stem if path.suffix in (".yaml", ".yml") else path for path in given]
+    found = named or sorted(file.parent for file in reports.glob(f"**/{SPEC}"))
+    for folder in found:
+        if not (folder / "records").is_dir():
+            raise BenchError(
+                f"{folder} holds no records; give a folder that bench run has written: reports/all"
+            )
+    if not found:
+        raise BenchError(f"{reports} holds no experiment; give another --reports, or a folder")
+    return found
+
+
+def experiment_name(folder: Path, dataset: str | None = None) -> str:
+    """The MLflow experiment: the folder's name and the data set that was really used."""
+    if dataset is None:
+        used = [record["data"]["name"] for record in records.find(folder).values() if record.get("data")]
+        dataset = _spec(folder).get("dataset") or next(iter(used), None)
+    if dataset is None:
+        raise BenchError(
+            f"{folder} does not say which data it is on; give a folder that bench run has written"
+        )
+    return f"{folder.resolve().name} · {dataset}"
+
+
+def lacking(tracker: Tracker, folder: Path) -> tuple[list[Record], int]:
+    """The records that the store lacks, and how many it holds."""
+    found = [record for record in records.find(folder).values() if record["status"] in SENT]
+    missing = tracker.lacking(found)
+    return missing, len(found) - len(missing)
+
+
+def describe(tracker: Tracker, folder: Path) -> None:
+    """Put an experiment's question, answer and report into the store, as they are on disk."""
+    report = folder / "report.md"
+    text = report.read_text(encoding="utf-8") if report.is_file() else ""
+    spec = _spec(folder)
+    banner = ""
+    if spec.get("fallback"):
+        asked, used = cells.text(spec["declared_dataset"]), cells.text(spec["dataset"])
+        banner = f"**{used} stands in for {asked}: these numbers say nothing about {asked}.**"
+    answer = text.partition("## Answer")[2].partition("\n## ")[0].strip()
+    command = cells.block(spec["command"]) if spec.get("command") else ""
+    question = cells.paragraph(spec.get("question") or "")
+    tracker.describe("\n\n".join(filter(None, (banner, question, answer, command))))
+    if text:
+        tracker.summary(folder)
+
+
+def views(tracker: Tracker, folder: Path) -> None:
+    """Write the saved views; pictures open at the last epoch of which every variant has some."""
+    spec = _spec(folder)
+    shown = [epochs_shown(variant["epochs"]) for variant in (spec.get("variants") or {}).values()]
+    if shown:
+        tracker.save_views(seed=spec["seeds"][0], epochs=max(set.intersection(*shown)))
+
+
+def _send(tracker: Tracker, folder: Path) -> Synced:
+    tracker.heal()
+    views(tracker, folder)
+    missing, there = lacking(tracker, folder)
+    bare = 0
+    for record in missing:
+        run = RunFolder(folder / "records" / record["id"])
+        tracker.deliver(record, run.path)
+        bare += run.bare(record)
+    describe(tracker, folder)
+    return Synced(tracker.experiment, len(missing), there, bare)
+
+
+def _spec(folder: Path) -> dict[str, Any]:
+    """experiment.json; {} where records lie alone."""
+    file = folder / SPEC
+    try:
+        found = records.read_json(file)
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise BenchError(f"cannot read {file} ({error}); bring it back, or bench run again") from None
+    return found if isinstance(found, dict) else {}
