@@ -1,7 +1,7 @@
 # `make bench` and `make test` are all the set-up there is: both make .venv first.
 # Options go through ARGS: make bench ARGS="--seeds 3 --device cuda"
 .DEFAULT_GOAL := help
-.PHONY: help setup bench quick test faults check ui report lock clean
+.PHONY: help setup bench quick test faults check ui report speed lock clean
 
 PYTHON ?= python3
 ARGS ?=
@@ -44,6 +44,9 @@ ui: setup  ## Open the runs in MLflow's interface
 
 report: setup  ## Rebuild reports/all/report.md from its records
 	$(BIN)/bench report experiments/all.yaml $(ARGS)
+
+speed: setup  ## Measure training beside the usual loop and the machine's limits: reports/speed/report.md
+	$(BIN)/python -m benchmarks.speed $(ARGS)
 
 lock: setup  ## Pin the newest versions that pyproject.toml allows
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv

@@ -1,4 +1,4 @@
-"""The loop everybody writes: a VAE on MNIST as tutorials have it, for each architecture of `bench speed`.
+"""The loop everybody writes: a VAE on MNIST as tutorials have it, for each architecture of `make speed`.
 
 Images become tensors one by one in a Dataset, a DataLoader makes batches of them, the decoder ends in a
 sigmoid, the loss is binary cross-entropy (squared error for `mlp-100-100-32`) plus KL, the optimizer is Adam

@@ -25,7 +25,7 @@ BENCH = ROOT / "bench"
 LAYERS = (
     ("__main__",),
     ("cli",),
-    ("runs", "verify", "speed"),
+    ("runs", "verify"),
     ("pictures", "report", "tracking", "doctor", "saved"),
     ("evaluation",),
     ("engine",),
@@ -35,7 +35,7 @@ LAYERS = (
     ("__init__",),
 )
 HEAVY = {"torch", "torchvision", "mlflow", "sklearn", "matplotlib", "pandas", "scipy"}
-CHAIN = "cli → runs → "  # how the line of layers in docs/architecture.md starts
+CHAIN = "cli → runs"  # how the line of layers in docs/architecture.md starts
 
 
 def module(path: Path) -> str:

@@ -50,7 +50,6 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     import bench.cli.printing
     import bench.doctor
     import bench.runs.matrix
-    import bench.speed
     import bench.tracking  # noqa: F401  imported before they are patched
 
     for name, content in FILES.items():
@@ -64,7 +63,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr("webbrowser.open", lambda *_: True)
     monkeypatch.setattr("bench.runs.matrix.run_matrix", lambda *_, **__: None)
     monkeypatch.setattr("bench.cli.printing.print_end", lambda _: True)
-    for begin in ("doctor.check", "speed.speed", "tracking.pages", "data._fetch"):
+    for begin in ("doctor.check", "tracking.pages", "data._fetch"):
         monkeypatch.setattr(f"bench.{begin}", stop)
     monkeypatch.setattr("os.execve", stop)
     return tmp_path

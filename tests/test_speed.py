@@ -23,12 +23,12 @@ from bench.errors import BenchError
 from bench.parts.vae import VAE
 from bench.spec.experiment import Run
 from bench.spec.resolve import load
-from bench.speed import compare, limits, race, speed
-from bench.speed.limits import Peaks, Work, work_of
-from bench.speed.race import Contestant, Lap, Pace, Task, lap
-from bench.speed.report import render, results_csv
-from bench.speed.rounds import Measured, Result, Spread, contestants_on, measure
-from bench.speed.scaling import Cell, measure_scaling
+from benchmarks.speed import compare, limits, race, speed
+from benchmarks.speed.limits import Peaks, Work, work_of
+from benchmarks.speed.race import Contestant, Lap, Pace, Task, lap
+from benchmarks.speed.report import render, results_csv
+from benchmarks.speed.rounds import Measured, Result, Spread, contestants_on, measure
+from benchmarks.speed.scaling import Cell, measure_scaling
 
 ROOT = Path(__file__).parents[1]
 USUAL = ROOT / "benchmarks" / "usual_loop.py"
@@ -158,8 +158,8 @@ def test_a_lap_says_who_died(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_small_comparison_from_end_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Real processes, a few steps: every number is there and positive."""
     contestants = [Contestant("usual loop", "usual"), Contestant("bench, 2 runs at once", "bench", 2)]
-    monkeypatch.setattr("bench.speed.rounds.contestants_on", lambda _, **__: contestants)
-    monkeypatch.setattr("bench.speed.rounds.ATTEMPTS", 1)
+    monkeypatch.setattr("benchmarks.speed.rounds.contestants_on", lambda _, **__: contestants)
+    monkeypatch.setattr("benchmarks.speed.rounds.ATTEMPTS", 1)
     told: list[str] = []
     experiment = EXPERIMENT.select(["mlp-100-*"])
     path = compare(
@@ -239,9 +239,9 @@ def test_the_csv_has_a_row_a_lap() -> None:
 
 def test_laps_of_threads_on_one_core_are_discarded(monkeypatch: pytest.MonkeyPatch) -> None:
     laps = iter([a_lap(1, healthy=False), a_lap(2), *[a_lap(3, healthy=False)] * 3])
-    monkeypatch.setattr("bench.speed.rounds.lap", lambda *_: next(laps))
+    monkeypatch.setattr("benchmarks.speed.rounds.lap", lambda *_: next(laps))
     alone = [Contestant("usual loop", "usual")]
-    monkeypatch.setattr("bench.speed.rounds.contestants_on", lambda _, **__: alone)
+    monkeypatch.setattr("benchmarks.speed.rounds.contestants_on", lambda _, **__: alone)
     told: list[str] = []
     measured = measure([tiny(a_dataset()).run], a_dataset(), CPU, Pace(), 2, USUAL, told.append)
     assert [one.rate for one in measured.results[0].laps["usual loop"]] == [2, 3]
@@ -287,7 +287,7 @@ def test_scaling_changes_one_factor_at_a_time(monkeypatch: pytest.MonkeyPatch) -
         raced.append((task.run, contestant))
         return a_lap(100)
 
-    monkeypatch.setattr("bench.speed.scaling.lap", recorded)
+    monkeypatch.setattr("benchmarks.speed.scaling.lap", recorded)
     run = RUNS["linear-400-20"]
     cells = measure_scaling(run, a_dataset(), CPU, Pace(), 1, lambda line: None)
     assert len(cells) == len(raced)
@@ -299,7 +299,7 @@ def test_scaling_changes_one_factor_at_a_time(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_outside_a_clone_it_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bench.speed.BENCHMARKS", tmp_path / "benchmarks")
+    monkeypatch.setattr("benchmarks.speed.BENCHMARKS", tmp_path / "benchmarks")
     with pytest.raises(BenchError, match=r"needs .*usual_loop.py.* run it in a clone"):
         speed(None, "cpu", (), Pace(), 1, tmp_path, scaling=False, bf16=False)
 

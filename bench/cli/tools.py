@@ -1,4 +1,4 @@
-"""The commands beside a matrix: draw, list, look, measure, check."""
+"""The commands beside a matrix: draw, list, look, check."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from bench.cli.app import app
-from bench.cli.options import DataDir, Device, Only, Reports, Uri
+from bench.cli.options import DataDir, Reports, Uri
 from bench.errors import printable
 
 
@@ -82,28 +82,6 @@ def ui(
     if open_browser:
         webbrowser.open(base)
     os.execve(words[0], words, ui_environment(uri))  # noqa: S606  our own command, no shell
-
-
-@app.command(epilog="Example: bench speed --data-dir ~/data")
-def speed(
-    data_dir: DataDir = None,
-    device: Device = "auto",
-    only: Only = None,
-    seconds: Annotated[float, typer.Option(min=0.1, help="About how long each measurement lasts.")] = 3.0,
-    steps: Annotated[int | None, typer.Option(min=1, help="So many steps each, in place of seconds.")] = None,
-    rounds: Annotated[int, typer.Option(min=1, help="Measurements of each contestant.")] = 5,
-    reports: Reports = Path("reports"),
-    scaling: Annotated[
-        bool, typer.Option("--scaling", help="Also cost by seeds, batch size, width, latent size.")
-    ] = False,
-    bf16: Annotated[bool, typer.Option("--bf16", help="Also bench with products in bf16.")] = False,
-) -> None:
-    """Measure training beside the loop everybody writes and the machine's limits; needs a clone."""
-    from bench.speed import speed as measure
-    from bench.speed.race import Pace
-
-    pace = Pace(seconds, steps)
-    print(measure(data_dir, device, tuple(only or ()), pace, rounds, reports, scaling=scaling, bf16=bf16))
 
 
 @app.command(epilog="Example: bench doctor --data-dir ~/data")

@@ -172,7 +172,7 @@ def _cost(results: Results) -> str:
     if spread > DISTURBED:
         told += (
             f"\n\n**Seeds of one variant trained up to {plain(spread, 2)} times as fast as others on the same"
-            " machine: something else was at work there. These times say little; `bench speed` measures"
+            " machine: something else was at work there. These times say little; `make speed` measures"
             " speed.**"
         )
     return "\n\n".join([told, *(part for part in parts if part)]) if parts[0] else ""

@@ -13,8 +13,8 @@ from bench.data.datasets import Dataset
 from bench.engine.device import available_cores, describe
 from bench.errors import BenchError
 from bench.spec.experiment import Run
-from bench.speed.limits import Peaks, Work, work_of
-from bench.speed.race import Contestant, Lap, Pace, Task, lap
+from benchmarks.speed.limits import Peaks, Work, work_of
+from benchmarks.speed.race import Contestant, Lap, Pace, Task, lap
 
 ATTEMPTS = 3  # of a lap whose threads were no faster than one
 STACKED = 5  # replicas in one model, on an accelerator

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from bench.errors import BenchError
 from bench.report.cells import table, text
-from bench.speed.race import Contestant
-from bench.speed.rounds import Measured, Result, Spread
-from bench.speed.scaling import Cell
+from benchmarks.speed.race import Contestant
+from benchmarks.speed.rounds import Measured, Result, Spread
+from benchmarks.speed.scaling import Cell
 
 METHOD = """\
 Each contestant trains in fresh processes: they warm up apart, wait for each other, and train a fixed number

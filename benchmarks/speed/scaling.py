@@ -10,8 +10,8 @@ import torch
 from bench.data.datasets import Dataset
 from bench.engine.device import available_cores
 from bench.spec.experiment import Part, Run
-from bench.speed.race import Contestant, Pace, Task, lap
-from bench.speed.rounds import Spread
+from benchmarks.speed.race import Contestant, Pace, Task, lap
+from benchmarks.speed.rounds import Spread
 
 BATCH_SIZES = (32, 64, 128, 256, 512)
 WIDTHS = (100, 200, 400, 800, 1600)

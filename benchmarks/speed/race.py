@@ -29,7 +29,7 @@ from bench.engine.train import make_step, objective_of, one_epoch
 from bench.errors import BenchError
 from bench.parts.optimizers import OPTIMIZERS
 from bench.spec.experiment import Run
-from bench.speed.limits import Peaks, gemm_gain, measure_peaks, work_of
+from benchmarks.speed.limits import Peaks, gemm_gain, measure_peaks, work_of
 
 Train = Callable[[int], int]  # train for about so many steps; how many it were
 
@@ -181,10 +181,10 @@ def _steps_in(seconds: float, train: Train, device: torch.device) -> int:
 
 def _usual(contestant: Contestant, task: Task) -> Train:
     """The usual loop, from its file: it is no part of the package."""
-    assert task.usual is not None  # noqa: S101  whoever races it says where it is
+    assert task.usual is not None
     spec = importlib.util.spec_from_file_location("usual_loop", task.usual)
-    assert spec is not None  # noqa: S101  mypy: a .py file has a loader
-    assert spec.loader is not None  # noqa: S101
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     name, batch = task.run.variant, task.run.batch_size

@@ -1,4 +1,4 @@
-"""`bench speed`: training beside the loop everybody writes, and both beside what the machine can do."""
+"""`make speed`: training beside the loop everybody writes, and both beside what the machine can do."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from bench.engine.device import pick
 from bench.errors import BenchError
 from bench.spec.experiment import Experiment
 from bench.spec.resolve import load as load_experiment
-from bench.speed.race import Pace
-from bench.speed.report import write_report
-from bench.speed.rounds import measure
-from bench.speed.scaling import measure_scaling
+from benchmarks.speed.race import Pace
+from benchmarks.speed.report import write_report
+from benchmarks.speed.rounds import measure
+from benchmarks.speed.scaling import measure_scaling
 
 __all__ = ["compare", "speed"]
 
@@ -39,7 +39,7 @@ def speed(
     """
     if not (BENCHMARKS / USUAL_LOOP).is_file():
         raise BenchError(
-            f"bench speed needs {BENCHMARKS / USUAL_LOOP}, which an installed package does not have; "
+            f"speed needs {BENCHMARKS / USUAL_LOOP}, which an installed package does not have; "
             "run it in a clone of the repository, installed there with pip install -e ."
         )
     experiment = load_experiment(BENCHMARKS / "speed.yaml").select(only or ("*",))

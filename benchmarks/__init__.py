@@ -1,0 +1,1 @@
+"""Measurements of bench itself, run in a clone of the repository."""
