@@ -280,11 +280,11 @@ def test_a_split_that_leaves_nothing_is_refused(digits: Dataset, validation: int
         split(digits, validation, stream(0, "split"))
 
 
-def test_moving_and_sharing_keep_the_content(digits: Dataset) -> None:
-    moved = digits.to("cpu").share()
-    assert moved.train_images.is_shared()
-    assert torch.equal(moved.test_labels, digits.test_labels)
-    assert moved.digest == digits.digest
+def test_sharing_keeps_the_content_and_the_data_say_their_shape(digits: Dataset) -> None:
+    assert digits.share().train_images.is_shared()
+    assert load("digits").digest == digits.digest
+    other = replace(digits, train_images=torch.zeros(6, 5, 7), train_labels=torch.tensor([0, 3, 1, 2, 0, 1]))
+    assert (digits.shape, digits.classes, other.shape, other.classes) == ((28, 28), 10, (5, 7), 4)
 
 
 @pytest.mark.mnist

@@ -1,9 +1,9 @@
-"""Datasets as uint8 images: found, verified and read whole, or fetched once with a bounded wait.
+"""Data sets as uint8 images: found, verified and read whole, or fetched once with a bounded wait.
 
-The files are looked for in `--data-dir`, in BENCH_DATA_DIR, then in the user's cache, in torchvision's
-layout (`<folder>/MNIST/raw/train-images-idx3-ubyte`, or the same with `.gz`). What is found is read or
-refused: a truncated or altered file is an error, never a reason to look further. Importing torchvision
-costs over a second, so IDX files are read with NumPy, and torchvision does only what it alone can do: fetch.
+Files are looked for in `--data-dir`, in BENCH_DATA_DIR, then in the user's cache, in torchvision's layout
+(`<folder>/MNIST/raw/train-images-idx3-ubyte`, or the same with `.gz`). A file that is there is read or
+refused: a truncated or altered one is an error, never a reason to look further. IDX files are read with
+NumPy, because importing torchvision takes over a second; torchvision only fetches.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import tempfile
 import time
 import zlib
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -32,17 +32,17 @@ from bench.errors import BenchError, did_you_mean
 Bytes = NDArray[np.uint8]
 
 STALL = 15.0  # seconds without a new byte after which a download is given up
-LONGEST = 600.0  # seconds after which a download is given up whatever it does
-FULL = 60_000  # the training images that a document's `validation` count refers to
+LONGEST = 600.0  # seconds after which any download is given up
+FULL = 60_000  # the training images that `validation` counts among: as many as MNIST has
 
 
 class DataUnavailable(BenchError):  # noqa: N818  a state of the world, not a mistake
-    """The files of a dataset are nowhere and could not be fetched: the one error with a fallback."""
+    """Say that a data set's files are nowhere and could not be fetched: the one error with a fallback."""
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """Images uint8 [N, 28, 28] and labels int64 [N] of the training and the test set.
+    """Hold uint8 images [N, H, W] and int64 labels [N] of the training and the test set.
 
     `digest` is 32 hex digits of the SHA-256 over name, shapes and bytes; `source`, a folder or a package,
     is where they came from.
@@ -56,25 +56,25 @@ class Dataset:
     digest: str
     source: str
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Give the shape of one image: (H, W)."""
+        return tuple(self.train_images.shape[1:])
+
+    @property
+    def classes(self) -> int:
+        """Count the classes: labels are 0 to classes − 1."""
+        return int(self.train_labels.max()) + 1
+
     def share(self) -> Dataset:
         """Move the tensors to shared memory, so that worker processes read one copy."""
         for tensor in (self.train_images, self.train_labels, self.test_images, self.test_labels):
             tensor.share_memory_()
         return self
 
-    def to(self, device: torch.device | str) -> Dataset:
-        """The same dataset with its tensors on `device`."""
-        return replace(
-            self,
-            train_images=self.train_images.to(device),
-            train_labels=self.train_labels.to(device),
-            test_images=self.test_images.to(device),
-            test_labels=self.test_labels.to(device),
-        )
-
 
 def load(name: str, data_dir: Path | None = None, *, download: bool = True) -> Dataset:
-    """The dataset called `name`, verified.
+    """Read and verify the data set called `name`.
 
     Raises BenchError for an unknown name, a `data_dir` that is no folder and a file that is not the original;
     DataUnavailable where the files are nowhere and could not be fetched within a bounded wait.
@@ -89,11 +89,11 @@ def load(name: str, data_dir: Path | None = None, *, download: bool = True) -> D
 
 
 def split(dataset: Dataset, validation: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Indices (int64, ascending) of the training images to train on, and of those held out for validation.
+    """Give int64 indices, ascending, of the training images to train on and of those held out.
 
-    Held out are the last `validation` images of a permutation drawn from the generator. `validation`
-    counts images of the 60,000 that MNIST has (document 002 holds out 6,000); a smaller set gives up the
-    same share. Raises BenchError unless images remain on both sides.
+    Held out are the last `validation` images of a permutation drawn from the generator. `validation` counts
+    images of the 60,000 that MNIST has (document 002 holds out 6,000); a smaller set gives up the same share.
+    Raises BenchError unless images remain on both sides.
     """
     count = len(dataset.train_images)
     held = validation if count >= FULL else round(validation * count / FULL)
@@ -107,12 +107,12 @@ def split(dataset: Dataset, validation: int, generator: torch.Generator) -> tupl
 
 
 def cache_dir() -> Path:
-    """The user's cache of bench, in $XDG_CACHE_HOME or ~/.cache; it need not exist."""
+    """Name the user's cache of bench, in $XDG_CACHE_HOME or ~/.cache; it need not exist."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "bench"
 
 
 def _dataset(name: str, train: tuple[Bytes, Bytes], test: tuple[Bytes, Bytes], source: str) -> Dataset:
-    """Tensors and their digest, of (images, labels) as bytes."""
+    """Make tensors of (images, labels) as bytes, and their digest."""
     arrays = (*train, *test)
     digest = hashlib.sha256(f"{name} {[a.shape for a in arrays]}".encode())
     for array in arrays:
@@ -123,10 +123,12 @@ def _dataset(name: str, train: tuple[Bytes, Bytes], test: tuple[Bytes, Bytes], s
 
 # IDX files
 
+_REMEDY = "delete it so that it is fetched again, or put the original file there"
+
 
 @dataclass(frozen=True)
 class _Idx:
-    """One IDX file: its name, the shape it must declare, the MD5 of its content where one is published."""
+    """Describe one IDX file: its name, the shape it must declare, the MD5 published for its content."""
 
     name: str
     shape: tuple[int, ...]
@@ -139,14 +141,18 @@ class _Idx:
         axes = b"".join(n.to_bytes(4, "big") for n in self.shape)
         return bytes([0, 0, 8, len(self.shape)]) + axes
 
+    def path(self, folder: Path) -> Path:
+        """Name the file in a folder, or its .gz where only that exists."""
+        plain, packed = folder / self.name, folder / f"{self.name}.gz"
+        return packed if packed.exists() and not plain.exists() else plain
+
     def read(self, folder: Path) -> Bytes:
-        """The array of the file or its .gz; reads no more than the right file has, whatever it says."""
-        path = folder / self.name
-        packed = not path.exists()
-        path = folder / f"{self.name}.gz" if packed else path
+        """Read and verify the array; never more bytes than the right file has, whatever this one says."""
+        path = self.path(folder)
+        packed = path.suffix == ".gz"
         wanted = len(self.header) + int(np.prod(self.shape))
         try:
-            if path.exists() and not path.is_file():  # a pipe would keep us waiting for ever
+            if not path.is_file():  # a pipe would keep us waiting for ever
                 raise OSError("no regular file")
             if packed and not self.md5:
                 with path.open("rb") as file:
@@ -160,7 +166,10 @@ class _Idx:
         self._same("size in bytes", size, f"{wanted:,}", path)
         if self.md5:
             self._same("MD5", hashlib.md5(content, usedforsecurity=False).hexdigest(), self.md5, path)
-        return np.frombuffer(content, np.uint8, offset=len(self.header)).reshape(self.shape)
+        array = np.frombuffer(content, np.uint8, offset=len(self.header)).reshape(self.shape)
+        if len(self.shape) == 1 and array.max() > 9:
+            raise BenchError(f"{path} holds the label {array.max()}; labels are 0 to 9; {_REMEDY}")
+        return array
 
     @staticmethod
     def _same(what: str, found: str, expected: str, path: Path) -> None:
@@ -170,11 +179,8 @@ class _Idx:
             )
 
 
-_REMEDY = "delete it so that it is fetched again, or put the original file there"
-
-
 def _files(md5: tuple[str, ...] = ("",) * 4, packed: tuple[str, ...] = ("",) * 4) -> tuple[_Idx, ...]:
-    """Training images and labels, test images and labels of a dataset of MNIST's form."""
+    """List training images and labels, test images and labels of a data set of MNIST's form."""
     names = ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1")
     shapes: tuple[tuple[int, ...], ...] = ((FULL, 28, 28), (FULL,), (10_000, 28, 28), (10_000,))
     rows = zip(names, shapes, md5, packed, strict=True)
@@ -184,35 +190,23 @@ def _files(md5: tuple[str, ...] = ("",) * 4, packed: tuple[str, ...] = ("",) * 4
 def _load_idx(
     name: str, layout: str, files: tuple[_Idx, ...], data_dir: Path | None, download: bool
 ) -> Dataset:
-    """The first folder that holds any of the files must hold them all; if none does, fetch them."""
-    env = os.environ.get("BENCH_DATA_DIR")
-    places = [*([data_dir] if data_dir else []), *([Path(env)] if env else []), cache_dir()]
-    for place in places:
-        raw = place / layout / "raw"
-        missing = [f.name for f in files if not ((raw / f.name).exists() or (raw / f"{f.name}.gz").exists())]
-        if not missing:
-            return _read_idx(name, files, raw)
-        if len(missing) < len(files):
-            raise BenchError(f"{raw} lacks {', '.join(missing)}; put the files there, or delete the folder")
-    why = _fetch(layout, cache_dir()) if download else ""
-    if why or not download:
-        looked = ", ".join(str(place / layout / "raw") for place in places)
-        failed = f" and could not be fetched ({why})" if why else ""
-        raise DataUnavailable(
-            f"{name} was not found in {looked}{failed}; "
-            f"put {files[0].name} and its three companions (or their .gz) in FOLDER/{layout}/raw, "
-            "then give --data-dir FOLDER or set BENCH_DATA_DIR"
-        )
-    return _read_idx(name, files, cache_dir() / layout / "raw")
-
-
-def _read_idx(name: str, files: tuple[_Idx, ...], raw: Path) -> Dataset:
-    train_x, train_y, test_x, test_y = (file.read(raw) for file in files)
-    for file, labels in ((files[1], train_y), (files[3], test_y)):
-        if labels.max() > 9:
-            raise BenchError(
-                f"{raw / file.name} holds the label {labels.max()}; labels are 0 to 9; {_REMEDY}"
+    """Read the four files from the first folder that holds any of them; fetch them if none does."""
+    places = (data_dir, os.environ.get("BENCH_DATA_DIR"), cache_dir())
+    folders = [Path(place) / layout / "raw" for place in places if place]
+    raw = next((folder for folder in folders if any(f.path(folder).exists() for f in files)), None)
+    if raw is None:
+        why = _fetch(layout, cache_dir()) if download else ""
+        if why or not download:
+            failed = f" and could not be fetched ({why})" if why else ""
+            raise DataUnavailable(
+                f"{name} was not found in {', '.join(map(str, folders))}{failed}; "
+                f"put {files[0].name} and its three companions (or their .gz) in FOLDER/{layout}/raw, "
+                "then give --data-dir FOLDER or set BENCH_DATA_DIR"
             )
+        raw = folders[-1]
+    if missing := [file.name for file in files if not file.path(raw).exists()]:
+        raise BenchError(f"{raw} lacks {', '.join(missing)}; put the files there, or delete the folder")
+    train_x, train_y, test_x, test_y = (file.read(raw) for file in files)
     return _dataset(name, (train_x, train_y), (test_x, test_y), str(raw))
 
 
@@ -226,11 +220,10 @@ getattr(torchvision.datasets, layout)(folder, download=True)
 
 
 def _fetch(layout: str, cache: Path) -> str:
-    """Have torchvision fetch a dataset into the cache, all or nothing; returns why it failed, or "".
+    """Have torchvision fetch a data set into the cache, all or nothing; give why it failed, or "".
 
-    In a process of its own, because neither a name that never resolves nor a silent server can be timed out
-    inside this one. The folder appears under its final name only once torchvision has verified and unpacked
-    all of it.
+    It runs in a process of its own: a name that never resolves and a silent server cannot be timed out inside
+    this one. The folder gets its final name once torchvision has verified and unpacked all of it.
     """
     try:
         cache.mkdir(parents=True, exist_ok=True)
@@ -246,7 +239,7 @@ def _fetch(layout: str, cache: Path) -> str:
 
 
 def _watch(command: list[str], folder: Path) -> str:
-    """Run a command for as long as it goes on writing to `folder`; returns why it failed, or ""."""
+    """Run a command for as long as it goes on writing to `folder`; give why it failed, or ""."""
     with (
         tempfile.TemporaryFile("w+") as log,
         subprocess.Popen(command, stdout=log, stderr=log) as process,  # noqa: S603  our own command
@@ -255,59 +248,41 @@ def _watch(command: list[str], folder: Path) -> str:
         changed = start
         while process.poll() is None:
             time.sleep(0.1)
-            now, before = time.monotonic(), size
-            size = _size(folder)
+            now, before, size = time.monotonic(), size, 0
+            for path in folder.rglob("*"):
+                with suppress(FileNotFoundError):  # renamed since it was listed
+                    size += path.stat().st_size
             changed = changed if size == before else now
             if (size and now - changed > STALL) or now - start > LONGEST:
                 process.kill()
                 return f"no progress for {now - changed:.0f} s"
+        if process.returncode == 0:
+            return ""
         log.seek(0)
-        return (
-            "" if process.returncode == 0 else (log.read().strip().splitlines() or ["no message"])[-1][:200]
-        )
+        return (log.read().strip().splitlines() or ["no message"])[-1][:200]
 
 
-def _size(folder: Path) -> int:
-    total = 0
-    for path in folder.rglob("*"):
-        with suppress(FileNotFoundError):  # renamed since it was listed
-            total += path.stat().st_size
-    return total
-
-
-# The datasets: `name -> function(data_dir, download)`
+# The data sets: `name -> function(data_dir, download)`
 
 
 def mnist(data_dir: Path | None, download: bool) -> Dataset:
     """Handwritten digits, 60,000 + 10,000 images of 28×28 (LeCun et al. 1998)."""
-    md5 = (
-        "6bbc9ace898e44ae57da46a324031adb",
-        "a25bea736e30d166cdddb491f175f624",
-        "2646ac647ad5339dbf082846283269ea",
-        "27ae3e4e09519cfbb04c329615203637",
-    )
+    md5 = ("6bbc9ace898e44ae57da46a324031adb", "a25bea736e30d166cdddb491f175f624",
+           "2646ac647ad5339dbf082846283269ea", "27ae3e4e09519cfbb04c329615203637")  # fmt: skip
     return _load_idx("mnist", "MNIST", _files(md5), data_dir, download)
 
 
 def fashion_mnist(data_dir: Path | None, download: bool) -> Dataset:
     """Articles of clothing, 60,000 + 10,000 images of 28×28 (Xiao et al. 2017)."""
-    packed = (
-        "8d4fb7e6c68d591d4c3dfef9ec88bf0d",
-        "25c81989df183df01b3e8a0aad5dffbe",
-        "bef4ecab320f06d8554ea6380940ec79",
-        "bb300cfdad3c16e7a12a480ee83cd310",
-    )
+    packed = ("8d4fb7e6c68d591d4c3dfef9ec88bf0d", "25c81989df183df01b3e8a0aad5dffbe",
+              "bef4ecab320f06d8554ea6380940ec79", "bb300cfdad3c16e7a12a480ee83cd310")  # fmt: skip
     return _load_idx("fashion-mnist", "FashionMNIST", _files(packed=packed), data_dir, download)
 
 
 def kmnist(data_dir: Path | None, download: bool) -> Dataset:
     """Cursive Japanese characters, 60,000 + 10,000 images of 28×28 (Clanuwat et al. 2018)."""
-    packed = (
-        "bdb82020997e1d708af4cf47b453dcf7",
-        "e144d726b3acfaa3e44228e80efcd344",
-        "5c965bf0a639b31b8f53240b1b52f4d7",
-        "7320c461ea6c1c855c0b718fb2a4b134",
-    )
+    packed = ("bdb82020997e1d708af4cf47b453dcf7", "e144d726b3acfaa3e44228e80efcd344",
+              "5c965bf0a639b31b8f53240b1b52f4d7", "7320c461ea6c1c855c0b718fb2a4b134")  # fmt: skip
     return _load_idx("kmnist", "KMNIST", _files(packed=packed), data_dir, download)
 
 
