@@ -129,5 +129,5 @@ def a_cache(folder: Path) -> dict[str, str]:
     path.parent.mkdir(parents=True)
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        save_file(samples.FeatureNet().state_dict(), path)
+        save_file(samples.FeatureNet((28, 28), 10).state_dict(), path)
     return {"XDG_CACHE_HOME": str(folder)}

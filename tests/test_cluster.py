@@ -50,7 +50,7 @@ def shop() -> Workshop:
     tiny = a_dataset().share()
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        net = FeatureNet().eval()
+        net = FeatureNet((28, 28), 10).eval()
     return Workshop(tiny, CPU, net, Reference.of(net.features(tiny.test_images.flatten(1).float() / 255)))
 
 

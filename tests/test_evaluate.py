@@ -28,7 +28,7 @@ def measured(run: Run) -> Measured:
         model = build(run)
     training = train(run, model, IMAGES, lambda row, model: None)
     with initialised(0):
-        net = FeatureNet().eval()
+        net = FeatureNet((28, 28), 10).eval()
     reference = Reference.of(net.features(IMAGES.test.float() / 255))
     return Measured(run, model, training, IMAGES, Labels(DATA.train_labels, DATA.test_labels), net, reference)
 
@@ -100,7 +100,7 @@ def test_calibration_looks_at_training_images_alone(one: Measured) -> None:
     labels = Labels(DATA.train_labels, DATA.test_labels)
     other = Measured(one.run, one.model, one.training, blank, labels, one.net, one.reference)
     assert other.calibration == first
-    assert other.footing.mse != one.footing.mse
+    assert other.elbos.mse != one.elbos.mse
 
 
 def test_each_group_is_timed_and_computed_once(one: Measured) -> None:
@@ -140,13 +140,13 @@ def test_the_same_model_measured_again_gives_the_same_numbers(one: Measured) -> 
 
 def test_the_binarisation_is_one_for_all_seeds_and_k_is_the_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[tuple[int, torch.Tensor]] = []
-    true = evaluate.log_px
+    true = evaluate.footing.log_px
 
     def spy(model: VAE, q: object, images: object, k: int, *rest: object) -> object:
         seen.append((k, rest[-1]))  # type: ignore[arg-type]
         return true(model, q, images, k, *rest)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(evaluate, "log_px", spy)
+    monkeypatch.setattr(evaluate.footing, "log_px", spy)
     for seed in (0, 1):
         assert measured(a_run(seed=seed, importance_samples=7)).log_px
     (k, binary), (_, other) = seen
@@ -161,7 +161,7 @@ def test_the_binarisation_is_one_for_all_seeds_and_k_is_the_runs(monkeypatch: py
 def test_speed_counts_the_images_that_were_trained_on() -> None:
     run = a_run(batch_size=64, drop_last=True)  # 128 of 130
     measure = measured(run)
-    assert measure.cost.images_per_second * measure.cost.train_seconds == pytest.approx(2 * 128)
+    assert measure.images_per_second * measure.train_seconds == pytest.approx(2 * 128)
 
 
 def test_posteriors_in_chunks(one: Measured) -> None:

@@ -15,11 +15,11 @@ from torch.distributions import Normal
 from bench.evaluation.footing import (
     DEQUANTISATION,
     Calibration,
-    Footing,
+    Elbos,
     LogPx,
     bits_per_dim,
     calibrate,
-    footing,
+    elbos,
     log_px,
 )
 from bench.evaluation.measure import encode
@@ -68,8 +68,8 @@ def test_calibration_is_the_best_scalar_for_its_noise() -> None:
     best = calibrate(model, images, noise)
     q = encode(model, images)
 
-    def scores(epsilon: float, variance: float) -> Footing:
-        return footing(model, q, images, noise[None], Calibration(epsilon, variance))
+    def scores(epsilon: float, variance: float) -> Elbos:
+        return elbos(model, q, images, noise[None], Calibration(epsilon, variance))
 
     at_best = scores(best.epsilon, best.variance)
     for factor in (0.8, 0.97, 1.03, 1.25):
@@ -85,7 +85,7 @@ def test_calibration_stays_finite_for_a_decoder_that_is_right_or_sure_and_wrong(
         model = saying(mean.clamp(1e-7, 1 - 1e-7))
         found = calibrate(model, images, normal(37, LATENT))
         assert low * 0.99 <= found.epsilon <= high
-        score = footing(model, encode(model, images), images, normal(2, 37, LATENT), found)
+        score = elbos(model, encode(model, images), images, normal(2, 37, LATENT), found)
         assert math.isfinite(score.elbo_bernoulli)
         assert math.isfinite(score.elbo_gaussian)
 
@@ -99,7 +99,7 @@ def test_the_footing_against_torchs_distributions() -> None:
     on = TorchBernoulli(c.epsilon + (1 - 2 * c.epsilon) * mean)
     bernoulli = grey * on.log_prob(torch.ones(())) + (1 - grey) * on.log_prob(torch.zeros(()))
     gaussian = Normal(mean, math.sqrt(c.variance)).log_prob(grey) - DEQUANTISATION / (2 * c.variance)
-    scored = footing(model, q, images, noise, c)
+    scored = elbos(model, q, images, noise, c)
     assert scored.elbo_bernoulli == pytest.approx(float(bernoulli.sum(-1).mean() - kl), rel=1e-5)
     nats = float(gaussian.sum(-1).mean() - kl)
     assert scored.elbo_gaussian == pytest.approx(-nats / (PIXELS * math.log(2)) + math.log2(255), rel=1e-5)
@@ -114,7 +114,7 @@ def test_dequantisation_in_closed_form_is_the_mean_over_the_cell() -> None:
     x = images.double().unsqueeze(-1) / 255 + cell
     density = Normal(mean.unsqueeze(-1), math.sqrt(variance)).log_prob(x).mean(-1).sum(-1)
     model = saying(mean.float())
-    scored = footing(model, encode(model, images), images, normal(2, 7, LATENT), Calibration(0.1, variance))
+    scored = elbos(model, encode(model, images), images, normal(2, 7, LATENT), Calibration(0.1, variance))
     assert scored.elbo_gaussian == pytest.approx(bits_per_dim(-float(density.mean()), PIXELS), rel=1e-5)
 
 
@@ -124,7 +124,7 @@ def test_bits_per_dimension_by_hand() -> None:
     assert bits_per_dim(784.0, 784) == pytest.approx(7.994353436858858 + 1.4426950408889634)
     mean = torch.full((PIXELS,), 0.4)  # 102/255
     images = torch.full((5, PIXELS), 102, dtype=torch.uint8)
-    scored = footing(saying(mean), encode(saying(mean), images), images, normal(2, 5, LATENT), CALIBRATION)
+    scored = elbos(saying(mean), encode(saying(mean), images), images, normal(2, 5, LATENT), CALIBRATION)
     nats = 0.5 * math.log(2 * math.pi * 0.08) + 1 / (12 * 255**2) / (2 * 0.08)
     assert scored.elbo_gaussian == pytest.approx(nats / math.log(2) + math.log2(255), rel=1e-6)
     assert scored.mse == pytest.approx(0, abs=1e-12)
@@ -140,14 +140,14 @@ def test_the_grey_score_is_the_mean_over_binarisations() -> None:
     for b in itertools.product([0.0, 1.0], repeat=pixels):
         binary = torch.tensor([b], dtype=torch.float64)
         weight = float((binary * x + (1 - binary) * (1 - x)).prod())
-        total += weight * footing(model, q, (binary * 255).byte(), noise, CALIBRATION).elbo_bernoulli
-    assert footing(model, q, image, noise, CALIBRATION).elbo_bernoulli == pytest.approx(total, rel=1e-5)
+        total += weight * elbos(model, q, (binary * 255).byte(), noise, CALIBRATION).elbo_bernoulli
+    assert elbos(model, q, image, noise, CALIBRATION).elbo_bernoulli == pytest.approx(total, rel=1e-5)
 
 
 def test_a_silent_decoder_costs_ln_2_a_pixel() -> None:
     model, images = saying(torch.full((784,), 0.5)), bytes_of(5)
     q = encode(model, images)
-    scored = footing(model, q, images, normal(2, 5, LATENT), CALIBRATION)
+    scored = elbos(model, q, images, normal(2, 5, LATENT), CALIBRATION)
     assert scored.elbo_bernoulli == pytest.approx(-784 * math.log(2), rel=1e-6)
     binary = (images > 99).float()
     weighted = log_px(model, q, images, 7, CALIBRATION, generator(0), binary)
@@ -163,7 +163,7 @@ def test_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
         q = encode(model, images, chunk=rows)
         found = calibrate(model, images, noise[0])
         results.append(
-            {**vars(found), **vars(footing(model, q, images, noise, CALIBRATION))},
+            {**vars(found), **vars(elbos(model, q, images, noise, CALIBRATION))},
         )
     for other in results[1:]:
         assert other == pytest.approx(results[0], rel=1e-4)
@@ -198,8 +198,8 @@ def test_bounds_grow_from_the_elbo_with_k() -> None:
     q = encode(model, images)
     binary = random(53, PIXELS) < images / 255
     as_bytes = binary.byte() * 255
-    elbo = footing(model, q, as_bytes, normal(400, 53, LATENT), CALIBRATION)
-    grey = footing(model, q, images, normal(400, 53, LATENT), CALIBRATION)
+    elbo = elbos(model, q, as_bytes, normal(400, 53, LATENT), CALIBRATION)
+    grey = elbos(model, q, images, normal(400, 53, LATENT), CALIBRATION)
 
     def bounds(k: int, seed: int = 0) -> LogPx:
         return log_px(model, q, images, k, CALIBRATION, generator(seed), binary.float())
@@ -227,7 +227,7 @@ def test_standard_errors_are_as_large_as_they_say() -> None:
     q, binary = encode(model, images), (bytes_of(17, PIXELS, seed=3) > 127).float()
     rows = []
     for seed in range(150):
-        elbo = footing(model, q, images, normal(9, 17, LATENT, seed=seed), CALIBRATION)
+        elbo = elbos(model, q, images, normal(9, 17, LATENT, seed=seed), CALIBRATION)
         weighted = log_px(model, q, images, 30, CALIBRATION, generator(seed), binary)
         rows.append(
             [
@@ -245,7 +245,7 @@ def test_standard_errors_are_as_large_as_they_say() -> None:
 def test_one_sample_says_nothing_of_its_error() -> None:
     model, images = a_vae(), bytes_of(5, PIXELS)
     q = encode(model, images)
-    single = footing(model, q, images, normal(1, 5, LATENT), CALIBRATION)
+    single = elbos(model, q, images, normal(1, 5, LATENT), CALIBRATION)
     weighted = log_px(model, q, images, 1, CALIBRATION, generator(0), images > 99)
     for score in (single, weighted):
         assert math.isnan(score.error_bernoulli)

@@ -27,7 +27,7 @@ def workshop() -> Workshop:
     data = a_dataset()
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        net = FeatureNet().eval()
+        net = FeatureNet((28, 28), 10).eval()
     return Workshop(data, CPU, net, Reference.of(net.features(data.test_images.flatten(1).float() / 255)))
 
 

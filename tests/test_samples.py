@@ -136,7 +136,7 @@ def trainings(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     def untrained(data: Dataset) -> FeatureNet:
         seen.append(data.digest)
         with initialised(0):
-            return FeatureNet()
+            return FeatureNet((28, 28), 10)
 
     monkeypatch.setattr(samples, "_train", untrained)
     return seen
@@ -183,7 +183,7 @@ def test_the_floor_is_below_the_ceiling() -> None:
     """Training images are nearer to test images than samples of the pixel-mean model are."""
     data = a_dataset()
     with initialised(0):
-        net = FeatureNet().eval()
+        net = FeatureNet((28, 28), 10).eval()
     reference = Reference.of(net.features(data.test_images.flatten(1).float() / 255))
     found = yardstick(data, net, reference)
     assert set(found) == {"floor", "ceiling"}

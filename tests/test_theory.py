@@ -20,7 +20,7 @@ from bench.engine.images import Images
 from bench.engine.own import own_terms
 from bench.engine.train import train
 from bench.evaluation.baselines import ppca_bits
-from bench.evaluation.footing import Footing, LogPx, calibrate, footing, log_px
+from bench.evaluation.footing import Elbos, LogPx, calibrate, elbos, log_px
 from bench.evaluation.measure import encode
 from bench.parts.likelihoods import Gaussian, LearnedGaussian, Likelihood
 from bench.parts.objectives import Elbo
@@ -87,11 +87,11 @@ def exact_elbo(model: VAE, objective: Elbo) -> float:
     return float(np.mean([own_terms(model, objective, DATA, noise, COUNT).elbo for noise in noises]))
 
 
-def on_the_footing(model: VAE, k: int = 50) -> tuple[Footing, LogPx]:
+def on_the_footing(model: VAE, k: int = 50) -> tuple[Elbos, LogPx]:
     """Both bounds, calibrated on the images themselves, as scikit-learn is fitted to them."""
     calibration = calibrate(model, DATA, normal(COUNT, LATENT, seed=4))
     q = encode(model, DATA)
-    bound = footing(model, q, DATA, SIGMA_POINTS.expand(-1, COUNT, -1), calibration)
+    bound = elbos(model, q, DATA, SIGMA_POINTS.expand(-1, COUNT, -1), calibration)
     generator = torch.Generator().manual_seed(0)
     return bound, log_px(model, q, DATA, k, calibration, generator, DATA > 127)
 

@@ -52,7 +52,7 @@ Edit = Callable[[dict[str, Any]], Any]
 def workshop() -> Workshop:
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        net = FeatureNet().eval()
+        net = FeatureNet((28, 28), 10).eval()
     reference = Reference.of(net.features(DATA.test_images.flatten(1).float() / 255))
     return Workshop(DATA, torch.device("cpu"), net, reference)
 

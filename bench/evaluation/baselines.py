@@ -1,4 +1,4 @@
-"""What needs no neural network: PCA, probabilistic PCA and the pixel mean, as rows beside the variants.
+"""Baselines without a neural network: PCA, probabilistic PCA and the pixel mean, rows beside the variants.
 
 Shapes: N images, D pixels; x grey in [0, 1]. The units are those of the common footing: nats per image for
 the Bernoulli score, bits per dimension of uniformly dequantised 8-bit pixels for the Gaussian one.
@@ -7,7 +7,6 @@ the Bernoulli score, bits per dimension of uniformly dequantised 8-bit pixels fo
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -17,18 +16,18 @@ from scipy.special import xlogy
 from sklearn.decomposition import PCA
 
 from bench.data.datasets import Dataset
-from bench.evaluation.footing import DEQUANTISATION, bits_per_dim
+from bench.evaluation.footing import DEQUANTISATION, bits_per_dim, gaussian_score
 
 Array = NDArray[np.float64]
 
 
 def baselines(dataset: Dataset, latents: Iterable[int]) -> dict[str, Any]:
-    """The content of baselines.json: {"rows": [{"name", "latent", metric: value, ...}], "skipped": [...]}.
+    """Measure the baselines: {"rows": [{"name", "latent", metric: value, ...}], "skipped": [...]}.
 
     PCA has `mse`, its reconstructions clamped to [0, 1]; probabilistic PCA has `log_px_gaussian`, exact
     where a VAE has a bound; the pixel mean, a VAE without latents, has `mse`, `elbo_bernoulli` and
-    `elbo_gaussian`. Everything is fitted on the training images and measured on the test images. A latent
-    size that the training set cannot support (min(N, D) and more) is listed in `skipped` with the reason.
+    `elbo_gaussian`. All are fitted on the training images and measured on the test images. A latent size
+    that the training set cannot support (min(N, D) and more) is in `skipped` with the reason.
     """
     train, test = (x.cpu().flatten(1).numpy() / 255 for x in (dataset.train_images, dataset.test_images))
     pca = PCA(svd_solver="covariance_eigh").fit(train)  # one fit: a smaller model keeps its first components
@@ -51,18 +50,18 @@ def baselines(dataset: Dataset, latents: Iterable[int]) -> dict[str, Any]:
 
 
 def pca_mse(pca: PCA, images: Array, components: int) -> float:
-    """Squared error per pixel of the clamped reconstructions of images [N, D] from the first components."""
+    """Give the squared error per pixel of reconstructing images [N, D] from the first components, clamped."""
     basis = pca.components_[:components]
     reconstruction = (images - pca.mean_) @ basis.T @ basis + pca.mean_
     return float(((images - reconstruction.clip(0, 1)) ** 2).mean())
 
 
 def ppca_bits(pca: PCA, images: Array, components: int) -> float:
-    """Code length of 8-bit images [N, D] under probabilistic PCA, in bits per dimension: lower is better.
+    """Give the code length of 8-bit images [N, D] under probabilistic PCA, bits per dimension.
 
-    The maximum-likelihood model N(mean, W Wᵀ + σ²I) of the training images (Tipping & Bishop 1999, eqs. 3,
-    7 and 8), averaged over x + u with u uniform on a grey level's cell, in closed form: u adds its variance
-    to every eigenvalue of the covariance it is fitted to, and −½·Var(u)·tr(C⁻¹) to the score of the images.
+    The model is N(mean, W Wᵀ + σ²I) by maximum likelihood (Tipping & Bishop 1999, eqs. 3, 7 and 8). Its score
+    is averaged over x + u, u uniform on a grey level's cell, in closed form: u adds its variance to every
+    eigenvalue of the covariance that is fitted, and −½·Var(u)·tr(C⁻¹) to the score of the images.
     """
     model = copy.copy(pca)
     pixels = images.shape[1]
@@ -75,10 +74,10 @@ def ppca_bits(pca: PCA, images: Array, components: int) -> float:
 
 
 def pixel_mean(train: Array, test: Array) -> dict[str, float]:
-    """Metrics of the model that answers every image with the mean of the training images [N, D].
+    """Measure the model that answers every image with the mean of the training images [N, D].
 
-    Its ε is 1/(N + 2), Laplace's rule of succession: the fit on the training images themselves is ε = 0, at
-    which one test pixel that is black in all of them would cost infinitely many nats.
+    Its ε is 1/(N + 2), Laplace's rule of succession. Fitted on the training images ε would be 0, and a test
+    pixel that is black in all of them would cost infinitely many nats.
     """
     count, pixels = train.shape
     mean = train.mean(0)
@@ -86,9 +85,8 @@ def pixel_mean(train: Array, test: Array) -> dict[str, float]:
     # E x² − (E x)² by a dot product, because a centred copy of MNIST is 400 MB
     variance = float(np.vdot(train, train) / train.size - np.vdot(mean, mean) / pixels) + DEQUANTISATION
     mse = float(((test - mean) ** 2).mean())
-    gaussian = -0.5 * pixels * (math.log(2 * math.pi * variance) + (mse + DEQUANTISATION) / variance)
     return {
         "mse": mse,
         "elbo_bernoulli": float((xlogy(test, on) + xlogy(1 - test, 1 - on)).sum(1).mean()),
-        "elbo_gaussian": bits_per_dim(-gaussian, pixels),
+        "elbo_gaussian": bits_per_dim(-gaussian_score(mse * pixels, pixels, variance), pixels),
     }

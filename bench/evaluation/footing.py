@@ -1,8 +1,7 @@
 """The common footing: every decoder's mean m(z) scored under the same two observation models.
 
-Under cross-entropy and under squared error alike the best decoder output is the conditional mean E[x|z], so
-m(z) of any variant can be scored under any observation model. One scalar for each model and run is fitted on
-training images.
+The best decoder output is the conditional mean E[x|z], under cross-entropy and under squared error. So m(z)
+of any variant can be scored under both. One scalar for each model and run is fitted on training images.
 
 Shapes: K samples, N images, D pixels, Z latents; x grey in [0, 1].
 """
@@ -12,15 +11,18 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from scipy.optimize import minimize_scalar
 from torch import Tensor
 
 from bench.engine.device import wide
+from bench.parts.bounds import importance_weighted_bound
 from bench.parts.posteriors import Q, log_prior
 from bench.parts.vae import VAE
 
+Number = TypeVar("Number", Tensor, float)
 ROWS = 256  # decoded images at a time: 0.8 MB of floats stay in a core's cache, whatever K and N are
 CELL = 1 / 255  # the width of a grey level
 DEQUANTISATION = CELL**2 / 12  # variance of a uniform distribution over a grey level's cell
@@ -35,19 +37,19 @@ class Calibration:
 
 
 @dataclass(frozen=True)
-class Footing:
-    """Test averages, and the standard errors that sampling z leaves in them."""
+class Elbos:
+    """Hold the two ELBOs and the MSE, averaged over test images, and the standard errors of sampling z."""
 
     elbo_bernoulli: float  # nats/image
     elbo_gaussian: float  # bits/dim
-    mse: float
+    mse: float  # per pixel
     error_bernoulli: float
     error_gaussian: float
 
 
 @dataclass(frozen=True)
 class LogPx:
-    """Importance-weighted bounds, and the standard errors that sampling z leaves in them."""
+    """Hold the two importance-weighted bounds, and the standard errors of sampling z."""
 
     bernoulli: float  # nats/image
     gaussian: float  # bits/dim
@@ -56,16 +58,22 @@ class LogPx:
 
 
 def bits_per_dim(code_length: float, pixels: int) -> float:
-    """Bits per dimension of the 8-bit image, of −ln p in nats per image for a density of pixels in [0, 1]."""
+    """Convert −ln p of pixels in [0, 1], nats per image, to bits per dimension of the 8-bit image."""
     return code_length / (pixels * math.log(2)) + math.log2(1 / CELL)
+
+
+def gaussian_score(sse: Number, pixels: int, variance: float) -> Number:
+    """Give E ln N(x + u; m, σ²I), nats, over u uniform on a grey level's cell, of squared errors ‖x − m‖²."""
+    spread = (sse + pixels * DEQUANTISATION) / (2 * variance)
+    return -spread - 0.5 * pixels * math.log(2 * math.pi * variance)
 
 
 @torch.no_grad()
 def calibrate(model: VAE, images: Tensor, noise: Tensor) -> Calibration:
     """Fit ε and σ² to uint8 training images [N, D] with one z an image, made of noise [N, Z].
 
-    σ² = E‖x − m‖²/D + 1/(12·255²), the variance that maximises the Gaussian likelihood of uniformly
-    dequantised pixels; ε maximises Σ x ln m' + (1 − x) ln(1 − m') (one bounded minimisation in ln ε).
+    σ² = E‖x − m‖²/D + 1/(12·255²) maximises the Gaussian likelihood of uniformly dequantised pixels.
+    ε maximises Σ x ln m' + (1 − x) ln(1 − m'), by one bounded minimisation in ln ε.
     """
     grey = images.float() / 255
     mean = torch.cat(
@@ -86,12 +94,11 @@ def calibrate(model: VAE, images: Tensor, noise: Tensor) -> Calibration:
 
 
 @torch.no_grad()
-def footing(model: VAE, q: Q, images: Tensor, noise: Tensor, calibration: Calibration) -> Footing:
-    """Both ELBOs and the MSE of uint8 images [N, D] whose posteriors are q, with noise [K, N, Z].
+def elbos(model: VAE, q: Q, images: Tensor, noise: Tensor, calibration: Calibration) -> Elbos:
+    """Estimate both ELBOs and the MSE of uint8 images [N, D] whose posteriors are q, with noise [K, N, Z].
 
-    The Bernoulli score is linear in b, so the grey-level cross-entropy is the expectation over binarisations
-    b ~ Bernoulli(x). The Gaussian score is that of x plus uniform noise over a grey level's cell, in closed
-    form.
+    The Bernoulli score is linear in b: the cross-entropy of grey levels is its expectation over binarisations
+    b ~ Bernoulli(x). The Gaussian score is of x plus uniform noise over a grey level's cell, in closed form.
     """
     samples, count, _ = noise.shape
     pixels = images.shape[1]
@@ -104,8 +111,8 @@ def footing(model: VAE, q: Q, images: Tensor, noise: Tensor, calibration: Calibr
         on, off = _bernoulli_logs(mean, calibration.epsilon)
         bernoulli[:, part] = off.sum(-1) + torch.einsum("kbd,bd->kb", on.sub_(off), grey)
         sse[:, part] = _squared_error(mean, grey)
-    nats = -_gaussian(sse, pixels, calibration.variance)  # [K, N]
-    return Footing(
+    nats = -gaussian_score(sse, pixels, calibration.variance)  # [K, N]
+    return Elbos(
         elbo_bernoulli=float((bernoulli.mean(0) - kl).mean()),
         elbo_gaussian=bits_per_dim(float((nats.mean(0) + kl).mean()), pixels),
         mse=float(sse.mean()) / pixels,
@@ -124,11 +131,11 @@ def log_px(
     generator: torch.Generator,
     binary: Tensor,
 ) -> LogPx:
-    """Importance-weighted bounds ln (1/K) Σ p(x|z_k) p(z_k) / q(z_k|x) (Burda et al. 2016, eq. 8).
+    """Estimate both importance-weighted bounds of uint8 images [N, D] whose posteriors are q.
 
-    For uint8 images [N, D] with posteriors q, K = `k` samples from `generator`, `binary` [N, D] the fixed
-    binarisation that the Bernoulli bound scores. The Gaussian bound averages ln p over a grey level's cell
-    before the sum over k, which by the convexity of log-sum-exp can only lower it.
+    K = `k` samples come from `generator`; the Bernoulli bound scores `binary` [N, D], a fixed binarisation.
+    The Gaussian bound averages ln p over a grey level's cell before the sum over k: as log-sum-exp is convex,
+    this only lowers it.
     """
     count, pixels = images.shape
     bounds = torch.empty(4, count, dtype=wide(images.device), device=images.device)
@@ -142,7 +149,7 @@ def log_px(
         sse = _squared_error(mean, grey).to(bounds.dtype)
         bernoulli = _binary_score(mean, binary[part], calibration.epsilon).to(bounds.dtype)
         bounds[:2, part] = _importance(ratio + bernoulli)
-        bounds[2:, part] = _importance(ratio + _gaussian(sse, pixels, calibration.variance))
+        bounds[2:, part] = _importance(ratio + gaussian_score(sse, pixels, calibration.variance))
     bernoulli, e_bernoulli, gaussian, e_gaussian = bounds
     return LogPx(
         float(bernoulli.mean()),
@@ -153,13 +160,13 @@ def log_px(
 
 
 def _bernoulli_logs(mean: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
-    """ln m' and ln(1 − m') of m' = ε + (1 − 2ε)·m."""
+    """Give ln m' and ln(1 − m') of m' = ε + (1 − 2ε)·m."""
     on = mean * (1 - 2 * epsilon) + epsilon
     return on.log(), (1 - on).log_()
 
 
 def _binary_score(mean: Tensor, binary: Tensor, epsilon: float) -> Tensor:
-    """Σ ln(b m' + (1 − b)(1 − m')) of binary images [B, D] and means [K, B, D]: [K, B].
+    """Give Σ ln(b m' + (1 − b)(1 − m')), [K, B], of binary images [B, D] and means [K, B, D].
 
     The probability of what was seen is |1 − b − m'|: one logarithm a pixel, not two.
     """
@@ -168,26 +175,19 @@ def _binary_score(mean: Tensor, binary: Tensor, epsilon: float) -> Tensor:
 
 
 def _squared_error(mean: Tensor, grey: Tensor) -> Tensor:
-    """‖x − m‖² of means [K, B, D] and grey images [B, D]: [K, B]."""
+    """Give ‖x − m‖², [K, B], of means [K, B, D] and grey images [B, D]."""
     return (mean - grey).square_().sum(-1)
 
 
-def _gaussian(sse: Tensor, pixels: int, variance: float) -> Tensor:
-    """E ln N(x + u; m, σ²I) over u uniform on a grey level's cell, of squared errors [...]."""
-    spread = (sse + pixels * DEQUANTISATION) / (2 * variance)
-    return -spread - 0.5 * pixels * math.log(2 * math.pi * variance)
-
-
-def _importance(log_w: Tensor) -> Tensor:
-    """ln (1/K) Σ w of each image, and its variance by the delta method, of log-weights [K, B]: [2, B]."""
-    k = len(log_w)
-    bound = torch.logsumexp(log_w, 0) - math.log(k)
-    variance = (log_w - bound).exp().var(0) / k if k > 1 else torch.full_like(bound, math.nan)
+def _importance(log_weights: Tensor) -> Tensor:
+    """Give each image's bound and its variance by the delta method, [2, B], of log-weights [K, B]."""
+    k, bound = len(log_weights), importance_weighted_bound(log_weights)
+    variance = (log_weights - bound).exp().var(0) / k if k > 1 else torch.full_like(bound, math.nan)
     return torch.stack([bound, variance])
 
 
 def _error(values: Tensor) -> float:
-    """Standard error that K samples a image leave in the mean over images, of values [K, N]."""
+    """Give the standard error that K samples an image leave in the mean over images, of values [K, N]."""
     samples, count = values.shape
     return math.sqrt(float(values.var(0).sum()) / samples) / count if samples > 1 else float("nan")
 
@@ -197,6 +197,6 @@ def _part(q: Q, part: slice) -> Q:
 
 
 def _chunks(count: int, samples: int) -> Iterator[slice]:
-    """Slices of images such that samples times images stays near ROWS."""
+    """Slice the images such that samples times images stays near ROWS."""
     width = max(1, ROWS // samples)
     return (slice(start, min(start + width, count)) for start in range(0, count, width))

@@ -1,6 +1,4 @@
-"""What the latent space holds.
-
-How far its aggregate drifted from the prior, how much of it is used, what it tells.
+"""The latent space: how many units are active, what they tell about the image and about its label.
 
 Shapes: N images, M samples, Z latents.
 """
@@ -25,27 +23,22 @@ ACTIVE = 0.01  # Burda et al. 2016, section 5.2
 
 
 def active_units(q: Q) -> int:
-    """Latents with Var_x E_q[z] > 0.01 (Burda et al. 2016, section 5.2), of posteriors over N images."""
+    """Count latents with Var_x E_q[z] > 0.01 over N posteriors (Burda et al. 2016, section 5.2)."""
     return int((q.mean.var(0) > ACTIVE).sum()) if len(q.mean) > 1 else 0
-
-
-def kl_per_unit(q: Q) -> list[float]:
-    """Mean KL of each latent, nats, [Z]."""
-    return q.kl().cpu().double().mean(0).tolist()
 
 
 @torch.no_grad()
 def mutual_information(q: Q, z: Tensor) -> float:
-    """I(x; z) under q(z|x_n) and uniform n, nats, by Monte Carlo over one sample z [N, Z] of each posterior.
+    """Estimate I(x; z) under q(z|x_n) and uniform n, nats, from one sample z [N, Z] of each posterior.
 
-    E ln q(z|x_n) − ln q(z), q(z) = (1/N) Σ q(z|x_m) (Hoffman & Johnson 2016, section 3). No sample exceeds
-    ln N, and KL(q(z) ‖ p(z)) = mean KL − I(x; z) with the mean KL in closed form: less noise than sampling ln
-    q(z) − ln p(z). In double precision: the squares below cancel where a posterior is narrow.
+    I = E ln q(z|x_n) − ln q(z), q(z) = (1/N) Σ q(z|x_m) (Hoffman & Johnson 2016, section 3); at most ln N.
+    KL(q(z) ‖ p(z)) is the mean KL less I(x; z): the mean KL has a closed form, so this is less noisy than
+    sampling ln q(z) − ln p(z). In double precision, because squares cancel where a posterior is narrow.
     """
     place = torch.device("cpu") if q.mean.device.type == "mps" else q.mean.device  # mps has no float64
     mean, scale, log_scale, z = (t.to(place).double() for t in (q.mean, q.scale, q.log_scale, z))
     precision = scale**-2
-    # (z − μ)²/σ² = z²·(1/σ²) − 2z·(μ/σ²) + μ²/σ²: the table of all pairs as two matrix products
+    # Not q.log_prob: (z − μ)²/σ² = z²·(1/σ²) − 2z·(μ/σ²) + μ²/σ² scores all pairs by one matrix product
     constant = (mean**2 * precision + 2 * log_scale).sum(-1)
     weights = torch.cat([precision, -2 * mean * precision], 1).T  # [2Z, N]
     total = 0.0
@@ -58,7 +51,7 @@ def mutual_information(q: Q, z: Tensor) -> float:
 
 
 def linear_probe_accuracy(train: Tensor, labels: Tensor, test: Tensor, test_labels: Tensor) -> float:
-    """Test accuracy of scikit-learn's logistic regression on posterior means [N, Z] of the training set."""
+    """Give the test accuracy of scikit-learn's logistic regression on posterior means [N, Z]."""
     probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=200))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # 200 steps are the definition, converged or not
@@ -67,6 +60,6 @@ def linear_probe_accuracy(train: Tensor, labels: Tensor, test: Tensor, test_labe
 
 
 def knn_accuracy(train: Tensor, labels: Tensor, test: Tensor, test_labels: Tensor) -> float:
-    """Test accuracy of scikit-learn's 5 nearest neighbours on posterior means [N, Z] of the training set."""
+    """Give the test accuracy of scikit-learn's 5 nearest neighbours on posterior means [N, Z]."""
     knn = KNeighborsClassifier(n_neighbors=5).fit(train.cpu().numpy(), labels.cpu().numpy())
     return float(knn.score(test.cpu().numpy(), test_labels.cpu().numpy()))

@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from operator import attrgetter
-from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -20,50 +19,25 @@ from bench.engine.device import peak_memory_mb, stream
 from bench.engine.images import Images, Labels
 from bench.engine.own import OwnTerms, own_terms
 from bench.engine.train import Training, evaluation_noise, objective_of
-from bench.evaluation.footing import Calibration, Footing, LogPx, calibrate, footing, log_px
-from bench.evaluation.latent import (
-    active_units,
-    kl_per_unit,
-    knn_accuracy,
-    linear_probe_accuracy,
-    mutual_information,
-)
+from bench.evaluation import footing, latent
+from bench.evaluation.footing import Calibration, Elbos, LogPx
 from bench.evaluation.metrics import METRICS
 from bench.evaluation.samples import FeatureNet, Reference, SampleScores
 from bench.parts.posteriors import Q
 from bench.parts.vae import VAE, parameter_count
 from bench.spec.experiment import Run
 
-T = TypeVar("T")
 EXPECTATION_SAMPLES = 8  # z an image where an expectation over q is meant
 CALIBRATION_IMAGES = 10_000  # of the training set, its first
 PROBE_IMAGES = 20_000  # of the training set, its first
 PRIOR_SAMPLES = 1000  # at least; otherwise as many as there are test images
 
 
-@dataclass(frozen=True)
-class Latent:
-    """Metrics of the latent space."""
-
-    active_units: int
-    aggregate_kl: float
-    mutual_information: float
-    linear_probe_accuracy: float
-    knn_accuracy: float
-
-
-@dataclass(frozen=True)
-class Cost:
-    """What the run cost."""
-
-    parameters: int
-    train_seconds: float
-    images_per_second: float
-    peak_memory_mb: float
-
-
 class Measured:
-    """A trained model and its data; each group of metrics is computed when first asked for, and timed."""
+    """Measure a trained model: each property is computed when first asked for, and what is slow is timed.
+
+    The table of metrics names these properties. `seconds` holds what was timed, by name.
+    """
 
     def __init__(
         self,
@@ -84,115 +58,155 @@ class Measured:
         self.reference = reference
         self.seconds: dict[str, float] = {}
 
-    def _timed(self, name: str, function: Callable[[], T]) -> T:
+    @contextmanager
+    def _timed(self, name: str) -> Iterator[None]:
         started = time.perf_counter()
-        value = function()
+        yield
         self.seconds[name] = time.perf_counter() - started
-        return value
+
+    def _noise(self, images: Tensor) -> Tensor:
+        return evaluation_noise(self.run.seed, len(images), self.run.latent, images.device)
+
+    # What several metrics share
 
     @cached_property
     def q(self) -> Q:
-        """Posteriors of the test images."""
+        """Encode the test images."""
         return encode(self.model, self.images.test)
 
     @cached_property
     def calibration(self) -> Calibration:
-        """ε and σ², from training images."""
+        """Fit ε and σ² of the common footing to training images."""
         images = self.images.train[:CALIBRATION_IMAGES]
-        noise = evaluation_noise(self.run.seed, len(images), self.run.latent, images.device)
-        return self._timed("calibration", lambda: calibrate(self.model, images, noise))
+        noise = self._noise(images)
+        with self._timed("calibration"):
+            return footing.calibrate(self.model, images, noise)
+
+    @cached_property
+    def _labelled(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Posterior means and labels of training images, then of test images."""
+        train = encode(self.model, self.images.train[:PROBE_IMAGES]).mean
+        return train, self.labels.train[:PROBE_IMAGES], self.q.mean, self.labels.test
+
+    # Likelihoods, in the run's own terms and on the common footing
 
     @cached_property
     def own(self) -> OwnTerms:
-        """The run in its own terms: the last row of its curves, measured again."""
-        test, run = self.images.test, self.run
-        noise = evaluation_noise(run.seed, len(test), run.latent, test.device)
-        return self._timed(
-            "own", lambda: own_terms(self.model, objective_of(run), test, noise, run.batch_size)
-        )
+        """Measure the run in its own terms: the last row of its curves again."""
+        test = self.images.test
+        noise = self._noise(test)
+        with self._timed("own"):
+            return own_terms(self.model, objective_of(self.run), test, noise, self.run.batch_size)
 
     @cached_property
-    def footing(self) -> Footing:
-        """The two ELBOs and the MSE."""
-        calibration, shape = self.calibration, (EXPECTATION_SAMPLES, *self.q.mean.shape)
-        noise = torch.randn(shape, generator=stream(self.run.seed, "expectation")).to(self.q.mean.device)
-        return self._timed(
-            "footing", lambda: footing(self.model, self.q, self.images.test, noise, calibration)
-        )
+    def elbos(self) -> Elbos:
+        """Estimate the two ELBOs and the MSE."""
+        calibration, q = self.calibration, self.q
+        shape = (EXPECTATION_SAMPLES, *q.mean.shape)
+        noise = torch.randn(shape, generator=stream(self.run.seed, "expectation")).to(q.mean.device)
+        with self._timed("footing"):
+            return footing.elbos(self.model, q, self.images.test, noise, calibration)
 
     @cached_property
     def log_px(self) -> LogPx:
-        """The two importance-weighted bounds."""
-        calibration, test = self.calibration, self.images.test
+        """Estimate the two importance-weighted bounds."""
+        calibration, q, test = self.calibration, self.q, self.images.test
         uniform = torch.rand(test.shape, generator=stream(0, "binarisation")).to(test.device)
         binary = uniform < test.float() / 255  # the same binarisation in every run, whatever its seed
         generator = stream(self.run.seed, "importance", device=test.device)
         k = self.run.importance_samples
-        return self._timed(
-            "log_px", lambda: log_px(self.model, self.q, test, k, calibration, generator, binary)
-        )
+        with self._timed("log_px"):
+            return footing.log_px(self.model, q, test, k, calibration, generator, binary)
+
+    # The latent space
+
+    @property
+    def active_units(self) -> int:
+        """Count the latents that vary over images."""
+        return latent.active_units(self.q)
 
     @cached_property
-    def latent(self) -> Latent:
-        """Metrics of the latent space."""
-        q, test = self.q, self.images.test
-        noise = evaluation_noise(self.run.seed, len(test), self.run.latent, test.device)
-        information = self._timed("mutual_information", lambda: mutual_information(q, q.sample(noise)))
-        train = encode(self.model, self.images.train[:PROBE_IMAGES]).mean
-        labelled = (train, self.labels.train[:PROBE_IMAGES], q.mean, self.labels.test)
-        return Latent(
-            active_units=active_units(q),
-            aggregate_kl=float(q.kl().sum(-1).cpu().double().mean()) - information,
-            mutual_information=information,
-            linear_probe_accuracy=self._timed("linear_probe", lambda: linear_probe_accuracy(*labelled)),
-            knn_accuracy=self._timed("knn", lambda: knn_accuracy(*labelled)),
-        )
+    def mutual_information(self) -> float:
+        """Estimate I(x; z), nats."""
+        z = self.q.sample(self._noise(self.images.test))
+        with self._timed("mutual_information"):
+            return latent.mutual_information(self.q, z)
+
+    @property
+    def aggregate_kl(self) -> float:
+        """Estimate KL(q(z) ‖ p(z)), nats."""
+        return float(self.q.kl().sum(-1).cpu().double().mean()) - self.mutual_information
+
+    @cached_property
+    def linear_probe_accuracy(self) -> float:
+        """Predict labels from posterior means by logistic regression."""
+        labelled = self._labelled
+        with self._timed("linear_probe"):
+            return latent.linear_probe_accuracy(*labelled)
+
+    @cached_property
+    def knn_accuracy(self) -> float:
+        """Predict labels from posterior means by five nearest neighbours."""
+        labelled = self._labelled
+        with self._timed("knn"):
+            return latent.knn_accuracy(*labelled)
+
+    # Samples, and what the run cost
 
     @cached_property
     def samples(self) -> SampleScores:
-        """Scores of the means of draws from the prior, as many as there are test images: 10,000 of MNIST."""
+        """Score the means of draws from the prior, as many as there are test images: 10,000 of MNIST."""
         count = max(PRIOR_SAMPLES, len(self.images.test))
-        return self._timed(
-            "samples",
-            lambda: self.reference.score(self.net.features(prior_means(self.model, self.run.seed, count))),
-        )
+        with self._timed("samples"):
+            return self.reference.score(self.net.features(prior_means(self.model, self.run.seed, count)))
 
-    @cached_property
-    def cost(self) -> Cost:
-        """What training cost."""
-        curves, seconds = self.training.curves, self.training.seconds
-        # Not epochs times images: `drop_last` leaves some out
-        images = sum(float(r["images_per_second"] or 0) * float(r["train_seconds"] or 0) for r in curves)
-        return Cost(
-            parameters=parameter_count(self.model),
-            train_seconds=seconds,
-            images_per_second=images / seconds,
-            peak_memory_mb=peak_memory_mb(self.images.test.device),
-        )
+    @property
+    def parameters(self) -> int:
+        """Count the numbers that training adjusts."""
+        return parameter_count(self.model)
+
+    @property
+    def train_seconds(self) -> float:
+        """Add up the seconds inside training epochs."""
+        return self.training.seconds
+
+    @property
+    def images_per_second(self) -> float:
+        """Divide the images that were trained on by those seconds; `drop_last` leaves some images out."""
+        rows = self.training.curves
+        images = sum(float(r["images_per_second"] or 0) * float(r["train_seconds"] or 0) for r in rows)
+        return images / self.training.seconds
+
+    @property
+    def peak_memory_mb(self) -> float:
+        """Read the peak memory so far."""
+        return peak_memory_mb(self.images.test.device)
+
+    # What a record says
 
     def metrics(self) -> dict[str, float]:
-        """Every row of the table, finite values only: a metric that has none is absent, not zero."""
+        """Give every row of the table that has a finite value: a metric without one is absent, not zero."""
         values = {metric.name: float(attrgetter(metric.value)(self)) for metric in METRICS}
         return {name: value for name, value in values.items() if math.isfinite(value)}
 
     def monte_carlo_error(self) -> dict[str, float]:
-        """Standard errors that sampling z leaves in a value of one run, in the metric's unit."""
+        """Give the standard errors that sampling z leaves in one run's values, in the metrics' units."""
         errors = {
-            "elbo_bernoulli": self.footing.error_bernoulli,
-            "elbo_gaussian": self.footing.error_gaussian,
+            "elbo_bernoulli": self.elbos.error_bernoulli,
+            "elbo_gaussian": self.elbos.error_gaussian,
             "log_px_bernoulli": self.log_px.error_bernoulli,
             "log_px_gaussian": self.log_px.error_gaussian,
         }
         return {name: value for name, value in errors.items() if math.isfinite(value)}
 
     def kl_per_unit(self) -> list[float]:
-        """Mean KL of each latent over the test set, [Z]."""
-        return kl_per_unit(self.q)
+        """Give the mean KL of each latent over the test set, nats, [Z]."""
+        return self.q.kl().cpu().double().mean(0).tolist()
 
 
 @torch.no_grad()
 def encode(model: VAE, images: Tensor, chunk: int = 1000) -> Q:
-    """Posteriors of uint8 images [N, D], in chunks."""
+    """Give the posteriors of uint8 images [N, D], in chunks."""
     parts = [model.encode(x.float() / 255) for x in images.split(chunk)]
     columns = ([getattr(q, name) for q in parts] for name in ("mean", "scale", "log_scale", "charged_kl"))
     return Q(*(torch.cat(column) for column in columns))
@@ -200,7 +214,7 @@ def encode(model: VAE, images: Tensor, chunk: int = 1000) -> Q:
 
 @torch.no_grad()
 def prior_means(model: VAE, seed: int, count: int, chunk: int = 1000) -> Tensor:
-    """Decoder means [count, D] of draws from the prior: the same z in every variant of a latent size."""
+    """Give decoder means [count, D] of draws from the prior: the same z in every variant of a latent size."""
     device = next(model.parameters()).device
     z = torch.randn(count, model.latent, generator=stream(seed, "prior")).to(device)
     return torch.cat([model.grey_mean(model.decode(part)) for part in z.split(chunk)])

@@ -1,11 +1,9 @@
-"""The table of metrics.
+"""The table of metrics: a row here is a column of the report, with its header, arrow and ranking.
 
-A row here is a column of the report: its header, arrow and ranking follow from the row.
-
-Every value is an average over the images of the whole test set, never over batches; z is sampled wherever an
-expectation over q is meant; β is 1 in every metric. `value` names an attribute of the lazily evaluated
-`bench.evaluation.measure.Measured`. No torch is imported here, so the report and `bench parts` read the
-table at no cost.
+To add a metric, write a row, and a property of `bench.evaluation.measure.Measured` that gives its value.
+Values are averages over the images of the whole test set, never over batches. z is sampled wherever an
+expectation over q is meant; β is 1 in every metric. No torch is imported here: the report and `bench parts`
+read the table at no cost.
 """
 
 from __future__ import annotations
@@ -33,224 +31,67 @@ COVER = "Cover, Hart: Nearest neighbor pattern classification. IEEE Trans. Inf. 
 
 @dataclass(frozen=True)
 class Metric:
-    """One metric.
-
-    Its name in records, how a table heads it, its unit, which way is better, and who defined it.
-    """
+    """Describe one metric: its name in records, its heading and unit, which way is better, who defined it."""
 
     name: str
     title: str
     unit: str
     direction: Direction | None  # None: a description, never ranked
     footing: Footing
-    value: str  # what it is of `Measured`, such as `footing.mse`
+    value: str  # where `Measured` has it, such as "elbos.mse"
     reference: str = ""
     description: str = ""
 
 
 METRICS = (
     # In the variant's own terms: comparable only inside one likelihood class
-    Metric(
-        "test_loss",
-        "test loss",
-        "as written",
-        None,
-        "own",
-        "own.test_loss",
-        description="the training objective as its script writes it, one sampled z",
-    ),
-    Metric(
-        "test_loss_nats",
-        "test loss, one image",
-        "nats/image",
-        None,
-        "own",
-        "own.test_loss_nats",
-        description="the same loss, rescaled so that its reconstruction term is one image's sum",
-    ),
-    Metric(
-        "elbo",
-        "ELBO",
-        "nats/image",
-        "higher",
-        "own",
-        "own.elbo",
-        reference=KINGMA,
-        description="evidence lower bound under the likelihood that the objective implies",
-    ),
-    Metric(
-        "reconstruction",
-        "distortion",
-        "nats/image",
-        "lower",
-        "own",
-        "own.reconstruction",
-        reference=ALEMI,
-        description="−E_q ln p(t|z) under the likelihood that the objective implies",
-    ),
-    Metric(
-        "kl",
-        "KL (rate)",
-        "nats/image",
-        None,
-        "own",
-        "own.kl",
-        reference=ALEMI,
-        description="KL(q(z|x) ‖ p(z)) of the distribution that z is really drawn from",
-    ),
+    Metric("test_loss", "test loss", "as written", None, "own", "own.test_loss",
+           "", "the training objective as its script writes it, one sampled z"),
+    Metric("test_loss_nats", "test loss, one image", "nats/image", None, "own", "own.test_loss_nats",
+           "", "the same loss, rescaled so that its reconstruction term is one image's sum"),
+    Metric("elbo", "ELBO", "nats/image", "higher", "own", "own.elbo",
+           KINGMA, "evidence lower bound under the likelihood that the objective implies"),
+    Metric("reconstruction", "distortion", "nats/image", "lower", "own", "own.reconstruction",
+           ALEMI, "−E_q ln p(t|z) under the likelihood that the objective implies"),
+    Metric("kl", "KL (rate)", "nats/image", None, "own", "own.kl",
+           ALEMI, "KL(q(z|x) ‖ p(z)) of the distribution that z is really drawn from"),
     # On one footing: every decoder judged by the same two observation models
-    Metric(
-        "elbo_bernoulli",
-        "ELBO, binarised",
-        "nats/image",
-        "higher",
-        "common",
-        "footing.elbo_bernoulli",
-        reference=SALAKHUTDINOV,
-        description="lower bound on E ln p(b), b ~ Bernoulli(x), the decoder's mean calibrated by one scalar",
-    ),
-    Metric(
-        "log_px_bernoulli",
-        "ln p(x), binarised",
-        "nats/image",
-        "higher",
-        "common",
-        "log_px.bernoulli",
-        reference=BURDA,
-        description="importance-weighted bound on ln p(b), one fixed binarisation of the test set",
-    ),
-    Metric(
-        "elbo_gaussian",
-        "code length, Gaussian",
-        "bits/dim",
-        "lower",
-        "common",
-        "footing.elbo_gaussian",
-        reference=THEIS,
-        description="upper bound on the code length of the 8-bit image; variance fitted on training images",
-    ),
-    Metric(
-        "log_px_gaussian",
-        "code length, Gaussian, K samples",
-        "bits/dim",
-        "lower",
-        "common",
-        "log_px.gaussian",
-        reference=BURDA,
-        description="the same by the importance-weighted bound",
-    ),
-    Metric(
-        "mse",
-        "MSE",
-        "per pixel",
-        "lower",
-        "common",
-        "footing.mse",
-        description="E_q ‖x − m(z)‖² / D in grey levels of [0, 1]",
-    ),
-    # Latent space
-    Metric(
-        "active_units",
-        "active units",
-        "units",
-        None,
-        "latent",
-        "latent.active_units",
-        reference=BURDA,
-        description="latents whose posterior mean varies over images by more than 0.01",
-    ),
-    Metric(
-        "aggregate_kl",
-        "KL(q(z) ‖ p(z))",
-        "nats",
-        "lower",
-        "latent",
-        "latent.aggregate_kl",
-        reference=HOFFMAN,
-        description="how far the mixture of all test posteriors has drifted from the prior",
-    ),
-    Metric(
-        "mutual_information",
-        "I(x; z)",
-        "nats",
-        None,
-        "latent",
-        "latent.mutual_information",
-        reference=HOFFMAN,
-        description="KL less aggregate KL: what z tells about which image; at most ln N",
-    ),
-    Metric(
-        "linear_probe_accuracy",
-        "linear probe",
-        "accuracy",
-        "higher",
-        "latent",
-        "latent.linear_probe_accuracy",
-        reference=ALAIN,
-        description="logistic regression from the posterior mean to the digit",
-    ),
-    Metric(
-        "knn_accuracy",
-        "5-NN",
-        "accuracy",
-        "higher",
-        "latent",
-        "latent.knn_accuracy",
-        reference=COVER,
-        description="five nearest neighbours in the posterior mean",
-    ),
+    Metric("elbo_bernoulli", "ELBO, binarised", "nats/image", "higher", "common", "elbos.elbo_bernoulli",
+           SALAKHUTDINOV,
+           "lower bound on E ln p(b), b ~ Bernoulli(x), the decoder's mean calibrated by one scalar"),
+    Metric("log_px_bernoulli", "ln p(x), binarised", "nats/image", "higher", "common", "log_px.bernoulli",
+           BURDA, "importance-weighted bound on ln p(b), one fixed binarisation of the test set"),
+    Metric("elbo_gaussian", "code length, Gaussian", "bits/dim", "lower", "common", "elbos.elbo_gaussian",
+           THEIS, "upper bound on the code length of the 8-bit image; variance fitted on training images"),
+    Metric("log_px_gaussian", "code length, Gaussian, K samples", "bits/dim", "lower", "common",
+           "log_px.gaussian", BURDA, "the same by the importance-weighted bound"),
+    Metric("mse", "MSE", "per pixel", "lower", "common", "elbos.mse",
+           "", "E_q ‖x − m(z)‖² / D in grey levels of [0, 1]"),
+    # The latent space
+    Metric("active_units", "active units", "units", None, "latent", "active_units",
+           BURDA, "latents whose posterior mean varies over images by more than 0.01"),
+    Metric("aggregate_kl", "KL(q(z) ‖ p(z))", "nats", "lower", "latent", "aggregate_kl",
+           HOFFMAN, "how far the mixture of all test posteriors has drifted from the prior"),
+    Metric("mutual_information", "I(x; z)", "nats", None, "latent", "mutual_information",
+           HOFFMAN, "KL less aggregate KL: what z tells about which image; at most ln N"),
+    Metric("linear_probe_accuracy", "linear probe", "accuracy", "higher", "latent", "linear_probe_accuracy",
+           ALAIN, "logistic regression from the posterior mean to the digit"),
+    Metric("knn_accuracy", "5-NN", "accuracy", "higher", "latent", "knn_accuracy",
+           COVER, "five nearest neighbours in the posterior mean"),
     # Samples from the prior
-    Metric(
-        "frechet_distance",
-        "Fréchet distance",
-        "features²",
-        "lower",
-        "samples",
-        "samples.frechet_distance",
-        reference=HEUSEL,
-        description="between prior samples' means and test images, in the features of bench's own classifier",
-    ),
-    Metric(
-        "precision",
-        "precision",
-        "fraction",
-        "higher",
-        "samples",
-        "samples.precision",
-        reference=KYNKAANNIEMI,
-        description="samples that fall inside the manifold of test images (k = 3)",
-    ),
-    Metric(
-        "recall",
-        "recall",
-        "fraction",
-        "higher",
-        "samples",
-        "samples.recall",
-        reference=KYNKAANNIEMI,
-        description="test images that fall inside the manifold of samples (k = 3)",
-    ),
-    Metric(
-        "coverage",
-        "coverage",
-        "fraction",
-        "higher",
-        "samples",
-        "samples.coverage",
-        reference=NAEEM,
-        description="test images with a sample in their neighbourhood (k = 5)",
-    ),
-    # Cost
-    Metric("parameters", "parameters", "", None, "cost", "cost.parameters"),
-    Metric(
-        "train_seconds",
-        "training",
-        "s",
-        None,
-        "cost",
-        "cost.train_seconds",
-        description="evaluation and tracking outside",
-    ),
-    Metric("images_per_second", "speed", "images/s", None, "cost", "cost.images_per_second"),
-    Metric("peak_memory_mb", "peak memory", "MB", None, "cost", "cost.peak_memory_mb"),
-)
+    Metric("frechet_distance", "Fréchet distance", "features²", "lower", "samples",
+           "samples.frechet_distance", HEUSEL,
+           "between prior samples' means and test images, in the features of bench's own classifier"),
+    Metric("precision", "precision", "fraction", "higher", "samples", "samples.precision",
+           KYNKAANNIEMI, "samples that fall inside the manifold of test images (k = 3)"),
+    Metric("recall", "recall", "fraction", "higher", "samples", "samples.recall",
+           KYNKAANNIEMI, "test images that fall inside the manifold of samples (k = 3)"),
+    Metric("coverage", "coverage", "fraction", "higher", "samples", "samples.coverage",
+           NAEEM, "test images with a sample in their neighbourhood (k = 5)"),
+    # What the run cost
+    Metric("parameters", "parameters", "", None, "cost", "parameters"),
+    Metric("train_seconds", "training", "s", None, "cost", "train_seconds",
+           "", "evaluation and tracking outside"),
+    Metric("images_per_second", "speed", "images/s", None, "cost", "images_per_second"),
+    Metric("peak_memory_mb", "peak memory", "MB", None, "cost", "peak_memory_mb"),
+)  # fmt: skip

@@ -1,14 +1,14 @@
-"""Samples judged in the features of one small classifier, trained once for each data set by bench itself.
+"""Samples judged in the features of one small classifier, which bench trains once for each data set.
 
-Absolute values depend on that network, so the report shows the floor (training images against test images)
-and a ceiling (samples of the pixel-mean model) beside them. Shapes: N real and M generated images, F
-features.
+Absolute values depend on that network, so the report shows a floor and a ceiling beside them.
+Shapes: N real and M generated images, D pixels, F features.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,12 +19,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from sklearn.metrics import pairwise_distances
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, pad
 
 from bench.data.datasets import Dataset, cache_dir
 from bench.engine.device import initialised, stream
 
 FEATURES = 64
+SMALLEST = 16  # pixels a side that the two convolutions and poolings need
 VERSION = 1  # of the classifier's design and training: part of its cache's name
 NEIGHBOURHOOD = 5000  # images a side whose neighbours are searched: 25 million distances
 Features = NDArray[np.float64]
@@ -32,7 +33,7 @@ Features = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class SampleScores:
-    """How a set of generated images stands to the test images."""
+    """Say how close generated images are to the test images, as METRICS describes it."""
 
     frechet_distance: float
     precision: float
@@ -41,10 +42,15 @@ class SampleScores:
 
 
 class FeatureNet(nn.Module):
-    """A convolutional digit classifier; its last hidden layer is the feature space."""
+    """A convolutional classifier of images [H, W]; its last hidden layer is the feature space.
 
-    def __init__(self) -> None:
+    Images smaller than SMALLEST pixels a side are padded with black on their right and below.
+    """
+
+    def __init__(self, shape: Sequence[int], classes: int) -> None:
         super().__init__()
+        self.shape = tuple(shape)
+        height, width = self.sides = [max(side, SMALLEST) for side in shape]
         self.body = nn.Sequential(
             nn.Conv2d(1, 16, 5),
             nn.ReLU(),
@@ -53,23 +59,28 @@ class FeatureNet(nn.Module):
             nn.ReLU(),
             nn.MaxPool2d(2),
             nn.Flatten(),
-            nn.Linear(512, FEATURES),
+            nn.Linear(32 * _pooled(height) * _pooled(width), FEATURES),
             nn.ReLU(),
         )
-        self.head = nn.Linear(FEATURES, 10)
+        self.head = nn.Linear(FEATURES, classes)
 
     def forward(self, grey: Tensor) -> Tensor:
-        """Class logits [N, 10] of grey images [N, D] in [0, 1]."""
-        return self.head(self.body(grey.view(-1, 1, 28, 28)))  # type: ignore[no-any-return]
+        """Give class logits [N, classes] of grey images [N, D] in [0, 1]."""
+        return self.head(self._hidden(grey))  # type: ignore[no-any-return]
 
     @torch.no_grad()
     def features(self, grey: Tensor) -> Features:
-        """Features [N, F] of grey images [N, D], in chunks."""
-        return torch.cat([self.body(x.view(-1, 1, 28, 28)) for x in grey.split(1000)]).cpu().double().numpy()
+        """Give the features [N, F] of grey images [N, D], in chunks."""
+        return torch.cat([self._hidden(x) for x in grey.split(1000)]).cpu().double().numpy()
+
+    def _hidden(self, grey: Tensor) -> Tensor:
+        (height, width), (rows, columns) = self.shape, self.sides
+        images = pad(grey.view(-1, 1, height, width), (0, columns - width, 0, rows - height))
+        return self.body(images)  # type: ignore[no-any-return]
 
     @torch.no_grad()
     def accuracy(self, images: Tensor, labels: Tensor) -> float:
-        """The share of uint8 images [N, D] whose label it names."""
+        """Give the share of uint8 images [N, D] whose label it names."""
         hits = sum(
             int((self(x.float() / 255).argmax(1) == y).sum().item())
             for x, y in zip(images.split(1000), labels.split(1000), strict=True)
@@ -78,12 +89,12 @@ class FeatureNet(nn.Module):
 
 
 def classifier(data: Dataset, cache: Path | None = None) -> tuple[FeatureNet, float, str]:
-    """The data set's classifier, its test accuracy and the digest of its weights.
+    """Give the data set's classifier, its test accuracy and the digest of its weights.
 
-    Trained on the CPU if not cached.
+    It is trained on the CPU unless it is in the cache.
     """
     path = (cache or cache_dir()) / f"features-{data.digest[:16]}-v{VERSION}.safetensors"
-    net = FeatureNet()
+    net = FeatureNet(data.shape, data.classes)
     try:
         net.load_state_dict(load_file(path))
     except (OSError, SafetensorError, RuntimeError):  # absent, cut short, or of another design: train it anew
@@ -97,13 +108,18 @@ def classifier(data: Dataset, cache: Path | None = None) -> tuple[FeatureNet, fl
     return net, net.accuracy(data.test_images.flatten(1), data.test_labels), digest[:16]
 
 
+def _pooled(side: int) -> int:
+    """Give how many pixels remain of a side after both convolutions and poolings."""
+    return ((side - 4) // 2 - 4) // 2
+
+
 def _train(data: Dataset, batch: int = 128) -> FeatureNet:
-    """Adam with the one-cycle schedule (Smith 2018), enough epochs for some 400 steps and at least three."""
+    """Train by Adam with the one-cycle schedule (Smith 2018), for at least 400 steps and three epochs."""
     images, labels = data.train_images.flatten(1), data.train_labels
     steps = -(-len(images) // batch)
     epochs = max(3, -(-400 // steps))
     with initialised(0):
-        net = FeatureNet()
+        net = FeatureNet(data.shape, data.classes)
     optimizer = torch.optim.Adam(net.parameters())
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=3e-3, total_steps=epochs * steps)
     for epoch in range(epochs):
@@ -118,7 +134,7 @@ def _train(data: Dataset, batch: int = 128) -> FeatureNet:
 
 @dataclass(frozen=True)
 class Reference:
-    """The test images' features, and the neighbourhoods that every variant is held against."""
+    """Hold the test images' features, and the neighbourhoods that generated images are held against."""
 
     features: Features  # [N, F]
     radius_3: NDArray[np.float64]  # [N'], distance to the third neighbour, of the first NEIGHBOURHOOD images
@@ -126,12 +142,12 @@ class Reference:
 
     @classmethod
     def of(cls, features: Features) -> Reference:
-        """Neighbourhoods of features [N, F]."""
+        """Search the neighbourhoods of features [N, F]."""
         distances = np.sort(pairwise_distances(features[:NEIGHBOURHOOD]), axis=1)[:, :6]
         return cls(features, distances[:, 3], distances[:, 5])  # column 0 is the image itself
 
     def score(self, generated: Features) -> SampleScores:
-        """Scores of generated images' features [M, F] against these."""
+        """Score generated images' features [M, F] against these."""
         real, fake = self.features[:NEIGHBOURHOOD], generated[:NEIGHBOURHOOD]
         across = pairwise_distances(real, fake)  # [N', M']
         own = np.partition(pairwise_distances(fake), 3, axis=1)[:, 3]
@@ -144,10 +160,7 @@ class Reference:
 
 
 def frechet_distance(a: Features, b: Features) -> float:
-    """‖μ_a − μ_b‖² + Tr(Σ_a + Σ_b − 2(Σ_a Σ_b)^½), of features [N, F] and [M, F].
-
-    Heusel et al. 2017, eq. 6.
-    """
+    """Give ‖μ_a − μ_b‖² + Tr(Σ_a + Σ_b − 2(Σ_a Σ_b)^½) of features [N, F] and [M, F] (Heusel et al. 2017)."""
     cov_a, cov_b = np.cov(a, rowvar=False), np.cov(b, rowvar=False)
     # The trace of (Σ_a Σ_b)^½ is the sum of the roots of the product's eigenvalues: real, not negative
     root = np.sqrt(np.clip(np.linalg.eigvals(cov_a @ cov_b).real, 0, None)).sum()
@@ -155,7 +168,7 @@ def frechet_distance(a: Features, b: Features) -> float:
 
 
 def yardstick(data: Dataset, net: FeatureNet, reference: Reference) -> dict[str, SampleScores]:
-    """The floor (training images) and a ceiling (samples of the pixel-mean model) for the sample metrics."""
+    """Score training images (the floor) and samples of the pixel-mean model (a ceiling)."""
     count = len(data.test_images)
     train = data.train_images.flatten(1).float() / 255
     pick = torch.randperm(len(train), generator=stream(0, "floor"))[:count]
