@@ -8,9 +8,17 @@ from typing import Annotated
 import typer
 
 from bench.cli.options import DataDir, Device, Only, Reports
+from bench.data.datasets import Dataset, load
+from bench.engine.device import describe, pick
 from bench.errors import BenchError
-from benchmarks.speed import speed
+from bench.spec.experiment import Run
+from bench.spec.resolve import load as load_experiment
+from benchmarks.speed.limits import work_of
 from benchmarks.speed.race import Pace
+from benchmarks.speed.report import write_report
+from benchmarks.speed.rounds import contestants_on, measure, race_cases, scaling_cases
+
+SPEC = Path(__file__).parents[1] / "speed.yaml"
 
 
 def main(
@@ -26,12 +34,34 @@ def main(
     ] = False,
     bf16: Annotated[bool, typer.Option("--bf16", help="Also bench with products in bf16.")] = False,
 ) -> None:
-    """Measure training beside the loop everybody writes and the machine's limits."""
-    pace = Pace(seconds, steps)
+    """Measure training beside the loop everybody writes and the machine's limits: reports/speed/report.md."""
     try:
-        print(speed(data_dir, device, tuple(only or ()), pace, rounds, reports, scaling=scaling, bf16=bf16))
+        experiment = load_experiment(SPEC).select(only or ["*"])
+        runs = [variant.run(0) for variant in experiment.variants.values()]
+        data = load(experiment.dataset, data_dir).share()
+        print(speed(runs, data, device, Pace(seconds, steps), rounds, reports, scaling=scaling, bf16=bf16))
     except BenchError as error:
         raise SystemExit(f"speed: {error}") from None
+
+
+def speed(
+    runs: list[Run],
+    data: Dataset,
+    device: str,
+    pace: Pace,
+    rounds: int,
+    reports: Path,
+    *,
+    scaling: bool = False,
+    bf16: bool = False,
+) -> Path:
+    """Measure runs on data in shared memory; write `<reports>/speed/`. Returns the path of its report.md."""
+    chosen = pick(device)
+    laps = measure(race_cases(runs, contestants_on(chosen, bf16=bf16)), data, chosen, pace, rounds)
+    scaled = measure(scaling_cases(runs[0], chosen), data, chosen, pace, rounds) if scaling else None
+    title = f"{data.name}, {len(data.train_images)} training images"
+    work = {run.variant: work_of(run) for run in runs}
+    return write_report(reports / "speed", title, laps, work, describe(chosen), scaled)
 
 
 if __name__ == "__main__":

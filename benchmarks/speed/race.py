@@ -1,4 +1,4 @@
-"""One lap: a contestant's processes start afresh, warm up, wait for each other, and train for so many steps.
+"""Run one lap: a contestant's fresh processes warm up, wait for each other, and train for so many steps.
 
 On a CPU bench trains as `bench run` does, one single-threaded process to a core; on an accelerator, stacked
 replicas in one process. The usual loop has every core in one process, as it comes.
@@ -6,7 +6,6 @@ replicas in one process. The usual loop has every core in one process, as it com
 
 from __future__ import annotations
 
-import importlib.util
 import math
 import time
 from collections.abc import Callable
@@ -14,7 +13,6 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import count, islice
 from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -29,18 +27,20 @@ from bench.engine.train import make_step, objective_of, one_epoch
 from bench.errors import BenchError
 from bench.parts.optimizers import OPTIMIZERS
 from bench.spec.experiment import Run
-from benchmarks.speed.limits import Peaks, gemm_gain, measure_peaks, work_of
+from benchmarks import usual_loop
+from benchmarks.speed.limits import gemm_flops, gemm_gain, stream_bandwidth, work_of
 
-Train = Callable[[int], int]  # train for about so many steps; how many it were
+Train = Callable[[int], int]  # takes about so many steps; returns how many it were
 
-UNHEALTHY = 1.1  # all threads must multiply matrices this much faster than one
-WARM_UP = 5  # steps, before those that the pace is taken from
-PACED = 20
+HEALTHY = 1.1  # all threads must multiply matrices this much faster than one
+WARM_UP = 5  # steps before those that the pace is taken from
+PACED = 20  # steps that the pace is taken from
+PEAK_SECONDS = 0.3  # for each of the two peaks
 
 
 @dataclass(frozen=True)
 class Pace:
-    """How long a lap is: so many steps, or about so many seconds."""
+    """Say how long a lap is: so many steps, or about so many seconds."""
 
     seconds: float = 3.0
     steps: int | None = None
@@ -48,7 +48,7 @@ class Pace:
 
 @dataclass(frozen=True)
 class Contestant:
-    """Who trains: a process of `usual` or `bench` has one replica, one of `stacked` several in one model."""
+    """Say who trains: a process of `usual` or `bench` has one replica, one of `stacked` several."""
 
     name: str
     loop: str  # usual, bench or stacked
@@ -59,116 +59,107 @@ class Contestant:
 
 @dataclass(frozen=True)
 class Task:
-    """What a contestant trains on: a run, uint8 images [N, 28, 28], labels [N], and the usual loop's file."""
+    """Say what a contestant trains on: a run, uint8 images [N, 28, 28] and labels [N], and for how long."""
 
     run: Run
     images: Tensor
     labels: Tensor
     device: torch.device
-    usual: Path | None = None
+    pace: Pace
 
     @property
     def per_epoch(self) -> int:
-        """Whole batches of an epoch."""
+        """Count the whole batches of an epoch."""
         return len(self.images) // self.run.batch_size
 
 
-@dataclass(frozen=True)
-class Lap:
-    """One contestant's measurement; `images` counts those of all replicas."""
+def lap(contestant: Contestant, task: Task) -> dict[str, Any]:
+    """Train one lap in fresh processes; returns its row of results.csv.
 
-    images: int
-    seconds: float  # from the first process's start to the last one's end
-    steps: int  # of each replica
-    threads: int  # of each process
-    peak_mb: float  # the largest process's peak resident set, or the accelerator's
-    healthy: bool  # all threads together were faster than one, before and after
-    peaks: Peaks | None = (
-        None  # in fp32, of the same processes right after, all at once; None on accelerators
-    )
+    Images are those of all replicas; seconds go from the first process's start to the last one's end. Threads
+    and steps are those of each process, `peak_mb` is the largest process's. Peaks in fp32 are measured by the
+    same processes right after, all at once; NaN on accelerators and in bf16.
 
-    @property
-    def rate(self) -> float:
-        """Images a second, over all replicas."""
-        return self.images / self.seconds
-
-
-def lap(contestant: Contestant, task: Task, pace: Pace) -> Lap:
-    """Fresh processes, one lap. Raises BenchError where one of them dies."""
+    Raises BenchError where one of the processes dies.
+    """
     context = mp.get_context("spawn")
     cores = available_cores()
     pinned = contestant.loop == "bench" and contestant.processes == len(cores)  # as `bench run` does
     lines: list[Connection] = []
     processes: list[Any] = []
+
+    def ask(question: object) -> list[Any]:
+        """Send all processes a message, and wait for the answers of all."""
+        try:
+            for line in lines:
+                line.send(question)
+            return [line.recv() for line in lines]
+        except (EOFError, ConnectionError):
+            told = f"a process of {contestant.name!r} died while it trained; its message is above"
+            raise BenchError(told) from None
+
     try:
         for i in range(contestant.processes):
             here, there = context.Pipe()
             core = cores[i] if pinned else None
-            process = context.Process(target=_work, args=(there, contestant, task, pace, core), daemon=True)
+            process = context.Process(target=_work, args=(there, contestant, task, core), daemon=True)
             process.start()
             there.close()
             lines.append(here)
             processes.append(process)
-        steps = min(_heard(line, contestant) for line in lines)  # what the slowest has time for
-        for line in lines:
-            line.send(steps)
-        told = [_heard(line, contestant) for line in lines]
-        for line in lines:
-            line.send(None)  # all have ended: now for the peaks
-        peaks = [_heard(line, contestant) for line in lines]
-    except BaseException:
-        for process in processes:
-            process.kill()
-        raise
+        steps = min(ask("warm up"))  # what the slowest has time for
+        starts, ends, taken, threads, memory, gains = zip(*ask(steps), strict=True)
+        peaks = zip(*ask("peaks"), strict=True)
     finally:
         for process, line in zip(processes, lines, strict=True):
-            process.join(timeout=10)
+            process.kill()
+            process.join()
             line.close()
-    starts, ends, taken, threads, memory, gains = zip(*told, strict=True)
-    return Lap(
-        images=sum(taken) * task.run.batch_size * contestant.replicas,
-        seconds=max(ends) - min(starts),
-        steps=taken[0],
-        threads=threads[0],
-        peak_mb=max(memory),
-        healthy=min(gains) > UNHEALTHY,
-        peaks=None if None in peaks else Peaks.together(peaks),
-    )
+    seconds = max(ends) - min(starts)
+    flops, bandwidth = map(sum, peaks)
+    return {
+        "images_per_second": sum(taken) * task.run.batch_size * contestant.replicas / seconds,
+        "seconds": seconds,
+        "steps": taken[0],
+        "processes": contestant.processes,
+        "replicas": contestant.replicas,
+        "threads": threads[0],
+        "peak_mb": max(memory),
+        "healthy": min(gains) > HEALTHY,
+        "gemm_flops": flops,
+        "stream_bytes_per_second": bandwidth,
+    }
 
 
-def _heard(line: Connection, contestant: Contestant) -> Any:
-    try:
-        return line.recv()
-    except (EOFError, ConnectionResetError):
-        raise BenchError(
-            f"a process of {contestant.name!r} died while it trained; its message is above"
-        ) from None
-
-
-def _work(line: Connection, contestant: Contestant, task: Task, pace: Pace, core: int | None) -> None:
-    """A process's life: warm up, say how many steps it has time for, train the steps it is told."""
+def _work(line: Connection, contestant: Contestant, task: Task, core: int | None) -> None:
+    """Run in each process: warm up, say how many steps there is time for, train as many as are asked for."""
+    device, on_cpu = task.device, task.device.type == "cpu"
     if contestant.loop != "usual":
         deterministic()
-        one_thread(task.device)
+        one_thread(device)
     if core is not None:
         pin(core)
-    side = torch.cuda.stream(torch.cuda.Stream(task.device)) if task.device.type == "cuda" else nullcontext()
+    side = torch.cuda.stream(torch.cuda.Stream(device)) if device.type == "cuda" else nullcontext()
     with side:  # CUDA's default stream can't be captured
         train = LOOPS[contestant.loop](contestant, task)
-        train(min(WARM_UP, pace.steps or WARM_UP))
-        line.send(pace.steps or _steps_in(pace.seconds, train, task.device))
+        line.recv()
+        train(min(WARM_UP, task.pace.steps or WARM_UP))
+        line.send(task.pace.steps or _steps_in(task.pace.seconds, train, device))
         steps = line.recv()
-        gain = gemm_gain() if task.device.type == "cpu" else math.inf
+        gain = gemm_gain() if on_cpu else math.inf
         started = time.monotonic()  # one clock for all processes
         steps = train(steps)
-        synchronise(task.device)
+        synchronise(device)
         ended = time.monotonic()
-        peak = peak_memory_mb(task.device)
-        gain = min(gain, gemm_gain()) if task.device.type == "cpu" else gain
+        peak = peak_memory_mb(device)
+        gain = min(gain, gemm_gain()) if on_cpu else gain
     line.send((started, ended, steps, torch.get_num_threads(), peak, gain))
     line.recv()
-    fp32_on_cpu = task.device.type == "cpu" and contestant.precision == "fp32"
-    line.send(measure_peaks(work_of(task.run).state) if fp32_on_cpu else None)
+    if on_cpu and contestant.precision == "fp32":
+        state = work_of(task.run).state
+        line.send((gemm_flops(PEAK_SECONDS), stream_bandwidth(state, PEAK_SECONDS)))
+    else:
+        line.send((math.nan, math.nan))
 
 
 def _steps_in(seconds: float, train: Train, device: torch.device) -> int:
@@ -180,17 +171,11 @@ def _steps_in(seconds: float, train: Train, device: torch.device) -> int:
 
 
 def _usual(contestant: Contestant, task: Task) -> Train:
-    """The usual loop, from its file: it is no part of the package."""
-    assert task.usual is not None
-    spec = importlib.util.spec_from_file_location("usual_loop", task.usual)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    """Train with the usual loop."""
     name, batch = task.run.variant, task.run.batch_size
     whole = task.per_epoch * batch
-    images = module.Images(task.images[:whole], task.labels[:whole], module.transform(name))
-    loop = module.UsualLoop(name, images, batch, str(task.device))
+    images = usual_loop.Images(task.images[:whole], task.labels[:whole], usual_loop.transform(name))
+    loop = usual_loop.UsualLoop(name, images, batch, str(task.device))
 
     def train(steps: int) -> int:
         loop.train(steps)
@@ -200,10 +185,9 @@ def _usual(contestant: Contestant, task: Task) -> Train:
 
 
 def _bench(contestant: Contestant, task: Task) -> Train:
-    """One replica, as `bench.engine.train.train` steps it, less the evaluation between epochs."""
+    """Train one replica as `bench.engine.train.train` does, less the evaluation between epochs."""
     run = task.run.model_copy(update={"precision": contestant.precision})
-    model = untrained(run).to(task.device).train()
-    step = make_step(run, model)
+    step = make_step(run, untrained(run).to(task.device).train())
     images = task.images.flatten(1).to(task.device)
 
     def train(steps: int) -> int:
@@ -217,11 +201,9 @@ def _bench(contestant: Contestant, task: Task) -> Train:
 
 
 def _stacked(contestant: Contestant, task: Task) -> Train:
-    """Several replicas as one model, as `bench.engine.replicas.train_stacked` steps them, in whole epochs."""
-    runs = [
-        task.run.model_copy(update={"seed": seed, "precision": contestant.precision})
-        for seed in range(contestant.replicas)
-    ]
+    """Train several replicas as `bench.engine.replicas.train_stacked` does, in whole epochs."""
+    changes = {"precision": contestant.precision}
+    runs = [task.run.model_copy(update=changes | {"seed": seed}) for seed in range(contestant.replicas)]
     run, images = runs[0], task.images.flatten(1)[: task.per_epoch * task.run.batch_size].to(task.device)
     stacked = stack([untrained(r).to(task.device) for r in runs]).train()
     step = StackedStep(
@@ -230,11 +212,8 @@ def _stacked(contestant: Contestant, task: Task) -> Train:
         lambda parameters: OPTIMIZERS[run.optimizer.name](parameters, **run.optimizer.options),
         run.precision,
     )
-    loop, epochs, rate = (
-        Loop(runs, [images] * len(runs), step),
-        count(1),
-        step.optimizer.param_groups[0]["lr"],
-    )
+    loop, epochs = Loop(runs, [images] * len(runs), step), count(1)
+    rate = step.optimizer.param_groups[0]["lr"]
 
     def train(steps: int) -> int:
         whole = max(1, round(steps / task.per_epoch))

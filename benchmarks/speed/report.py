@@ -1,18 +1,16 @@
-"""The speed report: what was measured, what it is a share of, and how it was measured."""
+"""Write the speed report: what was measured, how, and what share of the machine's limits it is."""
 
 from __future__ import annotations
 
-import csv
-import io
-import os
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping
 from pathlib import Path
+
+import pandas as pd
 
 from bench.errors import BenchError
 from bench.report.cells import table, text
-from benchmarks.speed.race import Contestant
-from benchmarks.speed.rounds import Measured, Result, Spread
-from benchmarks.speed.scaling import Cell
+from benchmarks.speed.limits import Work
+from benchmarks.speed.rounds import USUAL
 
 METHOD = """\
 Each contestant trains in fresh processes: they warm up apart, wait for each other, and train a fixed number
@@ -30,178 +28,148 @@ in use, in fp32. Activations are left out: they may stay in cache. The share is 
 in brackets, with arithmetic and traffic overlapping wholly. Convolutions of thin layers are no large matrix
 products: their share is small because the libraries' kernels reach a fraction of that peak."""
 
+Environment = Mapping[str, str | int]
 
-def write_report(folder: Path, measured: Measured, scaling: Sequence[Cell]) -> Path:
-    """Write `results.csv` and `report.md`, each whole or not at all. Raises BenchError where that fails."""
+
+def write_report(
+    folder: Path,
+    title: str,
+    laps: pd.DataFrame,
+    work: Mapping[str, Work],
+    environment: Environment,
+    scaling: pd.DataFrame | None,
+) -> Path:
+    """Write `results.csv` and `report.md`; returns the latter. Raises BenchError where that fails."""
+    constant = {key: value for key, value in environment.items() if key != "threads"}  # a lap has its own
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for name, content in (
-            ("results.csv", results_csv(measured)),
-            ("report.md", render(measured, scaling)),
-        ):
-            partial = folder / f".{name}.{os.getpid()}"
-            partial.write_text(content, encoding="utf-8")
-            partial.replace(folder / name)
+        with_ratio(laps).assign(**constant).to_csv(folder / "results.csv", index=False)
+        (folder / "report.md").write_text(render(title, laps, work, environment, scaling), encoding="utf-8")
     except OSError as error:
         raise BenchError(f"cannot write {folder}: {error.strerror}; choose another --reports DIR") from error
     return folder / "report.md"
 
 
-def render(measured: Measured, scaling: Sequence[Cell]) -> str:
-    """The whole report in Markdown."""
+def with_ratio(laps: pd.DataFrame) -> pd.DataFrame:
+    """Add `ratio_to_usual`: the rate over the usual loop's of the same architecture and round."""
+    of_usual = laps.images_per_second.where(laps.contestant == USUAL.name)
+    usual = of_usual.groupby([laps.architecture, laps["round"]]).transform(
+        "max"
+    )  # the only one that is no NaN
+    return laps.assign(ratio_to_usual=laps.images_per_second / usual)
+
+
+def render(
+    title: str,
+    laps: pd.DataFrame,
+    work: Mapping[str, Work],
+    environment: Environment,
+    scaling: pd.DataFrame | None,
+) -> str:
+    """Render the whole report in Markdown."""
+    machine = ", ".join(f"{text(key)} {text(value)}" for key, value in environment.items())
     sections = [
-        ("", f"# Speed of training, on {text(measured.data)}\n\n{_machine(measured)}"),
-        ("Images a second", _rates(measured)),
-        ("Share of what the machine can do", _shares(measured)),
-        ("Memory", _memory(measured)),
-        ("Scaling", _scaling(scaling)),
-        ("Method", f"{METHOD}\n\n{_discarded(measured)}"),
+        ("", f"# Speed of training, on {text(title)}\n\n{machine}; {laps['round'].max()} rounds."),
+        ("Images a second", _rates(with_ratio(laps))),
+        ("Share of what the machine can do", _shares(laps, work)),
+        ("Memory", _memory(laps)),
+        ("Scaling", _scaling(scaling) if scaling is not None else ""),
+        ("Method", f"{METHOD}\n\n{_discarded(laps)}"),
     ]
     return "\n\n".join(f"## {title}\n\n{body}" if title else body for title, body in sections if body) + "\n"
 
 
-def _machine(measured: Measured) -> str:
-    facts = ", ".join(f"{text(key)} {text(value)}" for key, value in measured.environment.items())
-    return f"{facts}; {measured.rounds} rounds."
-
-
-def _rates(measured: Measured) -> str:
-    usual, *others = measured.contestants
-    head = ["architecture", text(usual.name)]
+def _rates(laps: pd.DataFrame) -> str:
+    usual, *others = laps.contestant.unique()
+    head = ["architecture", text(usual)]
     for contestant in others:
-        head += [text(contestant.name), "× usual"]
+        head += [text(contestant), "× usual"]
     rows = []
-    for result in measured.results:
-        row = [text(result.run.variant), _spread(result.rate(usual), _whole)]
+    for architecture, own in laps.groupby("architecture", sort=False):
+        rates = dict(list(own.groupby("contestant")))
+        row = [text(architecture), _spread(rates[usual].images_per_second, "{:,.0f}")]
         for contestant in others:
-            row += [_spread(result.rate(contestant), _whole)]
-            row += [f"**{_spread(result.ratio(contestant, usual), _factor)}**"]
+            row += [_spread(rates[contestant].images_per_second, "{:,.0f}")]
+            row += [f"**{_spread(rates[contestant].ratio_to_usual, '{:.2f}')}**"]
         rows.append(row)
     return table(head, rows)
 
 
-def _shares(measured: Measured) -> str:
-    timed = [c for c in measured.contestants if measured.results[0].peaks(c)]
-    if not timed:
+def _shares(laps: pd.DataFrame, work: Mapping[str, Work]) -> str:
+    timed = laps[laps.gemm_flops.notna()]
+    if timed.empty:
         return ""
-    counts = table(
-        ["architecture", "batch", "MAC/image", "parameters", "GFLOP/step", "MB/step"],
-        [_counted(result) for result in measured.results],
-    )
-    rows = [
-        [text(result.run.variant), text(contestant.name), *_share(result, contestant)]
-        for result in measured.results
-        for contestant in timed
+    counted = [
+        [
+            text(name),
+            f"{w.batch_size}",
+            f"{w.macs:,}",
+            f"{w.parameters:,}",
+            f"{w.flops / 1e9:.3f}",
+            f"{w.traffic / 1e6:.1f}",
+        ]
+        for name, w in work.items()
     ]
+    counts = table(["architecture", "batch", "MAC/image", "parameters", "GFLOP/step", "MB/step"], counted)
+    rows = []
+    for (architecture, contestant), own in timed.groupby(["architecture", "contestant"], sort=False):
+        one = work[str(architecture)]
+        apart, overlapping = one.floor(own.gemm_flops, own.stream_bytes_per_second)
+        steps = own.images_per_second / one.batch_size  # a second, of all replicas together
+        rows.append(
+            [
+                text(architecture),
+                text(contestant),
+                _spread(own.gemm_flops / 1e9, "{:,.0f}"),
+                _spread(own.stream_bytes_per_second / 1e9, "{:,.0f}"),
+                f"{1e3 * apart.median():.2f}",
+                f"{1e3 / steps.median():.2f}",
+                f"{(apart * steps).median():.0%} ({(overlapping * steps).median():.0%})",
+            ]
+        )
     head = ["architecture", "contestant", "GEMM GFLOP/s", "stream GB/s", "floor ms", "took ms", "share"]
     told = "Milliseconds are those of all processes together for one step of one replica."
     return "\n\n".join([FLOOR, counts, told, table(head, rows, left=2)])
 
 
-def _counted(result: Result) -> list[str]:
-    work = result.work
-    return [
-        text(result.run.variant),
-        str(work.batch_size),
-        _whole(work.macs),
-        _whole(work.parameters),
-        f"{work.flops / 1e9:.3f}",
-        f"{work.traffic / 1e6:.1f}",
-    ]
-
-
-def _share(result: Result, contestant: Contestant) -> list[str]:
-    peaks = result.peaks(contestant)
-    apart, overlapping = result.shares(contestant)
-    return [
-        _spread(Spread.of([p.flops / 1e9 for p in peaks]), _whole),
-        _spread(Spread.of([p.bandwidth / 1e9 for p in peaks]), _whole),
-        f"{1e3 * result.floor(contestant):.2f}",
-        f"{1e3 * result.seconds(contestant):.2f}",
-        f"{apart:.0%} ({overlapping:.0%})",
-    ]
-
-
-def _memory(measured: Measured) -> str:
-    rows = [
-        [
-            text(r.run.variant),
-            *(_whole(max(one.peak_mb for one in r.laps[c.name])) for c in measured.contestants),
-        ]
-        for r in measured.results
-    ]
+def _memory(laps: pd.DataFrame) -> str:
+    most = laps.groupby(["architecture", "contestant"], sort=False).peak_mb.max()
+    names = laps.contestant.unique()
+    rows = [[text(a), *(f"{most[a, c]:,.0f}" for c in names)] for a in laps.architecture.unique()]
     told = "Peak memory of each process in MB: its resident set, shared data included; on a GPU, torch's."
-    return f"{told}\n\n{table(['architecture', *(text(c.name) for c in measured.contestants)], rows)}"
+    return f"{told}\n\n{table(['architecture', *map(text, names)], rows)}"
 
 
-def _scaling(cells: Sequence[Cell]) -> str:
-    if not cells:
-        return ""
-    base = {c.factor: c.rate.median for c in cells if c.usual_value}
-    rows = [
-        [
-            c.factor,
-            str(c.value),
-            _spread(c.rate, _whole),
-            f"{1e6 / c.rate.median:.2f}",
-            f"{base[c.factor] / c.rate.median:.2f}" if c.factor in base else "–",
-        ]
-        for c in cells
-    ]
+def _scaling(laps: pd.DataFrame) -> str:
+    rows = []
+    for factor, of_factor in laps.groupby("factor", sort=False):
+        usual = of_factor[of_factor.usual_value].images_per_second.median()  # NaN where no lap has it
+        for value, own in of_factor.groupby("value", sort=False):
+            rate = own.images_per_second
+            relative = "–" if pd.isna(usual) else f"{usual / rate.median():.2f}"
+            rows.append(
+                [factor, f"{value}", _spread(rate, "{:,.0f}"), f"{1e6 / rate.median():.2f}", relative]
+            )
     head = ["factor", "value", "images/s", "µs an image", "relative cost"]
     told = "One factor changed at a time; seeds are trained side by side, and their images counted together."
     return f"{told}\n\n{table(head, rows)}"
 
 
-def _discarded(measured: Measured) -> str:
-    """What became of laps whose threads stood in each other's way."""
+def _discarded(laps: pd.DataFrame) -> str:
+    """Say what became of laps whose threads stood in each other's way."""
     told = (
         "Before and after each lap of several threads, these must multiply matrices faster than one does: "
-        f"{measured.repeated} laps failed that and were discarded and taken again."
+        f"{(laps.attempts - 1).sum()} laps failed that and were discarded and taken again."
     )
-    if measured.unhealthy:
+    if unhealthy := (~laps.healthy).sum():
         told += (
-            f" **{measured.unhealthy} laps failed it at every attempt and are in the tables: on this machine "
+            f" **{unhealthy} laps failed it at every attempt and are in the tables: on this machine "
             "threads share a core, or something else was at work.**"
         )
     return told
 
 
-def results_csv(measured: Measured) -> str:
-    """One row a lap, full precision."""
-    head = ["architecture", "contestant", "round", "images_per_second", "ratio_to_usual", "seconds", "steps"]
-    head += [
-        "processes",
-        "replicas",
-        "threads",
-        "peak_mb",
-        "healthy",
-        "gemm_flops",
-        "stream_bytes_per_second",
-    ]
-    environment = [key for key in measured.environment if key != "threads"]
-    usual = measured.contestants[0]
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow([*head, *environment])
-    for result in measured.results:
-        for contestant in measured.contestants:
-            for i, one in enumerate(result.laps[contestant.name]):
-                ratio = one.rate / result.laps[usual.name][i].rate
-                row = [result.run.variant, contestant.name, i + 1, one.rate, ratio, one.seconds, one.steps]
-                row += [contestant.processes, contestant.replicas, one.threads, one.peak_mb, one.healthy]
-                row += [one.peaks.flops, one.peaks.bandwidth] if one.peaks else ["", ""]
-                writer.writerow([*row, *(measured.environment[key] for key in environment)])
-    return out.getvalue()
-
-
-def _spread(value: Spread, shown: Callable[[float], str]) -> str:
-    return f"{shown(value.median)} ({shown(value.low)}–{shown(value.high)})"
-
-
-def _whole(value: float) -> str:
-    return f"{value:,.0f}"
-
-
-def _factor(value: float) -> str:
-    return f"{value:.2f}"
+def _spread(values: pd.Series, shown: str) -> str:
+    """Show a median with the smallest and the largest value."""
+    median, low, high = (shown.format(v) for v in (values.median(), values.min(), values.max()))
+    return f"{median} ({low}–{high})"
