@@ -14,8 +14,7 @@ from bench.engine.device import initialised
 from bench.errors import BenchError, printable
 from bench.parts.vae import VAE, build
 from bench.spec import registry as parts
-from bench.spec.experiment import Run
-from bench.spec.settings import PARTS
+from bench.spec.experiment import PARTS, Run
 from bench.store import records
 from bench.store.records import RECORD, WEIGHTS, Record, RunFolder
 
@@ -53,7 +52,8 @@ def read_saved(folder: Path | str) -> Saved:
         run = Run.model_validate(record.get("run"))
         for kind in PARTS:
             part = getattr(run, kind)
-            parts.part(kind, part.name).model.model_validate(part.options)
+            if part.sha256 is None:
+                parts.part(kind, part.name).model.model_validate(part.options)
     except (ValidationError, BenchError) as error:
         why = f"run.{records.fault(error)}" if isinstance(error, ValidationError) else str(error)
         raise BenchError(

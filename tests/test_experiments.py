@@ -9,10 +9,9 @@ from pathlib import Path
 import pytest
 
 from bench.errors import BenchError
-from bench.spec.expand import BLOCKS, HEAD
-from bench.spec.experiment import Experiment, Published, Variant
+from bench.spec.experiment import ABOUT, SETTINGS, Experiment, Part, Published, Variant
+from bench.spec.grammar import BLOCKS, HEAD
 from bench.spec.resolve import load
-from bench.spec.settings import ABOUT, SETTINGS
 
 FOLDER = Path(__file__).parent.parent / "experiments"
 FILES = sorted(FOLDER.glob("*.yaml"))
@@ -44,12 +43,11 @@ def test_all_nine_are_shipped():
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-def test_every_experiment_loads_asks_a_question_and_survives_json(path):
+def test_every_experiment_loads_asks_a_question(path):
     experiment = load(path)
     assert experiment.question.endswith("?")
     assert (experiment.dataset, experiment.offline_fallback) == ("mnist", "digits")
     assert experiment.seeds == (0, 1, 2, 3, 4)
-    assert Experiment.from_json(experiment.to_json()) == experiment
     runs = list(experiment.runs())
     assert len({run.identity("digest") for run in runs}) == len(runs) == 5 * len(experiment.variants)
 
@@ -157,7 +155,7 @@ def test_all_is_the_documents_and_the_controlled_matrix_under_one_protocol():
     for v in controlled.values():
         assert (v.batch_size, v.epochs, v.shuffle, v.validation) == (128, 20, True, 0)
         assert (v.input.name, v.target.name, v.posterior.name) == ("grey", "grey", "gaussian")
-    assert {str(v.optimizer) for v in controlled.values()} == {"name='adam' options={'lr': 0.001}"}
+    assert all(v.optimizer == Part(name="adam", options={"lr": 0.001}) for v in controlled.values())
     assert {reductions(v)[:2] for v in controlled.values()} == {("batchmean", "batchmean")}
 
 

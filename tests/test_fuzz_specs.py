@@ -187,7 +187,9 @@ def test_the_runs_are_limited_in_the_file_and_on_the_command_line(tmp_path: Path
 
 def test_a_list_of_too_many_seeds_is_refused_by_its_length(tmp_path: Path) -> None:
     text = HEAD + f"variants: {{a: {{}}}}\nseeds: [{', '.join(map(str, range(35_000)))}]"
-    assert "f.yaml:4:8: seeds: 35000 of them; allowed: a count from 1 to 1000" in refusal(tmp_path, text)
+    assert "f.yaml:4:8: the experiment: seeds is a list; allowed: a whole number from 1 to 1000" in refusal(
+        tmp_path, text
+    )
 
 
 def test_a_width_no_machine_holds_is_refused(tmp_path: Path) -> None:

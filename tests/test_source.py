@@ -140,15 +140,14 @@ def test_a_byte_order_mark_is_no_content(tmp_path):
     assert list(read(tmp_path / "f.yaml")) == ["a"]
 
 
-def test_merging_keeps_both_sides_and_their_places():
-    below = read_text("a: {b: 1, c: 2}\nd: 3", "below.yaml")
-    above = read_text("a: {c: 4}\ne: 5", "above.yaml")
-    merged = below.merged(above)
-    assert {k: v.value for k, v in merged["a"].items()} == {"b": 1, "c": 4}
-    assert (merged["d"].value, merged["e"].value) == (3, 5)
-    assert merged["a"].places["b"].file == "below.yaml"
-    assert merged["a"].places["c"].file == "above.yaml"
-    assert [v.value for v in below["a"].values()] == [1, 2]
+def test_laying_one_mapping_over_another_keeps_both_sides_and_their_places():
+    below = read_text("a: {b: 1}\nd: 3", "below.yaml")
+    merged = read_text("a: {c: 4}\ne: 5", "above.yaml").over(below)
+    assert list(merged) == ["a", "d", "e"]
+    assert list(merged["a"]) == ["c"]
+    assert (merged.place.file, merged.places["a"].file) == ("above.yaml", "above.yaml")
+    assert (merged["d"].value, merged.places["d"].file) == (3, "below.yaml")
+    assert list(below["a"]) == ["b"]
 
 
 def test_given_is_short():

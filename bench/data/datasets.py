@@ -302,3 +302,6 @@ def digits(data_dir: Path | None, download: bool) -> Dataset:
 
 
 DATASETS = {"mnist": mnist, "fashion-mnist": fashion_mnist, "kmnist": kmnist, "digits": digits}
+
+# Of one image of each; bench.spec reads this table from the source, without torch
+SHAPES = {"mnist": (28, 28), "fashion-mnist": (28, 28), "kmnist": (28, 28), "digits": (28, 28)}

@@ -1,4 +1,4 @@
-"""What a value must be, in words, and the refusal of one that is not, with the place where it was written."""
+"""Check YAML against pydantic models: what a value must be, in words, and where a wrong one was written."""
 
 from __future__ import annotations
 
@@ -17,29 +17,21 @@ from bench.spec.source import Leaf, Mapping, Node, Sequence, given, given_text, 
 M = TypeVar("M", bound=BaseModel)
 
 _NOUNS = {int: ("a whole number", "whole numbers"), float: ("a number", "numbers"), str: ("text", "texts")}
+_BOUNDS = {"gt": "above", "ge": "of at least", "lt": "below", "le": "of at most"}
 
 
 def describe(annotation: Any, *, plural: bool = False) -> str:
-    """What an annotation allows, in words: `Positive` is "a number above 0"."""
+    """Say in words what an annotation allows: `Positive` is "a number above 0"."""
+    annotation, limits = _bare(annotation)
     origin, arguments = get_origin(annotation), get_args(annotation)
-    if origin is Annotated:
-        return _described(arguments[0], _limits(arguments[1:]), plural)
     if origin in (Union, UnionType):
         first, *others = [a for a in arguments if a is not NoneType]
         words = [describe(first, plural=plural)]
-        words += ["a list of these" if _items(a) == first else describe(a, plural=plural) for a in others]
+        for other in others:
+            inner = _bare(other)[0]
+            same = get_origin(inner) is list and get_args(inner)[0] == first
+            words.append("a list of these" if same else describe(other, plural=plural))
         return ", or ".join(words)
-    return _described(annotation, {}, plural)
-
-
-def _items(annotation: Any) -> Any:
-    """What a list is of, None if it is none."""
-    listed = get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
-    return get_args(listed)[0] if get_origin(listed) is list else None
-
-
-def _described(annotation: Any, limits: dict[str, Any], plural: bool) -> str:
-    origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is Literal:
         *most, last = [str(a) for a in arguments]
         return f"{', '.join(most)} or {last}" if most else last
@@ -48,41 +40,51 @@ def _described(annotation: Any, limits: dict[str, Any], plural: bool) -> str:
         return f"a list{count} {describe(arguments[0], plural=True)}"
     if annotation is bool:
         return "true or false"
-    return _NOUNS.get(annotation, ("a value", "values"))[plural] + _range(limits)
-
-
-def _range(limits: dict[str, Any]) -> str:
+    noun = _NOUNS.get(annotation, ("a value", "values"))[plural]
     if "ge" in limits and "le" in limits:
-        return f" from {limits['ge']} to {limits['le']}"
-    words = {"gt": "above", "ge": "of at least", "lt": "below", "le": "of at most"}
-    return "".join(f" {words[k]} {v}" for k, v in limits.items() if k in words)
+        return f"{noun} from {limits['ge']} to {limits['le']}"
+    return noun + "".join(f" {_BOUNDS[k]} {v}" for k, v in limits.items() if k in _BOUNDS)
 
 
-def _limits(metadata: tuple[Any, ...]) -> dict[str, Any]:
-    names = ("gt", "ge", "lt", "le", "min_length", "max_length")
-    parts = [part for item in metadata for part in (item, *getattr(item, "metadata", ()))]
-    return {n: getattr(p, n) for p in parts for n in names if getattr(p, n, None) is not None}
+def _bare(annotation: Any) -> tuple[Any, dict[str, Any]]:
+    """Split an annotation into its type and the limits that `Field` sets."""
+    if get_origin(annotation) is not Annotated:
+        return annotation, {}
+    bare, *metadata = get_args(annotation)
+    items = [part for item in metadata for part in (item, *getattr(item, "metadata", ()))]
+    names = (*_BOUNDS, "min_length", "max_length")
+    return bare, {n: getattr(i, n) for i in items for n in names if getattr(i, n, None) is not None}
 
 
-def checked(model: type[M], node: Mapping, values: dict[str, Any], what: str) -> M:
-    """The model made of `values`, which `plain` made of `node`. Raises BenchError for the first bad value.
+def check(model: type[M], node: Mapping, what: str, ratio: Fraction | None = None, **beside: Any) -> M:
+    """Make a model of a mapping's values and of those `beside` it, which are checked already.
 
-    `what` names the thing for the error, such as "encoder mlp"; words and place of the error are our own.
+    Fractions are numbers, and so is `dz/dx` where its `ratio` is known; text is as written. `what` names the
+    thing for errors, such as "encoder mlp". Raises BenchError for the first bad value, at its place.
     """
+    texts = {name for name, field in model.model_fields.items() if field.annotation in (str, str | None)}
+    values = {
+        key: text_of(child, f"{what}: {key}") if key in texts else _plain(child, f"{what}: {key}", ratio)
+        for key, child in node.items()
+    }
     try:
-        return model.model_validate(values)
+        return model.model_validate(values | beside)
     except ValidationError as error:
         problems = error.errors(include_url=False, include_context=False)
     # A misspelt key says more than the missing one it was meant to be
     problem = next((p for p in problems if p["type"] == "extra_forbidden"), problems[0])
     first = str(problem["loc"][0])
     if problem["type"] == "extra_forbidden":
-        known = did_you_mean(first, model.model_fields)
+        known = did_you_mean(first, model.model_fields) if model.model_fields else "; it has no options"
         raise node.places[first].error(f"unknown key {given_text(first)} in {what}{known}")
-    annotation = _annotation(model, first)
+    field = model.model_fields[first]
+    annotation = Annotated[field.annotation, *field.metadata] if field.metadata else field.annotation
     allowed = describe(annotation)
     if problem["type"] == "missing":
         raise node.error(f"{what} has no {first}; allowed: {allowed}; add `{first}: ...`")
+    if first not in node:
+        what = f"{what}: the default of {first} is {field.default!r}"
+        raise node.error(f"{what}; allowed: {allowed}; correct it, or write `{first}: ...` here")
     # Each member of a union reports; the report that got furthest into the value says most
     walks = [_walk(node, p["loc"]) for p in problems if str(p["loc"][0]) == first]
     depth, bad = max(walks, key=lambda walk: walk[0])
@@ -90,19 +92,15 @@ def checked(model: type[M], node: Mapping, values: dict[str, Any], what: str) ->
     raise bad.error(f"{what}: {first} {verb} {given(bad)}; allowed: {allowed}; {_advice(bad, annotation)}")
 
 
-def _annotation(model: type[BaseModel], name: str) -> Any:
-    field = model.model_fields[name]
-    return Annotated[field.annotation, *field.metadata] if field.metadata else field.annotation
-
-
 def _advice(node: Node, annotation: Any) -> str:
-    """What to do about a bad value: mind its trap, or write the nearest word, or what is allowed."""
+    """Say what to do about a bad value: mind its trap, or write the nearest word, or what is allowed."""
     if hint := trap(node):
         return hint
-    if isinstance(node, Leaf) and not node.plain and _decimal(node.text):
+    if not isinstance(node, Leaf):
+        return "write such a value"
+    if not node.plain and _decimal(node.text):
         return "remove the quotes"
-    words = _words(annotation)
-    near = difflib.get_close_matches(node.text, words, n=1, cutoff=0.5) if isinstance(node, Leaf) else []
+    near = difflib.get_close_matches(node.text, _words(annotation), n=1, cutoff=0.5)
     return f"did you mean {near[0]!r}?" if near else "write such a value"
 
 
@@ -113,7 +111,7 @@ def _words(annotation: Any) -> list[str]:
 
 
 def _walk(node: Node, location: tuple[int | str, ...]) -> tuple[int, Node]:
-    """How deep a location leads into a node and what lies there; pydantic's tags of unions are no step."""
+    """Follow a location into a node: how deep it leads and what lies there. Tags of unions are no step."""
     depth = 0
     for step in location:
         if isinstance(node, Mapping) and step in node:
@@ -126,45 +124,31 @@ def _walk(node: Node, location: tuple[int | str, ...]) -> tuple[int, Node]:
     return depth, node
 
 
-def plain(model: type[BaseModel], node: Mapping, what: str, ratio: Fraction | None = None) -> dict[str, Any]:
-    """The values of a mapping as plain data: fractions and `dz/dx` (`ratio`) are numbers, text is as written.
-
-    Raises BenchError for a leaf that YAML takes for a number its writer cannot have meant, such as 10:30.
-    """
-    texts = {name for name, field in model.model_fields.items() if field.annotation in (str, str | None)}
-    return {
-        key: text_of(child, f"{what}: {key}") if key in texts else _plain(child, f"{what}: {key}", ratio)
-        for key, child in node.items()
-    }
-
-
 def _plain(node: Node, what: str, ratio: Fraction | None) -> Any:
+    """Turn a node into plain data. Raises BenchError for a number that nobody means, such as 10:30."""
     if isinstance(node, Mapping):
         return {key: _plain(child, what, ratio) for key, child in node.items()}
     if isinstance(node, Sequence):
         return [_plain(child, what, ratio) for child in node]
     if misread(node):
         raise node.error(f"{what} is {given(node)}; allowed: a plain decimal number; {trap(node)}")
-    if isinstance(node.value, str) and (number := fraction(node, ratio)) is not None:
-        return number
-    return node.value
+    number = _fraction(node, ratio) if isinstance(node.value, str) else None
+    return node.value if number is None else number
 
 
-def fraction(node: Leaf, ratio: Fraction | None = None) -> float | None:
-    """The number that `32/784` or `dz/dx` stands for (whole ones are int), None for any other text."""
+def _fraction(node: Leaf, ratio: Fraction | None) -> float | None:
+    """Work out `32/784` or `dz/dx`; whole numbers are int. None for any other text."""
     parts = node.text.split("/")
     if node.text == "dz/dx":
         if ratio is None:
-            raise node.error(
-                "dz/dx; allowed: in a variant, where the latent size dz is known; write the number"
-            )
+            what = "dz/dx; allowed: in a variant, where the latent size dz is known"
+            raise node.error(f"{what}; write the number")
         value = ratio
     elif len(parts) == 2 and len(node.text) <= 40 and all(_decimal(part.strip()) for part in parts):
         above, below = (Fraction(part.strip()) for part in parts)
         if below == 0:
-            raise node.error(
-                f"{given(node)} divides by zero; allowed: a finite number; write another fraction"
-            )
+            what = f"{given(node)} divides by zero; allowed: a finite number"
+            raise node.error(f"{what}; write another fraction")
         value = above / below
     else:
         return None
@@ -180,16 +164,31 @@ def _decimal(text: str) -> bool:
 
 
 def text_of(node: Node, what: str) -> str:
-    """The text of a leaf as written, on one line. Raises BenchError for a list, a mapping or nothing."""
+    """Take the text of a leaf as written, on one line. Raises BenchError for a list, a mapping or nothing."""
     if not isinstance(node, Leaf) or node.value is None or not node.text.strip():
         raise node.error(f"{what} is {given(node)}; allowed: text; write some, in quotes")
     return " ".join(node.text.split())
 
 
 def word_of(node: Node, what: str, known: Iterable[str]) -> str:
-    """A leaf that is one of the known names. Raises BenchError with the nearest known name."""
+    """Take a leaf that is one of the known names. Raises BenchError with the nearest known name."""
     names = tuple(known)
     text = text_of(node, what)
     if text not in names:
         raise node.error(f"unknown {what} {given(node)}{did_you_mean(text, names)}")
     return text
+
+
+def mapping_of(node: Node, what: str, example: str) -> Mapping:
+    """Take a node that is a mapping. Raises BenchError for anything else."""
+    if not isinstance(node, Mapping):
+        raise node.error(f"{what} is {given(node)}; allowed: a mapping; write `{example}`")
+    return node
+
+
+def refuse_unknown_keys(node: Mapping, known: Iterable[str], what: str) -> None:
+    """Raise BenchError at the first key that is not known."""
+    names = tuple(known)
+    for key, place in node.places.items():
+        if key not in names:
+            raise place.error(f"unknown key {given_text(key)} in {what}{did_you_mean(key, names)}")

@@ -1,4 +1,4 @@
-"""Experiment, Variant, Run: YAML -> checked runs with an identity. No torch is imported here."""
+"""Experiment, Variant, Run: what a YAML file is checked against, and the identity of a run. No torch here."""
 
 from __future__ import annotations
 
@@ -10,10 +10,19 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+)
 
-from bench.errors import BenchError, did_you_mean, printable
+from bench.errors import BenchError, did_you_mean
 from bench.spec.options import NonNegative, Positive, PositiveInt, Real
+from bench.spec.registry import image_shape, part
 
 ENGINE = 1  # raised when the same specification comes to give other numbers
 SLUG = "[a-z0-9][a-z0-9.-]{0,79}"  # fit for folders, links and tables on every system
@@ -26,22 +35,20 @@ MAX_RUNS = 100_000  # variants × seeds
 
 
 def names_folder(name: str, pattern: str) -> bool:
-    """Whether a name matches SLUG or FILE_STEM and can name a folder on every system."""
+    """Tell whether a name matches SLUG or FILE_STEM and can name a folder on every system."""
     return bool(re.fullmatch(pattern, name)) and not _UNFIT.fullmatch(name)
 
 
-def _folder(pattern: str) -> AfterValidator:
-    def check(name: str) -> str:
-        if not names_folder(name, pattern):
-            raise ValueError("cannot name a folder")
-        return name
-
-    return AfterValidator(check)
+def _slug(name: str) -> str:
+    if not names_folder(name, SLUG):
+        raise ValueError("cannot name a folder")
+    return name
 
 
-Slug = Annotated[str, _folder(SLUG)]
-Seed = Annotated[int, Field(ge=0, lt=2**32)]
-Option = bool | int | float | str | list[int] | list[float] | list[str]
+Slug = Annotated[str, AfterValidator(_slug)]
+Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
+Seeds = Annotated[list[Seed], Field(min_length=1, max_length=1000)]
+Scalar = bool | int | float | str
 
 
 class _Frozen(BaseModel):
@@ -50,10 +57,33 @@ class _Frozen(BaseModel):
 
 
 class Part(_Frozen):
-    """A named part with all its options, defaults filled in."""
+    """A named part with all its options, defaults filled in.
+
+    One from a file of the user's own has the SHA-256 of the file. The path stays with the process that read
+    the YAML and those it sends the run to: it is neither hashed nor dumped, nor is it read from a record. So
+    a record, which may be somebody else's, never names code to be run.
+    """
 
     name: str
-    options: dict[str, Option] = {}
+    options: dict[str, Scalar | list[Scalar]] = {}
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
+    _file: Path | None = PrivateAttr(None)
+
+    @property
+    def file(self) -> Path | None:
+        """Give the file to import the part from; None for a built-in one and for one read from a record."""
+        return self._file
+
+    def located(self, file: Path) -> Part:
+        """Copy the part with the file to import it from."""
+        copy = self.model_copy()
+        copy._file = file
+        return copy
+
+    @model_serializer(mode="wrap")
+    def _dump(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # Built-in parts are dumped, and hashed, as they were before there were others
+        return {key: value for key, value in handler(self).items() if value is not None}
 
 
 class Published(_Frozen):
@@ -97,6 +127,12 @@ class Settings(Size):
     importance_samples: Annotated[int, Field(ge=1, le=100_000)] = 200  # K of log_px
 
 
+# What a variant says in YAML: all of it but what is said once a file
+SETTINGS = tuple(name for name in Settings.model_fields if name not in ("dataset", "importance_samples"))
+PARTS = tuple(name for name in SETTINGS if Settings.model_fields[name].annotation is Part)
+ABOUT = ("document", "published", "note")  # true of one variant, never inherited by another
+
+
 class Run(Settings):
     """One training and evaluation, resolved down to every default."""
 
@@ -104,8 +140,8 @@ class Run(Settings):
     seed: Seed
     document: str | None = None
 
-    def identity(self, digest: str, engine: int = ENGINE) -> str:
-        """`<variant>-s<seed>-<8 hex digits>`, the digits a hash of all that determines the result.
+    def key(self, digest: str, engine: int = ENGINE) -> str:
+        """Name the run by what determines its result: `<16 hex digits>-s<seed>`, its folder in a store.
 
         `digest` is the data's. Name and document of the variant are not hashed: renaming changes no result.
         """
@@ -114,7 +150,11 @@ class Run(Settings):
             "engine": engine,
         }
         canonical = json.dumps(facts, sort_keys=True, separators=(",", ":"), allow_nan=False)
-        return f"{self.variant}-s{self.seed}-{hashlib.sha256(canonical.encode()).hexdigest()[:8]}"
+        return f"{hashlib.sha256(canonical.encode()).hexdigest()[:16]}-s{self.seed}"
+
+    def identity(self, digest: str, engine: int = ENGINE) -> str:
+        """Name the run as people read it: `<variant>-s<seed>-<8 hex digits>`, the first of its key."""
+        return f"{self.variant}-s{self.seed}-{self.key(digest, engine)[:8]}"
 
 
 class Variant(Settings):
@@ -128,7 +168,7 @@ class Variant(Settings):
     note: str | None = None
 
     def run(self, seed: int) -> Run:
-        """The run of this variant with one seed."""
+        """Make the run of this variant with one seed."""
         about = {"name", "label", "axes", "published", "note"}
         return Run(variant=self.name, seed=seed, **{key: value for key, value in self if key not in about})
 
@@ -136,80 +176,67 @@ class Variant(Settings):
 class Experiment(_Frozen):
     """A question, and the variants and seeds that answer it."""
 
-    name: Annotated[str, _folder(FILE_STEM)]
+    name: str
     path: Path
     question: str
     dataset: str
     offline_fallback: str | None = None  # the dataset to go on with, loudly, where the first can't be had
-    seeds: Annotated[tuple[Seed, ...], Field(min_length=1, max_length=1000)]
+    seeds: tuple[Seed, ...]
     variants: dict[Slug, Variant]
 
     def runs(self) -> Iterator[Run]:
-        """Every run, seed-major: all variants of the first seed come first."""
+        """Make every run, seed-major: all variants of the first seed come first."""
         return (variant.run(seed) for seed in self.seeds for variant in self.variants.values())
 
     def select(self, globs: Iterable[str]) -> Experiment:
-        """Only the variants that match a glob. Raises BenchError for a glob that matches none."""
+        """Keep only the variants that match a glob. Raises BenchError for a glob that matches none."""
         chosen = set()
         for glob in globs:
             matches = fnmatch.filter(self.variants, glob)
             if not matches:
-                raise BenchError(
-                    f"{glob!r} matches no variant of {self.path}{did_you_mean(glob, self.variants)}"
-                )
+                known = did_you_mean(glob, self.variants)
+                raise BenchError(f"{glob!r} matches no variant of {self.path}{known}")
             chosen.update(matches)
         return self.model_copy(update={"variants": {n: v for n, v in self.variants.items() if n in chosen}})
 
     def with_overrides(
         self, *, seeds: Iterable[int] | None = None, epochs: int | None = None, dataset: str | None = None
     ) -> Experiment:
-        """Other seeds, epochs or dataset (which then has no fallback). Raises BenchError."""
+        """Take other seeds, epochs or dataset (which then has no fallback). Raises BenchError."""
         changes: dict[str, Any] = {}
+        update: dict[str, Any] = {}
         if seeds is not None:
-            changes["seeds"] = _seeds(tuple(seeds))
-            if fault := too_many_runs(len(self.variants), len(changes["seeds"])):
+            changes["seeds"] = chosen = tuple(seeds)
+            fit = 1 <= len(chosen) <= 1000 and all(0 <= seed < 2**32 for seed in chosen)
+            if not fit or len(set(chosen)) < len(chosen):
+                shown = ",".join(map(str, chosen[:10])) or "none"
+                allowed = "1 to 1000 different whole numbers from 0"
+                raise BenchError(f"seeds {shown}; allowed: {allowed}; give some")
+            if fault := too_many_runs(len(self.variants), len(chosen)):
                 raise BenchError(fault)
+        if epochs is not None:
+            if not 1 <= epochs <= 100_000:
+                allowed = "allowed: a whole number from 1 to 100000"
+                raise BenchError(f"epochs {epochs}; {allowed}; give such a number")
+            update["epochs"] = epochs
         if dataset is not None:
-            from bench.spec.registry import part
-
             part("dataset", dataset)
+            if image_shape(dataset) != image_shape(self.dataset):  # dz/dx, and networks, depend on it
+                what = f"dataset {dataset} has images of another shape than {self.dataset}"
+                raise BenchError(f"{what}; write an experiment for it")
             changes |= {"dataset": dataset, "offline_fallback": None}
-        if epochs is not None and not 1 <= epochs <= 100_000:
-            raise BenchError(f"epochs {epochs}; allowed: a whole number from 1 to 100000; give such a number")
-        update = {
-            key: value for key, value in (("epochs", epochs), ("dataset", dataset)) if value is not None
-        }
+            update["dataset"] = dataset
         if update:
             changes["variants"] = {n: v.model_copy(update=update) for n, v in self.variants.items()}
         return self.model_copy(update=changes)
 
     def to_json(self) -> str:
-        """The resolved experiment as JSON."""
+        """Write the resolved experiment as JSON."""
         return self.model_dump_json(indent=1)
-
-    @classmethod
-    def from_json(cls, text: str | bytes) -> Experiment:
-        """The experiment that `to_json` wrote. Raises BenchError for anything else."""
-        try:
-            return cls.model_validate_json(text)
-        except ValidationError as error:
-            first = error.errors(include_url=False, include_context=False)[0]
-            where = ".".join(str(step) for step in first["loc"]) or "the text"
-            what = printable(f"{where}: {first['msg']}")
-            raise BenchError(
-                f"not a resolved experiment ({what}); run the experiment again to write it"
-            ) from None
-
-
-def _seeds(seeds: tuple[int, ...]) -> tuple[int, ...]:
-    if not 1 <= len(seeds) <= 1000 or len(set(seeds)) < len(seeds) or not all(0 <= s < 2**32 for s in seeds):
-        shown = ",".join(map(str, seeds[:10])) or "none"
-        raise BenchError(f"seeds {shown}; allowed: 1 to 1000 different whole numbers from 0; give some")
-    return seeds
 
 
 def too_many_runs(variants: int, seeds: int) -> str:
-    """What is wrong with so many runs, or ""."""
+    """Say what is wrong with so many runs, or ""."""
     if variants * seeds <= MAX_RUNS:
         return ""
     what = f"{variants} variants with {seeds} seeds are {variants * seeds} runs"

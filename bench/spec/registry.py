@@ -1,25 +1,29 @@
-"""What can be named in YAML: the registries of parts, read from source without importing torch.
+"""Read what YAML can name from Python source, without importing it: names, options, first docstring lines.
 
 A registry is a dict literal at the top level of its module, `name -> class or function`. A part's options are
-the keyword-only parameters of its constructor (or of itself, a function), typed by `bench.spec.options`.
+the keyword-only parameters of its constructor (or of itself, a function), typed by `bench.spec.options`. A
+file of the user's own is read by the same rule: its classes and functions are what it has.
 """
 
 from __future__ import annotations
 
 import ast
-import typing
+import hashlib
+import math
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from types import GenericAlias
+from typing import Any, Literal, get_origin
 
 from pydantic import BaseModel, ConfigDict, create_model
 
-from bench.errors import BenchError, did_you_mean
+from bench.errors import BenchError, did_you_mean, printable
 from bench.spec import options as option_types
 from bench.spec.check import describe
-from bench.spec.source import given_text
+from bench.spec.source import content, given_text
 
 # kind -> module, registry
 REGISTRIES = {
@@ -35,8 +39,14 @@ REGISTRIES = {
     "dataset": ("data/datasets.py", "DATASETS"),
     "metric": ("evaluation/metrics.py", "METRICS"),
 }
+BENCH = Path(__file__).parents[1]
 
-_NAMESPACE = {**vars(typing), **vars(option_types)}
+# What an option can be annotated with, beside Literal, list and |
+TYPES: dict[str, Any] = {"int": int, "float": option_types.Real, "bool": bool, "str": str} | {
+    name: value for name, value in vars(option_types).items() if get_origin(value) is not None
+}
+# Names that the checking model has for itself, or that YAML has
+RESERVED = {"name", "file", *dir(BaseModel)}
 
 
 @dataclass(frozen=True)
@@ -49,7 +59,7 @@ class Option:
 
     @property
     def signature(self) -> str:
-        """How a listing shows the option: `lr=0.001`, or `hidden=…` where it has no default."""
+        """Show the option as a listing does: `lr=0.001`, or `hidden=…` where it has no default."""
         return f"{self.name}={self.default or '…'}"
 
 
@@ -57,39 +67,85 @@ class Option:
 class Entry:
     """What can be named, with its first docstring line and the model that checks its options."""
 
-    kind: str
     name: str
     summary: str
     options: tuple[Option, ...]
     model: type[BaseModel]
-    unit: str = ""  # of a metric
-    reference: str = ""  # of a metric
+
+
+@dataclass(frozen=True, eq=False)
+class Module:
+    """A Python file as parsed: what it defines and what it assigns at its top level."""
+
+    path: Path
+    defined: dict[str, ast.ClassDef | ast.FunctionDef]
+    assigned: dict[str, ast.expr]
+    sha256: str
+
+    @property
+    def public(self) -> tuple[str, ...]:
+        """List the names of its classes and functions, private ones left out."""
+        return tuple(name for name in self.defined if not name.startswith("_"))
+
+    def entry(self, kind: str, symbol: str, name: str) -> Entry:
+        """Read a class or function as the part `name`. Raises BenchError where its options cannot be read."""
+        fields: dict[str, Any] = {}
+        shown = []
+        for argument, default in _keyword_only(self, self.defined[symbol]):
+            where = f"{self.path.name}:{argument.lineno}: option {argument.arg} of {symbol}"
+            if argument.arg.startswith("_") or argument.arg in RESERVED:
+                raise BenchError(f"{where}: this name is taken; allowed: another name; rename it")
+            annotation = _type(argument.annotation, where)
+            try:
+                value = ... if default is None else ast.literal_eval(default)
+            except (ValueError, TypeError, MemoryError, RecursionError):
+                what = f"{where}: its default is computed; allowed: a literal such as 0.1"
+                raise BenchError(f"{what}; write the value out") from None
+            fields[argument.arg] = (annotation, value)
+            shown.append(
+                Option(argument.arg, describe(annotation), None if default is None else ast.unparse(default))
+            )
+        summary = (ast.get_docstring(self.defined[symbol]) or "").partition("\n")[0]
+        return Entry(name, summary, tuple(shown), _model(f"{kind} {name}", fields))
 
 
 def part_kinds() -> tuple[str, ...]:
-    """The kinds of parts, datasets and metrics included, in the order that `bench parts` prints them."""
+    """List the kinds of parts, datasets and metrics included, in the order that `bench parts` prints them."""
     return tuple(REGISTRIES)
 
 
 def entries(kind: str) -> dict[str, Entry]:
-    """Everything of one kind that can be named. Raises BenchError for an unknown kind."""
+    """Read everything of one kind that can be named. Raises BenchError for an unknown kind."""
     if kind not in REGISTRIES:
         raise BenchError(f"unknown kind of part {given_text(kind)}{did_you_mean(kind, REGISTRIES)}")
     module, registry = REGISTRIES[kind]
-    return read_registry(Path(__file__).parents[1] / module, registry, kind)
+    return read_registry(BENCH / module, registry, kind)
 
 
 def names(kind: str) -> tuple[str, ...]:
-    """The names of one kind, in the registry's order."""
+    """List the names of one kind, in the registry's order."""
     return tuple(entries(kind))
 
 
 def part(kind: str, name: str) -> Entry:
-    """One part. Raises BenchError, with the nearest known name, for an unknown one."""
+    """Read one part. Raises BenchError, with the nearest known name, for an unknown one."""
     known = entries(kind)
     if name not in known:
         raise BenchError(f"unknown {kind} {given_text(name)}{did_you_mean(name, known)}")
     return known[name]
+
+
+def image_shape(dataset: str) -> tuple[int, ...]:
+    """Read the shape of a dataset's images from the table SHAPES beside its registry."""
+    shapes: dict[str, tuple[int, ...]] = ast.literal_eval(
+        _module(BENCH / REGISTRIES["dataset"][0]).assigned["SHAPES"]
+    )
+    return shapes[dataset]
+
+
+def pixels(dataset: str) -> int:
+    """Count the numbers in one image of a dataset."""
+    return math.prod(image_shape(dataset))
 
 
 @lru_cache
@@ -98,123 +154,113 @@ def read_registry(path: Path, registry: str, kind: str) -> dict[str, Entry]:
     module = _module(path)
     value = module.assigned.get(registry)
     if isinstance(value, ast.Tuple):
-        rows = (_metric(module, kind, row) for row in value.elts if isinstance(row, ast.Call))
-        return {row.name: row for row in rows}
+        return {row.name: row for row in _metrics(module, value)}
     if not isinstance(value, ast.Dict):
-        raise BenchError(
-            f"{path}: no dict literal {registry}; a registry is `{registry} = {{'name': Part, ...}}`"
-        )
+        what = f"{path}: no dict literal {registry}"
+        raise BenchError(f"{what}; a registry is `{registry} = {{'name': Part, ...}}`")
     result = {}
     for key, item in zip(value.keys, value.values, strict=True):
-        if (
-            not isinstance(key, ast.Constant)
-            or not isinstance(item, ast.Name)
-            or item.id not in module.defined
-        ):
-            raise BenchError(
-                f"{path}:{item.lineno}: {registry} holds other than 'name': a class or function of this file"
-            )
-        result[str(key.value)] = _entry(module, kind, str(key.value), item.id)
+        known = isinstance(item, ast.Name) and item.id in module.defined
+        if not isinstance(key, ast.Constant) or not isinstance(item, ast.Name) or not known:
+            what = f"{path}:{item.lineno}: {registry} holds other than"
+            raise BenchError(f"{what} 'name': a class or function of this file")
+        result[str(key.value)] = module.entry(kind, item.id, str(key.value))
     return result
 
 
-@dataclass(frozen=True)
-class _Module:
-    path: Path
-    defined: dict[str, ast.ClassDef | ast.FunctionDef]
-    assigned: dict[str, ast.expr]
-
-
 @lru_cache
-def _module(path: Path) -> _Module:
+def _module(path: Path) -> Module:
     try:
-        tree = ast.parse(path.read_text(encoding="utf-8"))
-    except (OSError, SyntaxError) as error:
-        raise BenchError(
-            f"{path}: cannot be read as Python ({error}); the installation is incomplete"
-        ) from None
-    defined = {n.name: n for n in tree.body if isinstance(n, ast.ClassDef | ast.FunctionDef)}
-    assigned = {
-        t.id: n.value
-        for n in tree.body
-        if isinstance(n, ast.Assign)
-        for t in n.targets
-        if isinstance(t, ast.Name)
-    }
-    assigned |= {
-        n.target.id: n.value
-        for n in tree.body
-        if isinstance(n, ast.AnnAssign) and isinstance(n.target, ast.Name) and n.value
-    }
-    return _Module(path, defined, assigned)
+        return read_module(path)
+    except BenchError as error:
+        raise BenchError(f"{error}; the installation is incomplete") from None
 
 
-def _entry(module: _Module, kind: str, name: str, symbol: str) -> Entry:
-    node = module.defined[symbol]
-    fields = {a.arg: (_annotation(a), default) for a, default in _keyword_only(module, node)}
-    shown = tuple(
-        Option(key, describe(annotation), None if default is None else ast.unparse(default))
-        for key, (annotation, default) in fields.items()
-    )
-    return Entry(kind, name, _summary(node), shown, _model(f"{kind} {name}", fields))
+def read_module(path: Path) -> Module:
+    """Parse a Python file, nothing of which is run. Raises BenchError for one that cannot be parsed."""
+    file, source = printable(path.name), content(path, "a Python file (.py)")
+    try:
+        with warnings.catch_warnings(action="ignore"):  # such as of an escape: no business of a check
+            tree = ast.parse(source)
+    except SyntaxError as error:
+        what = printable(f"{file}:{error.lineno or 1}: is not Python: {error.msg}")
+        raise BenchError(f"{what}; correct it") from None
+    except (ValueError, RecursionError, MemoryError):
+        raise BenchError(f"{file}: is not Python; is this the right file?") from None
+    defined: dict[str, ast.ClassDef | ast.FunctionDef] = {}
+    assigned: dict[str, ast.expr] = {}
+    for node in tree.body:
+        if isinstance(node, ast.ClassDef | ast.FunctionDef):
+            defined[node.name] = node
+        targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+        if isinstance(node, ast.Assign | ast.AnnAssign) and node.value:
+            assigned |= {t.id: node.value for t in targets if isinstance(t, ast.Name)}
+    return Module(path.resolve(), defined, assigned, hashlib.sha256(source).hexdigest())
 
 
-def _model(title: str, fields: dict[str, tuple[Any, ast.expr | None]]) -> type[BaseModel]:
-    config = ConfigDict(strict=True, extra="forbid", frozen=True, defer_build=True, protected_namespaces=())
-    checks: dict[str, Any] = {
-        key: (annotation, ... if default is None else ast.literal_eval(default))
-        for key, (annotation, default) in fields.items()
-    }
-    return create_model(title, __config__=config, **checks)
+def _type(node: ast.expr | None, where: str) -> Any:
+    """Work out an annotation of an option: the names in TYPES, Literal, list and |, and nothing else."""
+    match node:
+        case ast.Name(id=name) if name in TYPES:
+            return TYPES[name]
+        case ast.BinOp(left=left, op=ast.BitOr(), right=right):
+            return _type(left, where) | _type(right, where)
+        case ast.Subscript(value=ast.Name(id="list"), slice=ast.Name() | ast.Subscript() as item):
+            inner = _type(item, where)
+            if "a list" not in describe(inner):
+                return GenericAlias(list, (inner,))
+        case ast.Subscript(value=ast.Name(id="Literal"), slice=choices):
+            items = choices.elts if isinstance(choices, ast.Tuple) else [choices]
+            words = tuple(item.value for item in items if isinstance(item, ast.Constant))
+            if words and len(words) == len(items) and all(isinstance(w, str | int) for w in words):
+                literal: Any = Literal
+                return literal[words]
+    what = f"{where}: {f'annotation {given_text(ast.unparse(node))}' if node else 'no annotation'}"
+    allowed = f"allowed: {', '.join(TYPES)}, Literal[...], list[...] and A | B of these"
+    raise BenchError(f"{what}; {allowed}; write one of them")
+
+
+def _model(title: str, fields: dict[str, Any]) -> type[BaseModel]:
+    config = ConfigDict(
+        strict=True, extra="forbid", frozen=True, defer_build=True, validate_default=True,
+        protected_namespaces=(),
+    )  # fmt: skip
+    return create_model(title, __config__=config, **fields)
 
 
 def _keyword_only(
-    module: _Module, node: ast.ClassDef | ast.FunctionDef
+    module: Module, node: ast.ClassDef | ast.FunctionDef
 ) -> Iterator[tuple[ast.arg, ast.expr | None]]:
-    """Keyword-only parameters of a function, or of a class's own or nearest inherited `__init__`."""
-    while isinstance(node, ast.ClassDef):
+    """Find the keyword-only parameters of a function, or of a class's own or nearest inherited `__init__`."""
+    seen = []
+    while isinstance(node, ast.ClassDef) and node not in seen:
+        seen.append(node)
         own = [n for n in node.body if isinstance(n, ast.FunctionDef) and n.name == "__init__"]
-        bases = [
-            module.defined[b.id] for b in node.bases if isinstance(b, ast.Name) and b.id in module.defined
-        ]
-        if not (own or bases):
-            return iter(())
-        node = (own or bases)[0]
+        names = (base.id for base in node.bases if isinstance(base, ast.Name))
+        found = [*own, *(module.defined[name] for name in names if name in module.defined)]
+        if not found:
+            break
+        node = found[0]
+    if isinstance(node, ast.ClassDef):
+        return iter(())
     return zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True)
 
 
-def _annotation(argument: ast.arg) -> Any:
-    if argument.annotation is None:
-        return Any
-    # Our own source, never a user's text: the names of bench.spec.options and typing
-    return eval(ast.unparse(argument.annotation), dict(_NAMESPACE))  # noqa: S307
-
-
-def _summary(node: ast.ClassDef | ast.FunctionDef) -> str:
-    return (ast.get_docstring(node) or "").partition("\n")[0]
-
-
-def _metric(module: _Module, kind: str, row: ast.Call) -> Entry:
-    """A row of the table of metrics: its literals, and the module's text constants that it names."""
-    definition = module.defined["Metric"]
-    order = [
-        n.target.id
-        for n in definition.body
-        if isinstance(n, ast.AnnAssign) and isinstance(n.target, ast.Name)
-    ]
-    given = dict(zip(order, row.args, strict=False)) | {k.arg: k.value for k in row.keywords if k.arg}
-    texts = {}
-    for key, value in given.items():
-        literal = module.assigned.get(value.id, value) if isinstance(value, ast.Name) else value
-        if isinstance(literal, ast.Constant) and isinstance(literal.value, str):
-            texts[key] = literal.value
-    summary = texts.get("description") or texts.get("title", "")
-    model = _model(texts["name"], {})
-    return Entry(kind, texts["name"], summary, (), model, texts.get("unit", ""), texts.get("reference", ""))
+def _metrics(module: Module, table: ast.Tuple) -> Iterator[Entry]:
+    """Read the table of metrics: each row's name, and its description or else its title."""
+    fields = (n.target for n in module.defined["Metric"].body if isinstance(n, ast.AnnAssign))
+    order = [target.id for target in fields if isinstance(target, ast.Name)]
+    for row in table.elts:
+        if isinstance(row, ast.Call):
+            given = dict(zip(order, row.args, strict=False))
+            given |= {keyword.arg: keyword.value for keyword in row.keywords if keyword.arg}
+            texts = {key: str(v.value) for key, v in given.items() if isinstance(v, ast.Constant)}
+            summary = texts.get("description") or texts["title"]
+            yield Entry(texts["name"], summary, (), _model(texts["name"], {}))
 
 
 def listing(kind: str | None = None) -> list[str]:
-    """Every part, or those of one kind, a line each: name, options with their defaults, and what it is.
+    """List every part, or those of one kind, a line each: name, options with their defaults, what it is.
 
     Raises BenchError for an unknown kind.
     """

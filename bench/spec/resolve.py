@@ -1,60 +1,74 @@
-"""From merged YAML to a checked experiment: each value allowed, each combination sensible."""
+"""Turn a YAML file into a checked experiment: each value allowed, each combination sensible."""
 
 from __future__ import annotations
 
 from fractions import Fraction
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
 
 from bench.errors import BenchError, printable
-from bench.spec import registry as parts
-from bench.spec.check import checked, plain, text_of, word_of
-from bench.spec.expand import Draft, Sketch, expand
+from bench.spec import registry
+from bench.spec.check import check, mapping_of, refuse_unknown_keys, text_of, word_of
 from bench.spec.experiment import (
+    ABOUT,
     FILE_STEM,
+    PARTS,
     Experiment,
     Part,
     Published,
+    Seeds,
     Settings,
     Size,
     Variant,
     names_folder,
     too_many_runs,
 )
-from bench.spec.settings import ABOUT, PARTS, mapping_of, refuse_unknown_keys
-from bench.spec.source import Leaf, Mapping, Node, Sequence, given, trap
+from bench.spec.grammar import Draft, Sketch, expand
+from bench.spec.source import Mapping, Node, Sequence, given
 
-PIXELS = 784  # dx: every dataset comes as 28×28 images
-SEEDS = 5
 UNIT_INTERVAL = ("bernoulli", "continuous-bernoulli")  # likelihoods of pixels in [0, 1]
 
 
+class Head(BaseModel):
+    """What is said once a file, the data and the evaluation aside."""
+
+    model_config = ConfigDict(strict=True, defer_build=True)
+    question: str
+    seeds: Annotated[int, Field(ge=1, le=1000)] | Seeds = 5  # a count, or which
+
+
 def load(path: Path) -> Experiment:
-    """The experiment in a YAML file. Raises BenchError with file, line and column of what is wrong."""
+    """Read the experiment in a YAML file. Raises BenchError with file, line and column of what is wrong."""
     draft = expand(path)
     if not names_folder(path.stem, FILE_STEM):
         what = f"{printable(str(path))}: the file's name names a folder of reports"
-        raise BenchError(
-            f"{what}; allowed: letters, digits, dot, hyphen, underscore, at most 80; rename the file"
-        )
-    if "question" not in draft.head:
-        raise draft.place.error("the experiment has no question; allowed: text; add `question: ...`")
+        allowed = "allowed: letters, digits, dot, hyphen, underscore, at most 80"
+        raise BenchError(f"{what}; {allowed}; rename the file")
+    head = check(Head, draft.head.take("question", "seeds"), "the experiment")
+    seeds = tuple(range(head.seeds) if isinstance(head.seeds, int) else head.seeds)
+    if len(set(seeds)) < len(seeds):
+        i = next(i for i, seed in enumerate(seeds) if seed in seeds[:i])
+        node = draft.head["seeds"]
+        again = node[i] if isinstance(node, Sequence) else node
+        raise again.error(f"seeds: {seeds[i]} again; allowed: different whole numbers; remove one")
     dataset, fallback = _dataset(draft.head.get("dataset"))
+    resolver = _Resolver(draft, dataset)
     for name, block in draft.architectures.items():
-        _check_architecture(f"architecture {name}", block)
-    variants = {name: _variant(sketch, dataset, draft) for name, sketch in draft.sketches.items()}
+        resolver.check_architecture(f"architecture {name}", block)
+    variants = {name: resolver.variant(name, sketch) for name, sketch in draft.sketches.items()}
     if not variants:
-        raise draft.place.error(
-            "the experiment has no variants; allowed: variants, a matrix; add `variants:`"
-        )
+        what = "the experiment has no variants; allowed: variants, a matrix"
+        raise draft.head.error(f"{what}; add `variants:`")
     _refuse_same(variants, draft)
-    seeds = _seeds(draft.head.get("seeds"))
     if fault := too_many_runs(len(variants), len(seeds)):
-        raise draft.head.get("seeds", draft.place).error(fault)
+        raise draft.head.get("seeds", draft.head).error(fault)
     return Experiment(
         name=path.stem,
         path=path,
-        question=text_of(draft.head["question"], "question"),
+        question=head.question,
         dataset=dataset,
         offline_fallback=fallback,
         seeds=seeds,
@@ -63,8 +77,8 @@ def load(path: Path) -> Experiment:
 
 
 def _dataset(node: Node | None) -> tuple[str, str | None]:
-    """The dataset and its offline fallback."""
-    known = parts.names("dataset")
+    """Read the dataset and its offline fallback."""
+    known = registry.names("dataset")
     if node is None:
         return "mnist", None
     if not isinstance(node, Mapping):
@@ -72,97 +86,94 @@ def _dataset(node: Node | None) -> tuple[str, str | None]:
     refuse_unknown_keys(node, ("name", "offline_fallback"), "dataset")
     if "name" not in node:
         raise node.error(f"dataset has no name; allowed: {', '.join(known)}; add `name: ...`")
-    name = word_of(node["name"], "dataset", known)
     fallback = node.get("offline_fallback")
+    name = word_of(node["name"], "dataset", known)
     return name, None if fallback is None else word_of(fallback, "dataset", known)
 
 
-def _seeds(node: Node | None) -> tuple[int, ...]:
-    allowed = "allowed: a count from 1 to 1000, or a list of different whole numbers from 0"
-    if node is None:
-        return tuple(range(SEEDS))
-    if isinstance(node, Sequence) and not 1 <= len(node) <= 1000:
-        raise node.error(f"seeds: {len(node)} of them; {allowed}; write another number")
-    seeds = []
-    for leaf in node if isinstance(node, Sequence) else [node]:
-        number = leaf.value if isinstance(leaf, Leaf) and not trap(leaf) else None
-        if not isinstance(number, int) or isinstance(number, bool) or not 0 <= number < 2**32:
-            advice = trap(leaf) or "write `seeds: 5` or `seeds: [0, 1, 2]`"
-            raise leaf.error(f"seeds: {given(leaf)}; {allowed}; {advice}")
-        if number in seeds:
-            raise leaf.error(f"seeds: {number} again; {allowed}; remove one")
-        seeds.append(number)
-    if isinstance(node, Sequence):
-        return tuple(seeds)
-    if not 1 <= seeds[0] <= 1000:
-        raise node.error(f"seeds: {seeds[0]} of them; {allowed}; write another number")
-    return tuple(range(seeds[0]))
+class _Resolver:
+    """What checking the settings of a file takes beside them; each Python file is read once."""
 
+    def __init__(self, draft: Draft, dataset: str) -> None:
+        self.dataset = dataset
+        self.pixels = registry.pixels(dataset)
+        self.evaluation = Mapping(draft.head.place)
+        if "evaluation" in draft.head:
+            example = "evaluation: {importance_samples: 200}"
+            self.evaluation = mapping_of(draft.head["evaluation"], "evaluation", example)
+            refuse_unknown_keys(self.evaluation, ("importance_samples",), "evaluation")
+        self.read = cache(registry.read_module)
+        self.entry = cache(registry.Module.entry)
 
-def _variant(sketch: Sketch, dataset: str, draft: Draft) -> Variant:
-    what = f"variant {sketch.name}"
-    ratio = _ratio(sketch.settings, what)
-    for kind in ("encoder", "decoder"):
-        if kind not in sketch.settings:
-            known = ", ".join(parts.names(kind))
-            raise sketch.place.error(
-                f"{what} has no {kind}; allowed: {known}; add `{kind}: ...` or `architecture: ...`"
-            )
-    evaluation = mapping_of(
-        draft.head.get("evaluation"), "evaluation", "evaluation: {importance_samples: 200}"
-    )
-    refuse_unknown_keys(evaluation, ("importance_samples",), "evaluation")
-    node = sketch.settings.merged(evaluation)
-    scalars = Mapping(sketch.place)
-    for key in (*node, *ABOUT):
-        source = sketch.about if key in ABOUT else node
-        if key not in PARTS and key in source:
-            scalars.put(key, source[key], source.places[key])
-    published = _published(scalars.pop("published", None), what)
-    values: dict[str, Any] = plain(Variant, scalars, what, ratio)
-    values |= {kind: _part(kind, node[kind], what, ratio) for kind in PARTS}
-    values |= {"name": sketch.name, "label": sketch.label, "axes": sketch.axes}
-    variant = checked(Variant, node, values | {"dataset": dataset, "published": published}, what)
-    _refuse_target(variant, sketch)
-    return variant
+    def variant(self, name: str, sketch: Sketch) -> Variant:
+        what, node = f"variant {name}", sketch.settings
+        ratio = self.ratio(node, what)
+        for kind in ("encoder", "decoder"):
+            if kind not in node:
+                known = ", ".join(registry.names(kind))
+                allowed = f"allowed: {known}; add `{kind}: ...` or `architecture: ...`"
+                raise sketch.place.error(f"{what} has no {kind}; {allowed}")
+        scalars = self.evaluation.over(sketch.about.over(node))
+        beside: dict[str, Any] = {kind: self.part(kind, node[kind], what, ratio) for kind in PARTS}
+        beside |= {"name": name, "label": sketch.label, "axes": sketch.axes, "dataset": self.dataset}
+        beside["published"] = _published(sketch.about.get("published"), what)
+        said = [key for key in (*node, *ABOUT, *self.evaluation) if key not in beside]
+        variant = check(Variant, scalars.take(*said), what, ratio, **beside)
+        target, likelihood = variant.target, variant.likelihood
+        if target.name == "normalised" and likelihood.name in UNIT_INTERVAL and not likelihood.sha256:
+            what += f": a normalised target under likelihood {likelihood.name}"
+            allowed = "allowed: a target in [0, 1]; write `target: grey` or `likelihood: gaussian`"
+            raise node["target"].error(f"{what}; {allowed}")
+        return variant
 
+    def check_architecture(self, what: str, block: Mapping) -> None:
+        """Check a block that perhaps no variant uses."""
+        ratio = self.ratio(block, what) if "latent" in block else None
+        for kind in ("encoder", "decoder"):
+            if kind in block:
+                self.part(kind, block[kind], what, ratio)
 
-def _check_architecture(what: str, block: Mapping) -> None:
-    """Check a block that perhaps no variant uses."""
-    ratio = _ratio(block, what) if "latent" in block else None
-    for kind in ("encoder", "decoder"):
-        if kind in block:
-            _part(kind, block[kind], what, ratio)
+    def ratio(self, settings: Mapping, what: str) -> Fraction:
+        """Work out the number that `dz/dx` stands for."""
+        return Fraction(check(Size, settings.take("latent"), what).latent, self.pixels)
 
+    def part(self, kind: str, node: Node, what: str, ratio: Fraction | None) -> Part:
+        """Check a part and its options: a built-in one, or one of the file that it names."""
+        block = mapping_of(node, kind, f"{kind}: {{name: ...}}")
+        file = self.module(kind, block["file"]) if "file" in block else None
+        if "name" not in block:
+            known = ", ".join(file.public if file else registry.names(kind))
+            raise block.error(f"{what}: {kind} has no name; allowed: {known}; add `name: ...`")
+        if file:
+            name = word_of(block["name"], f"{kind} in {file.path.name}", file.public)
+            try:
+                entry = self.entry(file, kind, name, name)
+            except BenchError as error:
+                raise block["name"].error(str(error)) from None
+        else:
+            name = word_of(block["name"], kind, registry.names(kind))
+            entry = registry.part(kind, name)
+        title = f"{kind} {name}"
+        options = block.take(*(key for key in block if key not in ("name", "file")))
+        options.place = block["name"].place
+        values = check(entry.model, options, title, ratio).model_dump()
+        if file:
+            return Part(name=name, options=values, sha256=file.sha256).located(file.path)
+        hidden, activation = values.get("hidden"), values.get("activation")
+        if isinstance(hidden, list) and isinstance(activation, list) and len(hidden) != len(activation):
+            what = f"{title}: {len(activation)} activations for {len(hidden)} hidden layers"
+            raise options["activation"].error(f"{what}; allowed: one, or one per layer; write {len(hidden)}")
+        return Part(name=name, options=values)
 
-def _ratio(settings: Mapping, what: str) -> Fraction:
-    """The number that `dz/dx` stands for."""
-    latent = Mapping(settings.place)
-    if "latent" in settings:
-        latent.put("latent", settings["latent"], settings.places["latent"])
-    return Fraction(checked(Size, latent, plain(Size, latent, what), what).latent, PIXELS)
-
-
-def _part(kind: str, node: Node, what: str, ratio: Fraction | None) -> Part:
-    known = parts.names(kind)
-    assert isinstance(node, Mapping)  # noqa: S101  # settings.overlaid made it one
-    if "name" not in node:
-        raise node.error(f"{what}: {kind} has no name; allowed: {', '.join(known)}; add `name: ...`")
-    name = word_of(node["name"], kind, known)
-    options = Mapping(node["name"].place)
-    for key, value in node.items():
-        if key != "name":
-            options.put(key, value, node.places[key])
-    title = f"{kind} {name}"
-    model = parts.part(kind, name).model
-    values = checked(model, options, plain(model, options, title, ratio), title).model_dump()
-    hidden, activation = values.get("hidden"), values.get("activation")
-    if isinstance(hidden, list) and isinstance(activation, list) and len(hidden) != len(activation):
-        given_ = f"{len(activation)} activations for {len(hidden)} hidden layers"
-        raise options["activation"].error(
-            f"{title}: {given_}; allowed: one, or one per layer; write {len(hidden)}"
-        )
-    return Part(name=name, options=values)
+    def module(self, kind: str, node: Node) -> registry.Module:
+        """Read the file of a part, which is relative to the YAML file that names it."""
+        file = Path(node.place.file).parent / text_of(node, f"{kind}: file")
+        try:
+            if file.suffix != ".py":
+                raise BenchError(f"{given(node)} is no Python file; allowed: FILE.py; correct the path")
+            return self.read(file)
+        except BenchError as error:
+            raise node.error(f"{kind}: {error}") from None
 
 
 def _published(node: Node | None, what: str) -> tuple[Published, ...]:
@@ -171,31 +182,18 @@ def _published(node: Node | None, what: str) -> tuple[Published, ...]:
     if not isinstance(node, Sequence):
         allowed = "allowed: a list of rows; write `published: [{value: 106.66, ...}]`"
         raise node.error(f"{what}: published is {given(node)}; {allowed}")
-    rows = []
-    for item in node:
-        row = mapping_of(
-            item, f"{what}: a row of published", "{value: 106.66, metric: test_loss, source: ...}"
-        )
-        title = f"{what}: published"
-        rows.append(checked(Published, row, plain(Published, row, title), title))
-    return tuple(rows)
-
-
-def _refuse_target(variant: Variant, sketch: Sketch) -> None:
-    if variant.target.name == "normalised" and variant.likelihood.name in UNIT_INTERVAL:
-        what = f"variant {variant.name}: a normalised target under likelihood {variant.likelihood.name}"
-        message = f"{what}; allowed: a target in [0, 1]; write `target: grey` or `likelihood: gaussian`"
-        raise sketch.settings["target"].error(message)
+    example = "{value: 106.66, metric: test_loss, source: ...}"
+    rows = (mapping_of(item, f"{what}: a row of published", example) for item in node)
+    return tuple(check(Published, row, f"{what}: published") for row in rows)
 
 
 def _refuse_same(variants: dict[str, Variant], draft: Draft) -> None:
-    """Two cells of a matrix that resolve to the same settings, such as β 1 and 1.0, are a slip."""
+    """Refuse two cells of a matrix that resolve to the same settings, such as β 1 and 1.0."""
     seen: dict[str, str] = {}
     for name, variant in variants.items():
         if variant.axes:
             settings = variant.model_dump_json(include=set(Settings.model_fields))
             if (first := seen.setdefault(settings, name)) != name:
                 what = f"variants {first} and {name} have the same settings"
-                raise draft.sketches[name].place.error(
-                    f"{what}; allowed: different ones; exclude one of them"
-                )
+                place = draft.sketches[name].place
+                raise place.error(f"{what}; allowed: different ones; exclude one of them")

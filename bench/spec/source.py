@@ -1,9 +1,9 @@
-"""YAML read to data that knows where it was written: file, line and column of every key and leaf.
+"""Read YAML to data that knows where it was written: file, line and column of every key and leaf.
 
-What `yaml.safe_load` would read is read, less what turns a slip into a wrong experiment or a small file into
-a large one: duplicate keys, anchors and aliases, merge keys, tags, several documents. Nothing is constructed
-but text, numbers, true, false and null. A leaf keeps its text as written, so that `000` can still be a name
-and `32/784` a label.
+Values are those of `yaml.safe_load`, less its objects: text, numbers, true, false and null. Refused is what
+turns a slip into a wrong experiment, or a small file into a large one: duplicate keys, anchors and aliases,
+merge keys, tags, several documents. A leaf keeps its text as written: `000` can still be a name, and `32/784`
+a label.
 """
 
 from __future__ import annotations
@@ -40,15 +40,23 @@ class Place:
     column: int
 
     def __str__(self) -> str:
-        return f"{self.file}:{self.line}:{self.column}"
+        return f"{printable(self.file)}:{self.line}:{self.column}"
 
     def error(self, message: str) -> BenchError:
-        """The error to raise about what stands here."""
+        """Make the error to raise about what stands here."""
         return BenchError(f"{self}: {message}")
 
 
-@dataclass(frozen=True, slots=True)
-class Leaf:
+class _Placed:
+    place: Place
+
+    def error(self, message: str) -> BenchError:
+        """Make the error to raise about this node."""
+        return self.place.error(message)
+
+
+@dataclass(frozen=True)
+class Leaf(_Placed):
     """A scalar: its text as written, and the value YAML gives it."""
 
     text: str
@@ -56,12 +64,16 @@ class Leaf:
     place: Place
     plain: bool = True  # written without quotes
 
-    def error(self, message: str) -> BenchError:
-        """The error to raise about this leaf."""
-        return self.place.error(message)
+
+class Sequence(_Placed, list["Node"]):
+    """A list, with its place."""
+
+    def __init__(self, place: Place) -> None:
+        super().__init__()
+        self.place = place
 
 
-class Mapping(dict[str, "Node"]):
+class Mapping(_Placed, dict[str, "Node"]):
     """A mapping from keys as written, with the place of each key."""
 
     def __init__(self, place: Place) -> None:
@@ -69,38 +81,27 @@ class Mapping(dict[str, "Node"]):
         self.place = place
         self.places: dict[str, Place] = {}
 
-    def put(self, key: str, node: Node, place: Place) -> None:
-        """Set `key`, remembering where it was written."""
+    def put(self, key: str, node: Node, place: Place) -> Mapping:
+        """Set `key`, remembering where it was written; returns the mapping."""
         self[key] = node
         self.places[key] = place
+        return self
 
-    def merged(self, over: Mapping) -> Mapping:
-        """This mapping with `over` on top: mappings merge, everything else is replaced."""
-        result = Mapping(over.place)
-        for source in (self, over):
+    def take(self, *keys: str) -> Mapping:
+        """Copy the entries that have one of these keys, in their order here."""
+        taken = Mapping(self.place)
+        for key in self:
+            if key in keys:
+                taken.put(key, self[key], self.places[key])
+        return taken
+
+    def over(self, below: Mapping) -> Mapping:
+        """Lay this mapping over another: the entries of both, this one's where both have the key."""
+        result = Mapping(self.place)
+        for source in (below, self):
             for key, node in source.items():
-                below = result.get(key)
-                if isinstance(below, Mapping) and isinstance(node, Mapping):
-                    result.put(key, below.merged(node), source.places[key])
-                else:
-                    result.put(key, node, source.places[key])
+                result.put(key, node, source.places[key])
         return result
-
-    def error(self, message: str) -> BenchError:
-        """The error to raise about this mapping."""
-        return self.place.error(message)
-
-
-class Sequence(list["Node"]):
-    """A list, with its place."""
-
-    def __init__(self, place: Place) -> None:
-        super().__init__()
-        self.place = place
-
-    def error(self, message: str) -> BenchError:
-        """The error to raise about this list."""
-        return self.place.error(message)
 
 
 Node: TypeAlias = Leaf | Mapping | Sequence
@@ -109,37 +110,40 @@ Node: TypeAlias = Leaf | Mapping | Sequence
 def read(path: Path) -> Mapping:
     """Read a YAML file whose top level is a mapping.
 
-    Raises BenchError, with the place where there is one, for a file that is missing, a directory, empty,
-    larger than 256 kB, not UTF-8, not YAML, or YAML that is refused (see the module).
+    Raises BenchError, with the place where there is one, for what `content` refuses and for a file that is
+    empty, not UTF-8, not YAML, or YAML that is refused (see the module).
     """
+    data = content(path, "a YAML file")
+    try:
+        return read_text(data.decode("utf-8-sig"), str(path))
+    except UnicodeDecodeError as error:
+        before = data[: error.start].decode("utf-8")
+        what = f"byte 0x{data[error.start]:02x} is not UTF-8 text; allowed: YAML in UTF-8"
+        raise _end(str(path), before).error(f"{what}; is this the right file?") from None
+
+
+def content(path: Path, kind: str) -> bytes:
+    """Read a regular file of 256 kB at most; `kind` says in errors what is allowed. Raises BenchError."""
     file = printable(str(path))
     try:
-        if path.is_dir():
-            raise BenchError(f"{file}: is a directory; allowed: one YAML file; name a file in it")
-        if not path.exists():
-            raise BenchError(f"{file}: no such file; allowed: a YAML experiment; see experiments/*.yaml")
         if not path.is_file():
-            raise BenchError(f"{file}: is not a regular file; allowed: a YAML file; save the text to one")
+            there = "is a directory" if path.is_dir() else "is not a regular file"
+            what = there if path.exists() else "no such file"
+            raise BenchError(f"{file}: {what}; allowed: {kind}; correct the path")
         with path.open("rb") as stream:
             data = stream.read(MAX_BYTES + 1)
     except (OSError, ValueError) as error:
         raise BenchError(f"{file}: cannot be read ({error}); check the path and its permissions") from None
     if len(data) > MAX_BYTES:
-        raise BenchError(f"{file}: is larger than 256 kB; an experiment is a page; is this the right file?")
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        before = data[: error.start].decode("utf-8")
-        what = f"byte 0x{data[error.start]:02x} is not UTF-8 text; allowed: YAML in UTF-8"
-        raise _place(file, before).error(f"{what}; is this the right file?") from None
-    return read_text(text, file)
+        raise BenchError(f"{file}: is larger than 256 kB; allowed: {kind}; is this the right one?")
+    return data
 
 
 def read_text(text: str, file: str) -> Mapping:
     """Read YAML text whose top level is a mapping; `file` is what errors call it. Raises BenchError."""
     if bad := _UNPRINTABLE.search(text):
         what = f"control character {bad.group()!a}; allowed: text"
-        raise _place(file, text[: bad.start()]).error(f"{what}; is this the right file?")
+        raise _end(file, text[: bad.start()]).error(f"{what}; is this the right file?")
     try:
         return _Reader(text, file).document()
     except yaml.MarkedYAMLError as error:
@@ -149,6 +153,11 @@ def read_text(text: str, file: str) -> Mapping:
         raise place.error(f"is not YAML: {problem}; check indentation, colons and brackets here") from None
     except (yaml.YAMLError, RecursionError, UnicodeError):
         raise Place(file, 1, 1).error("is not YAML; is this the right file?") from None
+
+
+def _end(file: str, text: str) -> Place:
+    """Find the place after some text."""
+    return Place(file, text.count("\n") + 1, len(text) - text.rfind("\n"))
 
 
 class _Reader:
@@ -161,21 +170,19 @@ class _Reader:
     def document(self) -> Mapping:
         next(self.events)  # the stream's start
         first = next(self.events)
+        empty = "the file is empty; allowed: a mapping; start with `question: ...`"
         if isinstance(first, yaml.StreamEndEvent):
-            raise Place(self.file, 1, 1).error(
-                "the file is empty; allowed: a mapping; start with `question:`"
-            )
+            raise Place(self.file, 1, 1).error(empty)
         root = self.node(next(self.events), depth=1)
         next(self.events)  # the document's end
         after = next(self.events)
         if not isinstance(after, yaml.StreamEndEvent):
             what = "a second document starts here; allowed: one a file"
             raise self.place(after).error(f"{what}; remove `---` or split the file")
+        if isinstance(root, Leaf) and root.value is None:
+            raise root.error(empty)
         if not isinstance(root, Mapping):
-            what = (
-                "the file is empty" if isinstance(root, Leaf) and root.value is None else f"got {given(root)}"
-            )
-            raise root.error(f"{what}; allowed: a mapping; start with `question: ...`")
+            raise root.error(f"got {given(root)}; allowed: a mapping; start with `question: ...`")
         return root
 
     def place(self, event: Any) -> Place:
@@ -192,7 +199,7 @@ class _Reader:
         if depth > MAX_DEPTH:
             raise place.error(f"nested too deep; allowed: {MAX_DEPTH} levels; no key needs that, flatten it")
         if isinstance(event, yaml.ScalarEvent):
-            return leaf(event.value, place, plain=event.implicit[0])
+            return _leaf(event.value, place, plain=event.implicit[0])
         if isinstance(event, yaml.MappingStartEvent):
             return self.mapping(place, depth)
         sequence = Sequence(place)
@@ -204,12 +211,11 @@ class _Reader:
         mapping = Mapping(place)
         while not isinstance(event := next(self.events), yaml.MappingEndEvent):
             key = self.node(event, depth + 1)
-            if not isinstance(key, Leaf):
-                raise key.error(f"a key is {given(key)}; allowed: a word; write `key: value`")
+            if not isinstance(key, Leaf) or not key.text:
+                what = "empty" if isinstance(key, Leaf) else given(key)
+                raise key.error(f"a key is {what}; allowed: a word; write `key: value`")
             if key.text == "<<" and key.plain:
                 raise key.error("merge key <<; merge keys are not allowed; use `extends`")
-            if not key.text:
-                raise key.error("a key is empty; allowed: a word; write `key: value`")
             if key.text in mapping:
                 first = mapping.places[key.text]
                 what = f"key {given(key)} again, first on line {first.line}; allowed: each key once"
@@ -218,8 +224,8 @@ class _Reader:
         return mapping
 
 
-def leaf(text: str, place: Place, *, plain: bool = True) -> Leaf:
-    """A leaf with the value that YAML 1.1 gives its text. Raises BenchError for unprintable text."""
+def _leaf(text: str, place: Place, *, plain: bool) -> Leaf:
+    """Make a leaf with the value that YAML 1.1 gives its text. Raises BenchError for unprintable text."""
     if unprintable := next((c for c in text if not c.isprintable() and c not in "\n\t"), None):
         raise place.error(f"character {unprintable!a} in text; allowed: printable text; remove it")
     if not plain:
@@ -240,25 +246,21 @@ def leaf(text: str, place: Place, *, plain: bool = True) -> Leaf:
 
 
 def trap(node: Node) -> str:
-    """What YAML made of a leaf that its writer likely did not mean, and what to write instead, or ""."""
+    """Say what YAML made of a leaf that its writer likely did not mean, and what to write; or ""."""
     if not isinstance(node, Leaf) or not node.plain:
         return ""
     text, value = node.text, node.value
     if value is None:
         return "the value is empty; write one"
     if isinstance(value, bool):
-        word = text.lower() not in ("true", "false")
-        return (
-            f'YAML reads {text} as {str(value).lower()}; if it is a word, quote it: "{text}"' if word else ""
-        )
-    return _text_trap(text) if isinstance(value, str) else _number_trap(text, value)
-
-
-def _text_trap(text: str) -> str:
-    if not (match := _EXPONENT.fullmatch(text)):
-        return ""
-    whole, point, sign, power = match.groups()
-    return f"YAML reads {text} as text; write {whole}{point or '.0'}e{sign or '+'}{power}"
+        said = f'YAML reads {text} as {str(value).lower()}; if it is a word, quote it: "{text}"'
+        return "" if text.lower() in ("true", "false") else said
+    if isinstance(value, str):
+        if not (match := _EXPONENT.fullmatch(text)):
+            return ""
+        whole, point, sign, power = match.groups()
+        return f"YAML reads {text} as text; write {whole}{point or '.0'}e{sign or '+'}{power}"
+    return _number_trap(text, value)
 
 
 def _number_trap(text: str, value: float) -> str:
@@ -271,12 +273,12 @@ def _number_trap(text: str, value: float) -> str:
 
 
 def misread(node: Leaf) -> bool:
-    """Whether the leaf is a number to YAML that no reader would take for that number."""
+    """Tell whether the leaf is a number to YAML that no reader would take for that number."""
     return isinstance(node.value, int | float) and not isinstance(node.value, bool) and bool(trap(node))
 
 
 def given(node: Node) -> str:
-    """How an error quotes what was given: on one line, shortened."""
+    """Quote what was given, for an error: on one line, shortened."""
     if isinstance(node, Mapping):
         return "a mapping"
     if isinstance(node, Sequence):
@@ -287,10 +289,5 @@ def given(node: Node) -> str:
 
 
 def given_text(text: str) -> str:
-    """Quote text for an error: on one line, shortened."""
+    """Quote text, for an error: on one line, shortened."""
     return repr(text if len(text) <= 60 else text[:59] + "…")
-
-
-def _place(file: str, before: str) -> Place:
-    line = before.count("\n")
-    return Place(file, line + 1, len(before) - before.rfind("\n"))

@@ -9,9 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from bench.errors import did_you_mean
-from bench.spec import registry as parts
-from bench.spec.experiment import MAX_VARIANTS
-from bench.spec.settings import PARTS, SETTINGS, overlaid
+from bench.spec.experiment import MAX_VARIANTS, PARTS, SETTINGS
 from bench.spec.source import Leaf, Mapping, Node, Place, Sequence, given, given_text
 
 SYMBOLS = {"latent": "z", "beta": "β"}
@@ -24,24 +22,24 @@ class Cell:
     name: str
     label: str
     axes: dict[str, str]
-    block: Mapping
+    blocks: tuple[Mapping, ...]  # to be laid one over the other
     place: Place
 
 
 def cells(matrix: Mapping) -> Iterator[Cell]:
-    """Every combination less the excluded ones, the last axis fastest. Raises BenchError with the place."""
+    """Make every combination less the excluded ones, the last axis fastest. Raises BenchError."""
     axes = {
         name: _axis(name, node, matrix.places[name]) for name, node in matrix.items() if name != "exclude"
     }
     if not axes:
-        raise matrix.error(
-            "matrix has no axis; allowed: axis: [values]; add one, such as `beta: [1, 32/784]`"
-        )
-    _refuse_twice(matrix, axes)
+        what = "matrix has no axis; allowed: axis: [values]"
+        raise matrix.error(f"{what}; add one, such as `beta: [1, 32/784]`")
+    if "beta" in axes and "objective.beta" in axes:
+        place = max(matrix.places["beta"], matrix.places["objective.beta"], key=lambda p: (p.line, p.column))
+        raise place.error("axes beta and objective.beta are the same; remove one of the two")
     if (size := math.prod(len(values) for values in axes.values())) > MAX_VARIANTS:
-        raise matrix.error(
-            f"matrix of {size} variants; allowed: at most {MAX_VARIANTS}; split the experiment"
-        )
+        what = f"matrix of {size} variants; allowed: at most {MAX_VARIANTS}"
+        raise matrix.error(f"{what}; split the experiment")
     points = [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
     for exclude in _excludes(matrix.get("exclude"), axes):
         left = [point for point in points if not all(_is(point[a], v) for a, v in exclude.items())]
@@ -55,30 +53,14 @@ def cells(matrix: Mapping) -> Iterator[Cell]:
 
 
 def _axis(name: str, node: Node, place: Place) -> Sequence:
-    if name not in ("architecture", "beta", *SETTINGS):
-        kind, _, option = name.partition(".")
-        if kind not in PARTS or not option:
-            hint = did_you_mean(name, ("architecture", "beta", *SETTINGS, "exclude"))
-            raise place.error(f"unknown axis {given_text(name)}{hint}, or part.option such as optimizer.lr")
-        options = {o.name for entry in parts.entries(kind).values() for o in entry.options}
-        if option not in options:
-            hint = did_you_mean(option, options) if options else "; it has none"
-            raise place.error(f"axis {name}: no {kind} has an option {given_text(option)}{hint}")
+    kind, _, option = name.partition(".")
+    if name not in ("architecture", "beta", *SETTINGS) and (kind not in PARTS or not option):
+        hint = did_you_mean(name, ("architecture", "beta", *SETTINGS, "exclude"))
+        raise place.error(f"unknown axis {given_text(name)}{hint}, or part.option such as optimizer.lr")
     if not isinstance(node, Sequence) or not node:
         what = "an empty list" if isinstance(node, Sequence) else given(node)
         raise node.error(f"axis {name} is {what}; allowed: a list of values; write `{name}: [...]`")
     return node
-
-
-def _path(axis: str) -> str:
-    return "objective.beta" if axis == "beta" else axis
-
-
-def _refuse_twice(matrix: Mapping, axes: dict[str, Sequence]) -> None:
-    paths: dict[str, str] = {}
-    for axis in axes:
-        if (other := paths.setdefault(_path(axis), axis)) != axis:
-            raise matrix.places[axis].error(f"axes {other} and {axis} are the same; remove one of the two")
 
 
 def _excludes(node: Node | None, axes: dict[str, Sequence]) -> Iterator[Mapping]:
@@ -100,7 +82,7 @@ def _excludes(node: Node | None, axes: dict[str, Sequence]) -> Iterator[Mapping]
 
 
 def _is(value: Node, pattern: Node) -> bool:
-    """Whether an axis's value is the one an exclude names; a part's bare name stands for all of that name."""
+    """Tell whether an axis's value is the one excluded; a part's bare name stands for all of that name."""
     if isinstance(value, Mapping) and isinstance(pattern, Leaf) and "name" in value:
         return _is(value["name"], pattern)
     if isinstance(value, Leaf) and isinstance(pattern, Leaf) and not isinstance(value.value, str):
@@ -109,37 +91,32 @@ def _is(value: Node, pattern: Node) -> bool:
 
 
 def _cell(point: dict[str, Node], matrix: Mapping) -> Cell:
-    block = Mapping(matrix.place)
-    for axis in sorted(point, key=lambda name: "." in _path(name)):  # an option goes on top of its part
-        field, _, option = _path(axis).partition(".")
-        over, node, place = Mapping(matrix.place), point[axis], matrix.places[axis]
-        if option:
-            part = Mapping(place)
-            part.put(option, node, place)
-            node = part
-        if field == "architecture":
-            continue
-        over.put(field, node, place)
-        block = overlaid(block, over)
-    if "architecture" in point:
-        block.put("architecture", point["architecture"], matrix.places["architecture"])
+    def block(axis: str) -> Mapping:
+        node, place = point[axis], matrix.places[axis]
+        kind, _, option = ("objective.beta" if axis == "beta" else axis).partition(".")
+        part = Mapping(place).put(option, node, place) if option else node
+        return Mapping(matrix.place).put(kind, part, place)
+
+    # An architecture comes below the settings, an option on top of its part
+    order = sorted(point, key=lambda axis: (axis != "architecture", axis == "beta" or "." in axis))
     return Cell(
         name="-".join(_slug(axis, node) for axis, node in point.items()),
         label=" · ".join(_label(axis, node) for axis, node in point.items()),
         axes={axis: written(node) for axis, node in point.items()},
-        block=block,
+        blocks=tuple(block(axis) for axis in order),
         place=matrix.places[next(iter(point))],
     )
 
 
 def written(node: Node) -> str:
-    """A value as its writer wrote it, on one line: `32/784`, `mlp 512-256`, `gaussian variance=0.01`."""
+    """Write a value as its writer did, on one line: `32/784`, `mlp 512-256`, `gaussian variance=0.01`."""
     if isinstance(node, Leaf):
         return " ".join(node.text.split())
     if isinstance(node, Sequence):
         return "-".join(written(item) for item in node)
     bare = ("name", "hidden")
-    return " ".join(written(item) if key in bare else f"{key}={written(item)}" for key, item in node.items())
+    items = ((key, written(item)) for key, item in node.items() if key != "file")
+    return " ".join(text if key in bare else f"{key}={text}" for key, text in items)
 
 
 def _label(axis: str, node: Node) -> str:
