@@ -35,6 +35,7 @@ from bench.engine.train import (
     objective_of,
     restore_schedule,
 )
+from bench.parts.files import part_class
 from bench.parts.optimizers import OPTIMIZERS, SCHEDULES
 from bench.parts.vae import VAE
 from bench.spec.experiment import Run
@@ -87,10 +88,10 @@ class _Group:
         self.stacked = stack(models)
 
         def optimizer(parameters: Iterable[torch.nn.Parameter]) -> torch.optim.Optimizer:
-            return OPTIMIZERS[self.run.optimizer.name](parameters, **self.run.optimizer.options)
+            return part_class(OPTIMIZERS, self.run.optimizer)(parameters, **self.run.optimizer.options)
 
         step = StackedStep(self.stacked, self.objective, optimizer, self.run.precision)
-        self.schedule = SCHEDULES[self.run.schedule.name](step.optimizer, **self.run.schedule.options)
+        self.schedule = part_class(SCHEDULES, self.run.schedule)(step.optimizer, **self.run.schedule.options)
         if starts:
             restore_optimizer(step.optimizer, [start.optimizer for start in starts], stacked=True)
             restore_schedule(self.schedule, starts[0])

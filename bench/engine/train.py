@@ -21,6 +21,7 @@ from bench.engine.fast import FastStep, accepts
 from bench.engine.images import Images
 from bench.engine.own import OwnTerms, own_terms
 from bench.engine.step import ReferenceStep, Step
+from bench.parts.files import part_class
 from bench.parts.objectives import OBJECTIVES, Elbo
 from bench.parts.optimizers import OPTIMIZERS, SCHEDULES
 from bench.parts.vae import VAE
@@ -62,7 +63,7 @@ class DivergedError(Exception):
 def objective_of(run: Run) -> Elbo:
     """The run's objective."""
     options: dict[str, Any] = run.objective.options
-    return OBJECTIVES[run.objective.name](**options)
+    return part_class(OBJECTIVES, run.objective)(**options)
 
 
 def train(
@@ -82,7 +83,7 @@ def train(
     device = images.train.device
     objective = objective_of(run)
     step = make_step(run, model)
-    schedule = SCHEDULES[run.schedule.name](step.optimizer, **run.schedule.options)
+    schedule = part_class(SCHEDULES, run.schedule)(step.optimizer, **run.schedule.options)
     training = Training(step.engine)
     if start:
         model.load_state_dict(start.model)
@@ -162,7 +163,7 @@ def make_step(run: Run, model: VAE) -> Step:
     """The fast step where it covers the run's parts, else the reference step."""
 
     def optimizer(parameters: Iterable[torch.nn.Parameter]) -> torch.optim.Optimizer:
-        return OPTIMIZERS[run.optimizer.name](parameters, **run.optimizer.options)
+        return part_class(OPTIMIZERS, run.optimizer)(parameters, **run.optimizer.options)
 
     keep_freed_memory()  # a step's activations come and go, always the same
     if accepts(model, run.precision):

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from bench.parts.files import part_class
 from bench.parts.likelihoods import LIKELIHOODS, Likelihood
 from bench.parts.networks import DECODERS, ENCODERS
 from bench.parts.pixels import PIXELS, Pixels
@@ -84,7 +85,7 @@ def build(run: Run) -> VAE:
     return VAE(
         _make(ENCODERS, run.encoder, *sizes),
         _make(DECODERS, run.decoder, *sizes),
-        POSTERIORS[run.posterior.name],
+        part_class(POSTERIORS, run.posterior),
         _make(LIKELIHOODS, run.likelihood),
         _make(PIXELS, run.input),
         _make(PIXELS, run.target),
@@ -103,4 +104,4 @@ def likelihood_class(model: VAE) -> str:
 
 
 def _make(registry: dict[str, Any], part: Part, *sizes: int) -> Any:
-    return registry[part.name](*sizes, **part.options)
+    return part_class(registry, part)(*sizes, **part.options)

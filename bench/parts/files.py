@@ -1,0 +1,77 @@
+"""Import a part from the Python file that an experiment names.
+
+It is the user's own code, and runs with the user's rights.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+import traceback
+from collections.abc import Mapping
+from importlib.abc import SourceLoader
+from importlib.machinery import ModuleSpec
+from importlib.util import module_from_spec
+from pathlib import Path
+from types import ModuleType
+from typing import TypeVar
+
+from bench.errors import BenchError, printable
+from bench.spec.experiment import Part
+from bench.spec.source import content
+
+T = TypeVar("T")
+
+
+def part_class(registry: Mapping[str, T], part: Part) -> T:
+    """Look a part's class or function up in its registry, or import it from the part's own file.
+
+    Raises BenchError for a file that is not as it was when the experiment was read, or that cannot be
+    imported, and for a part read from a record: a record names no file to import.
+    """
+    if part.sha256 is None:
+        return registry[part.name]
+    if part.file is None:
+        what = f"{part.name} is of a file of somebody's own (SHA-256 {part.sha256[:8]}…), not of bench"
+        raise BenchError(f"{what}; a record names no code to run, so run its experiment again")
+    module = _module(part.file, part.sha256)
+    if part.name not in vars(module):
+        raise BenchError(f"{part.file} has no {part.name} once imported; define it at the top level")
+    found: T = vars(module)[part.name]
+    return found
+
+
+class _Loader(SourceLoader):
+    """Loads the very bytes that were checked, and keeps no compiled copy beside them."""
+
+    def __init__(self, path: Path, source: bytes) -> None:
+        self.path = path
+        self.source = source
+
+    def get_filename(self, fullname: str) -> str:
+        return str(self.path)
+
+    def get_data(self, path: str) -> bytes:
+        return self.source
+
+
+def _module(path: Path, wanted: str) -> ModuleType:
+    name = f"bench_part_{wanted}"
+    if name in sys.modules:
+        return sys.modules[name]
+    source = content(path, "a Python file (.py)")
+    if hashlib.sha256(source).hexdigest() != wanted:
+        raise BenchError(f"{path} has changed since the experiment was read; run the command again")
+    loader = _Loader(path, source)
+    spec = ModuleSpec(name, loader, origin=str(path))
+    spec.has_location = True  # the module's __file__ is the path
+    module = sys.modules[name] = module_from_spec(spec)  # where its dataclasses look for their types
+    try:
+        loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[name]
+        lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == str(path)]
+        where = f"{path}:{lines[-1]}" if lines else str(path)
+        what = printable(f"{where}: cannot be imported ({type(error).__name__}: {error})")
+        raise BenchError(f"{what}; correct the file") from None
+    return module
