@@ -18,18 +18,22 @@ from bench.spec.experiment import PARTS, Run
 from bench.store import records
 from bench.store.records import RECORD, WEIGHTS, Record, RunFolder
 
+FIRST_SHAPE = [28, 28]  # of the images of runs from before records said it
+LONGEST_SIDE = 4096  # pixels
+
 
 @dataclass(frozen=True)
 class Saved:
-    """A run as recorded: its folder, the record, and the run that the record resolves."""
+    """Hold a run as recorded: its folder, its record, the run that this resolves, the shape of its images."""
 
     folder: Path
     record: Record
     run: Run
+    shape: tuple[int, ...]  # (H, W)
 
 
 def load_model(folder: Path | str) -> VAE:
-    """The trained model of a run's folder, such as `reports/all/records/<run id>`: on the CPU, in eval mode.
+    """Load the trained model of a run's folder (`reports/all/records/<run id>`): on the CPU, in eval mode.
 
     Of a diverged run, the model after its last finite epoch. Torch's random numbers are left alone.
 
@@ -39,7 +43,7 @@ def load_model(folder: Path | str) -> VAE:
 
 
 def read_saved(folder: Path | str) -> Saved:
-    """What a run's folder, or its record.json, says of the run.
+    """Read what a run's folder, or its record.json, says of the run.
 
     Raises BenchError for a folder without a record and for a record of another version of bench.
     """
@@ -48,7 +52,10 @@ def read_saved(folder: Path | str) -> Saved:
     record = records.read(folder)
     if record is None:
         raise BenchError(f"{folder} holds no {RECORD}; give a run's folder: reports/all/records/RUN")
+    shape = (record.get("data") or {}).get("shape", FIRST_SHAPE)
     try:
+        if not (isinstance(shape, list) and len(shape) == 2 and all(map(_is_side, shape))):
+            raise BenchError("data.shape: not a height and a width in pixels")
         run = Run.model_validate(record.get("run"))
         for kind in PARTS:
             part = getattr(run, kind)
@@ -59,11 +66,11 @@ def read_saved(folder: Path | str) -> Saved:
         raise BenchError(
             f"{folder / RECORD} is of another version of bench ({why}); run it again with this one"
         ) from None
-    return Saved(folder, record, run)
+    return Saved(folder, record, run, tuple(shape))
 
 
 def model_of(saved: Saved) -> VAE:
-    """The trained model of a run as recorded; as `load_model`."""
+    """Load the trained model of a run as recorded; as `load_model`."""
     file, content = saved.folder / WEIGHTS, _weights(saved)
     try:
         weights = load(content)
@@ -81,8 +88,12 @@ def model_of(saved: Saved) -> VAE:
     return model.eval()
 
 
+def _is_side(value: object) -> bool:
+    return type(value) is int and 0 < value <= LONGEST_SIDE
+
+
 def _weights(saved: Saved) -> bytes:
-    """The bytes of the weights, once they are known to be those that were recorded."""
+    """Read the weights, once they are known to be those that were recorded."""
     file = saved.folder / WEIGHTS
     recorded = (saved.record.get("artifacts") or {}).get(WEIGHTS)
     if recorded is None:

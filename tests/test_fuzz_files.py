@@ -25,7 +25,7 @@ from bench.data.datasets import _Idx
 from bench.engine.checkpoint import Checkpoint, State
 from bench.errors import BenchError
 from bench.parts.vae import build
-from bench.runs.generate import Source, Wish, generate
+from bench.runs.generate import Drawing, Places, generate
 from bench.saved import load_model
 from bench.store import records
 from bench.store.records import RECORD, WEIGHTS, RunFolder
@@ -272,7 +272,7 @@ def test_a_record_of_wrong_types_is_refused_or_serves(
         ends[not told] += 1
         if told and case % 8 == 0:
             with pytest.raises(BenchError):
-                generate(str(folder.path), Wish(), Source(Path("reports"), None, None))
+                generate(str(folder.path), Drawing(), Places(Path("reports"), None, None))
     assert min(ends.values()) > 50, ends
 
 

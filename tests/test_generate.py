@@ -27,8 +27,8 @@ from bench.parts.networks import DECODERS, ENCODERS
 from bench.parts.pixels import PIXELS
 from bench.parts.posteriors import POSTERIORS
 from bench.parts.vae import VAE, build
-from bench.pictures import grids as pictures
-from bench.runs.generate import STEPS, Source, Wish, find, generate, read_image
+from bench.pictures import grids
+from bench.runs.generate import STEPS, Drawing, Places, find, generate, read_image
 from bench.saved import load_model
 from bench.spec.experiment import Run
 from bench.store.records import RunFolder
@@ -97,7 +97,7 @@ def reports(tmp_path: Path) -> Path:
 
 
 def drawn(what: str, reports: Path, out: Path, experiment: str | None = None, **wish: Any) -> bytes:
-    return generate(what, Wish(**wish), Source(reports, experiment), out, force=True).read_bytes()
+    return generate(what, Drawing(**wish), Places(reports, experiment), out, force=True).read_bytes()
 
 
 def tiles(picture: Path) -> np.ndarray[Any, Any]:
@@ -194,7 +194,7 @@ def test_a_run_without_weights_says_why(tmp_path: Path) -> None:
 
 
 def seed_of(what: str, reports: Path, experiment: str | None = None) -> tuple[str, int]:
-    run = find(what, Source(reports, experiment), reports).run
+    run = find(what, Places(reports, experiment), reports).run
     return run.variant, run.seed
 
 
@@ -213,7 +213,7 @@ def test_a_diverged_run_is_drawn_when_named_itself(reports: Path, tmp_path: Path
 def test_a_variant_of_two_experiments_needs_one(reports: Path) -> None:
     with pytest.raises(BenchError, match=r"flat is in one, two; say which with --experiment"):
         seed_of("flat", reports)
-    assert find("flat", Source(reports, "two"), reports).run.epochs == 3
+    assert find("flat", Places(reports, "two"), reports).run.epochs == 3
 
 
 @pytest.mark.parametrize(
@@ -263,7 +263,7 @@ def test_samples_are_those_of_the_report(reports: Path, tmp_path: Path) -> None:
     drawn("small", reports, picture, seed=4)
     model = load_model(reports / "one/records" / a_run(seed=1).identity(TINY.digest))
     with Image.open(picture) as file:
-        assert np.array_equal(np.asarray(file), np.asarray(pictures.samples(model, 4)))
+        assert np.array_equal(np.asarray(file), np.asarray(grids.samples(model, (28, 28), 4)))
 
 
 @pytest.mark.parametrize(("n", "shape"), [(1, (1, 10)), (30, (3, 10)), (101, (10, 11)), (400, (20, 20))])
@@ -324,19 +324,19 @@ GREY = (torch.arange(784) % 251).to(torch.uint8).view(28, 28).numpy()
 
 def test_a_grey_picture_of_the_right_size_is_read_as_it_is(tmp_path: Path) -> None:
     Image.fromarray(GREY).save(tmp_path / "a.png")
-    assert np.array_equal(read_image(tmp_path / "a.png").view(28, 28).numpy(), GREY)
+    assert np.array_equal(read_image(tmp_path / "a.png", (28, 28)).numpy(), GREY)
 
 
 def test_sixteen_bits_become_eight(tmp_path: Path) -> None:
     Image.fromarray(GREY.astype(np.uint16) * 257).save(tmp_path / "a.png")
-    assert np.array_equal(read_image(tmp_path / "a.png").view(28, 28).numpy(), GREY)
+    assert np.array_equal(read_image(tmp_path / "a.png", (28, 28)).numpy(), GREY)
 
 
 def test_what_is_clear_is_black_and_what_is_narrow_is_padded(tmp_path: Path) -> None:
     pixels = np.full((56, 28, 4), 255, np.uint8)
     pixels[28:, :, 3] = 0
     Image.fromarray(pixels).save(tmp_path / "a.png")
-    read = read_image(tmp_path / "a.png").view(28, 28)
+    read = read_image(tmp_path / "a.png", (28, 28))
     assert (read[:13, 8:20] == 255).all()
     assert not read[15:].any()
     assert not read[:, :7].any()
@@ -344,7 +344,7 @@ def test_what_is_clear_is_black_and_what_is_narrow_is_padded(tmp_path: Path) -> 
 
 def test_a_jpeg_in_colour_is_read(tmp_path: Path) -> None:
     Image.new("RGB", (280, 280), (255, 255, 255)).save(tmp_path / "a.jpg")
-    assert (read_image(tmp_path / "a.jpg") > 250).all()
+    assert (read_image(tmp_path / "a.jpg", (28, 28)) > 250).all()
 
 
 def test_other_files_are_refused_in_one_line(tmp_path: Path) -> None:
@@ -355,7 +355,7 @@ def test_other_files_are_refused_in_one_line(tmp_path: Path) -> None:
     Image.fromarray(GREY).save(tmp_path / "a.bmp")
     for name in ("text.png", "empty.png", "cut.png", "a.bmp", "absent.png", "."):
         with pytest.raises(BenchError, match=r"^--from-images .*; give a PNG or JPEG file$"):
-            read_image(tmp_path / name)
+            read_image(tmp_path / name, (28, 28))
 
 
 # MLflow
@@ -370,22 +370,22 @@ def test_a_run_of_a_store_is_drawn_as_from_its_folder(reports: Path, tmp_path: P
     tracker = Tracker(uri, "one", reports=reports / "one")
     mlflow_id = tracker.deliver(RunFolder(folder).read() or {}, folder)
     here = drawn(str(folder), reports, tmp_path / "a.png", n=5)
-    source = Source(reports=tmp_path / "none", tracking_uri=uri)
-    there = generate(mlflow_id, Wish(n=5), source, tmp_path / "b.png").read_bytes()
+    source = Places(reports=tmp_path / "none", tracking_uri=uri)
+    there = generate(mlflow_id, Drawing(n=5), source, tmp_path / "b.png").read_bytes()
     assert here == there
 
     with pytest.raises(BenchError, match="holds no run ffff"):
-        generate("f" * 32, Wish(), source, tmp_path / "c.png")
+        generate("f" * 32, Drawing(), source, tmp_path / "c.png")
     lost = a_run(seed=3)
     folder = leave(reports, lost, status="failed")
     failed = tracker.deliver(RunFolder(folder).read() or {}, folder)
     with pytest.raises(BenchError, match="to give"):
-        generate(failed, Wish(), source, tmp_path / "c.png")
+        generate(failed, Drawing(), source, tmp_path / "c.png")
 
 
 def test_a_store_that_is_not_there_is_not_made(tmp_path: Path) -> None:
     with pytest.raises(BenchError, match="there is no MLflow store"):
-        generate("f" * 32, Wish(), Source(tmp_path, None, f"sqlite:///{tmp_path}/store.db"))
+        generate("f" * 32, Drawing(), Places(tmp_path, None, f"sqlite:///{tmp_path}/store.db"))
     assert not list(tmp_path.iterdir())
 
 

@@ -1,109 +1,127 @@
-"""Pictures: tiles lie where they should, at their own grey level, and variants of one latent size share z."""
+"""Pictures of a model: tiles lie where they should, at their own grey level.
+
+Images are 5 x 7 wherever their size does not matter, so that no transposed axis can pass.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from factory import a_dataset, a_run, part
+from factory import a_run, a_vae, bytes_of, random
 from PIL import Image
 from scipy.stats import norm
+from torch import Tensor
 
 from bench.engine.train import evaluation_noise
 from bench.evaluation.measure import encode
-from bench.parts.vae import VAE, build
-from bench.pictures import grids as pictures
+from bench.parts.vae import VAE
+from bench.pictures import grids
+from bench.pictures.album import Album
+from bench.runs import matrix as campaign
+from bench.runs.matrix import Campaign
+from bench.store.records import RunFolder
+from bench.store.tiles import TILE, enlargement, font, write
 
-SIDE, SCALE = 28, pictures.SCALE
+H, W = 5, 7
+LABELS = torch.arange(60) % 10
 
 
-def tile(image: Image.Image, row: int, column: int) -> np.ndarray:
-    """One tile's pixels, undone from their enlargement, [28, 28]."""
-    pixels = np.asarray(image)[::SCALE, ::SCALE]
-    return pixels[row * SIDE : (row + 1) * SIDE, column * SIDE : (column + 1) * SIDE]
+def a_model(latent: int = 3, pixels: int = H * W) -> VAE:
+    """An untrained model of images of 5 x 7, in eval mode."""
+    return a_vae(pixels=pixels, latent=latent).eval()
+
+
+def images_of(count: int = 60) -> Tensor:
+    """Random uint8 images [N, 5, 7]."""
+    return bytes_of(count, H * W).view(count, H, W)
+
+
+def tiles(image: Image.Image, height: int = H, width: int = W) -> np.ndarray:
+    """The images of a grid [rows, columns, H, W], undone from their enlargement."""
+    side = max(height, width)
+    scale = enlargement(side)
+    pixels = np.asarray(image)[::scale, ::scale]
+    rows, columns = pixels.shape[0] // side, pixels.shape[1] // side
+    return pixels.reshape(rows, side, columns, side).swapaxes(1, 2)[:, :, :height, :width]
+
+
+def inputs_of(model: VAE) -> list[Tensor]:
+    """What the decoder is given from now on."""
+    seen: list[Tensor] = []
+    model.decoder.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    return seen
 
 
 def test_epochs_shown_are_1_2_5_and_the_last() -> None:
-    assert pictures.epochs_shown(1) == {1}
-    assert pictures.epochs_shown(20) == {1, 2, 5, 10, 20}
-    assert pictures.epochs_shown(90) == {1, 2, 5, 10, 20, 50, 90}
-    assert pictures.epochs_shown(1000) == {1, 2, 5, 10, 20, 50, 100, 200, 500, 1000}
+    assert grids.epochs_shown(1) == {1}
+    assert grids.epochs_shown(90) == {1, 2, 5, 10, 20, 50, 90}
+    assert grids.epochs_shown(1000) == {1, 2, 5, 10, 20, 50, 100, 200, 500, 1000}
 
 
-def test_the_grid_places_tiles_row_by_row_at_their_own_grey_level() -> None:
-    images = (torch.arange(7 * 784) % 256 / 255).view(7, 784)
-    image = pictures.grid(images, 3)
+@pytest.mark.parametrize(("height", "width"), [(28, 28), (5, 7), (64, 33), (8, 8)])
+def test_the_grid_places_tiles_row_by_row_at_their_own_grey_level(height: int, width: int) -> None:
+    pixels = torch.arange(7 * height * width) % 256
+    image = grids.grid((pixels / 255).view(7, height, width), 3)
+    side = max(height, width) * enlargement(max(height, width))
     assert image.mode == "L"
-    assert image.size == (3 * SIDE * SCALE, 3 * SIDE * SCALE)
-    for index in range(7):
-        expected = (images[index] * 255).round().byte().view(SIDE, SIDE).numpy()
-        assert (tile(image, index // 3, index % 3) == expected).all()
-    assert (tile(image, 2, 1) == 0).all()  # the rest of the last row is black
-    pixels = np.asarray(image)  # enlarged by repetition, nothing between
-    assert (pixels == np.repeat(np.repeat(pixels[::SCALE, ::SCALE], SCALE, 0), SCALE, 1)).all()
+    assert image.size == (3 * side, 3 * side)
+    assert 0.6 * TILE < side < 1.5 * TILE
+    found = tiles(image, height, width).reshape(9, height, width)
+    assert (found[:7] == pixels.byte().view(7, height, width).numpy()).all()
+    assert not found[7:].any()  # the rest of the last row is black
 
 
-def test_the_grid_does_not_stretch_grey_levels() -> None:
-    dim = pictures.grid(torch.full((1, 784), 0.2), 1)
-    assert set(np.asarray(dim).ravel()) == {51}
-    beyond = pictures.grid(torch.tensor([[-1.0] * 392 + [2.0] * 392]), 1)
-    assert set(np.asarray(beyond).ravel()) == {0, 255}
+def test_the_grid_repeats_pixels_and_does_not_stretch_grey_levels() -> None:
+    image = np.asarray(grids.grid(random(1, 28, 28), 1))
+    assert (image == np.kron(image[::2, ::2], np.ones((2, 2)))).all()
+    assert set(np.asarray(grids.grid(torch.full((1, 28, 28), 0.2), 1)).ravel()) == {51}
+    beyond = torch.tensor([-1.0, 2.0]).repeat(392).view(1, 28, 28)
+    assert set(np.asarray(grids.grid(beyond, 1)).ravel()) == {0, 255}
 
 
-def a_model(decoder: str = "mlp", latent: int = 3) -> VAE:
-    """An untrained model."""
-    torch.manual_seed(0)
-    return build(a_run(decoder=part(decoder), latent=latent))
+@pytest.mark.parametrize(
+    ("count", "shape"), [(1, (1, 10)), (10, (1, 10)), (11, (2, 10)), (101, (10, 11)), (400, (20, 20))]
+)
+def test_a_grid_has_ten_columns_until_it_is_large(count: int, shape: tuple[int, int]) -> None:
+    assert tiles(grids.grid(torch.zeros(count, H, W))).shape[:2] == shape
+
+
+def test_classes_take_turns_whatever_their_number() -> None:
+    assert grids.in_turns(torch.tensor([2, 0, 0, 2, 1, 1, 2, 0]), 5).tolist() == [1, 4, 0, 2, 5]
+    assert grids.in_turns(torch.tensor([2, 0, 0, 2, 1, 2, 0]), 50).tolist() == [1, 4, 0]  # one of class 1
+    assert grids.in_turns(torch.zeros(9), 4).tolist() == [0, 1, 2, 3]  # no classes to speak of
+    assert grids.in_turns(torch.arange(100), 10).tolist() == [*range(10)]
 
 
 def test_odd_rows_are_originals_and_even_rows_their_reconstructions() -> None:
-    data, model = a_dataset(), a_model()
-    test, labels = data.test_images.flatten(1), data.test_labels.flip(0)  # not in the order of digits
-    test = test.flip(0)
-    image = pictures.reconstructions(model, test, labels, 0)
-    assert image.size == (10 * SIDE * SCALE, 2 * 5 * SIDE * SCALE)
-    index = [int(torch.nonzero(labels == digit).flatten()[nth]) for nth in range(5) for digit in range(10)]
-    chosen = test[torch.tensor(index)]
-    noise = evaluation_noise(0, 50, 3, torch.device("cpu"))
+    model, images = a_model(), images_of(23)
+    found = tiles(grids.reconstructions(model, images, 4))
+    assert found.shape[:2] == (6, 10)
+    noise = evaluation_noise(4, 23, 3, torch.device("cpu"))
     with torch.no_grad():
-        made = model.eval().grey_mean(model.decode(encode(model, chosen).sample(noise)))
-    made = (made * 255).round().byte()
-    for nth in range(5):
-        for digit in range(10):
-            original, reconstruction = chosen[10 * nth + digit], made[10 * nth + digit]
-            assert (tile(image, 2 * nth, digit) == original.view(SIDE, SIDE).numpy()).all()
-            assert (tile(image, 2 * nth + 1, digit) == reconstruction.view(SIDE, SIDE).numpy()).all()
+        made = model.grey_mean(model.decode(encode(model, images.flatten(1)).sample(noise)))
+    assert (found[::2].reshape(30, H, W)[:23] == images.numpy()).all()
+    assert (found[1::2].reshape(30, H, W)[:23] == (made * 255).round().byte().view(23, H, W).numpy()).all()
+    assert not found[4:, 3:].any()
 
 
-def test_fewer_than_five_of_a_digit_give_fewer_rows() -> None:
-    data = a_dataset(test=23)  # two or three of each
-    image = pictures.reconstructions(a_model(), data.test_images.flatten(1), data.test_labels, 0)
-    assert image.size == (10 * SIDE * SCALE, 2 * 2 * SIDE * SCALE)
-
-
-def test_samples_share_z_over_variants_and_leave_the_model_as_it_was() -> None:
-    seen: list[torch.Tensor] = []
-    for decoder in ("mlp", "conv-bn"):
-        model = a_model(decoder)
-        model.decoder.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
-        model.train()
-        before = {name: value.clone() for name, value in model.state_dict().items()}
-        image = pictures.samples(model, 0)
-        assert model.training
-        assert image.size == (10 * SIDE * SCALE, 10 * SIDE * SCALE)
-        after = model.state_dict()
-        assert all(torch.equal(before[name], after[name]) for name in before)  # BatchNorm saw nothing
-    assert seen[0].shape == (100, 3)
-    assert torch.equal(seen[0], seen[1])
+def test_samples_share_z_over_models_of_one_latent_size() -> None:
+    models = [a_model(), a_vae(pixels=6, hidden=(4,)).eval()]
+    seen = [inputs_of(model) for model in models]
+    drawn = [grids.samples(model, shape, 0) for model, shape in zip(models, [(H, W), (2, 3)], strict=True)]
+    assert tiles(drawn[0]).shape == (10, 10, H, W)
+    assert seen[0][0].shape == (100, 3)
+    assert torch.equal(seen[0][0], seen[1][0])
 
 
 def test_the_manifold_runs_through_the_priors_quantiles() -> None:
-    model, seen = a_model(latent=2), []
-    model.decoder.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
-    image = pictures.manifold(model, side=5)
-    assert image.size == (5 * SIDE * SCALE, 5 * SIDE * SCALE)
+    model = a_model(latent=2)
+    seen = inputs_of(model)
+    assert tiles(grids.manifold(model, (H, W), side=5)).shape[:2] == (5, 5)
     z = seen[0].view(5, 5, 2)
     quantiles = torch.tensor(norm.ppf([0.1, 0.3, 0.5, 0.7, 0.9]), dtype=torch.float32)
     for row in range(5):
@@ -111,14 +129,97 @@ def test_the_manifold_runs_through_the_priors_quantiles() -> None:
         torch.testing.assert_close(z[:, row, 1], quantiles.flip(0))  # bottom to top
 
 
-def test_a_picture_is_written_as_png_in_a_folder_of_its_own(tmp_path: Path) -> None:
-    image = pictures.grid(torch.rand(3, 784), 3)
-    path = pictures.save(image, tmp_path / "new" / "grid.png")
-    with Image.open(path) as read:
-        assert read.format == "PNG"
-        assert (np.asarray(read) == np.asarray(image)).all()
+def test_interpolations_go_from_image_to_image_by_posterior_means() -> None:
+    model, images = a_model(), images_of(3)
+    image = grids.interpolations(model, images, steps=4)
+    tile = W * enlargement(W)
+    assert image.size == (6 * tile + 2 * grids.GAP, 3 * tile)
+    bounds = (0, tile, tile + grids.GAP, 5 * tile + grids.GAP, 5 * tile + 2 * grids.GAP, image.width)
+    start, made, end = (
+        tiles(image.crop((left, 0, right, image.height)))
+        for left, right in zip(bounds[::2], bounds[1::2], strict=True)
+    )
+    assert (start[:, 0] == images.numpy()).all()
+    assert (end[:, 0] == images[[1, 2, 0]].numpy()).all()
+    with torch.no_grad():
+        mean = encode(model, images.flatten(1)).mean
+        for step in range(4):
+            z = mean + (mean[[1, 2, 0]] - mean) * step / 3
+            expected = (model.grey_mean(model.decode(z)) * 255).view(3, H, W)
+            assert np.abs(made[:, step] - expected.numpy()).max() <= 1
 
 
-@pytest.mark.parametrize("count", [1, 10, 11])
-def test_the_grid_has_as_many_rows_as_it_needs(count: int) -> None:
-    assert pictures.grid(torch.zeros(count, 784)).size[1] == -(-count // 10) * SIDE * SCALE
+def test_progress_has_a_frame_an_epoch_and_says_which(tmp_path: Path) -> None:
+    frames = {epoch: grids.samples(a_model(pixels=784), (28, 28), epoch) for epoch in (20, 1, 5)}
+    path = grids.progress(frames, tmp_path / "new" / "progress.gif")
+    with Image.open(path) as gif:
+        assert gif.n_frames == 3
+        assert gif.info["loop"] == 0
+        shown = []
+        for frame, epoch in enumerate((1, 5, 20)):
+            gif.seek(frame)
+            shown.append(gif.info["duration"])
+            grey = np.asarray(gif.convert("L")).astype(int)
+            assert grey.shape == (28 + grids.GIF_ROWS * TILE, 10 * TILE)
+            drawn = np.asarray(frames[epoch])[: grey.shape[0] - 28]
+            assert np.abs(grey[28:] - drawn).max() <= 255 / 31 / 2 + 1  # 32 levels, evenly spaced
+            assert grey[:28].min() == 0
+        assert shown == [700, 700, 3000]
+    assert path.read_bytes() == grids.progress(frames, tmp_path / "again.gif").read_bytes()
+
+
+def test_progress_stays_small_whatever_it_shows(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (8, 280, 280), np.uint8)
+    frames = {2**i: Image.fromarray(image).resize((560, 560), 0) for i, image in enumerate(noise)}
+    assert grids.progress(frames, tmp_path / "a.gif").stat().st_size < grids.GIF_BYTES
+
+
+def test_words_are_written_in_greek_too() -> None:
+    assert font(15).getmask("β").getbbox() != font(15).getmask("\uffff").getbbox()
+    page = Image.new("L", (100, 30), 255)
+    end = write(page, 2, 2, "β = 1", 15)
+    assert np.asarray(page).min() < 60
+    assert 30 < end < 70
+
+
+@pytest.mark.parametrize("full", [True, False])
+def test_an_album_holds_every_picture_tells_of_each_and_leaves_the_model_as_it_was(
+    tmp_path: Path, full: bool
+) -> None:
+    told: list[tuple[str, int]] = []
+    model, images, folder = a_model(latent=3), images_of(), RunFolder(tmp_path)
+    album = Album(
+        a_run(epochs=2, latent=3),
+        images,
+        LABELS,
+        folder,
+        lambda _, data: told.append((data["key"], data["step"])),
+        full=full,
+    )
+    for epoch, training in ((1, True), (2, False)):
+        album.epoch(model.train(training), epoch)
+        assert model.training is training
+    album.close(model, encode(model, images.flatten(1)))
+    once = ["interpolations", "latent", *["tsne"] * full, "kl"]
+    assert told == [(key, e) for e in (1, 2) for key in ("samples", "reconstructions")] + [
+        (key, 2) for key in once
+    ]
+    by_epoch = {f"{key}-epoch-00{e}.png" for key in ("samples", "reconstructions") for e in (1, 2)}
+    assert {path.name for path in folder.pictures.iterdir()} == (
+        {f"{key}.png" for key in once} | by_epoch | {"progress.gif"}
+    )
+    with Image.open(folder.pictures / "reconstructions-epoch-001.png") as picture:
+        found = tiles(picture)
+    assert (found[::2].reshape(50, H, W) == images[:50].numpy()).all()  # whose classes take turns
+    assert album.seconds > 0
+
+
+def test_only_the_first_seed_draws_what_takes_seconds(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(campaign, "git_state", dict)
+    monkeypatch.setattr(Campaign, "_about", lambda *_: {})
+    todo = [SimpleNamespace(id=f"s{seed}", run=a_run(seed=seed), resume=0) for seed in (3, 4, 5)]
+    plan = SimpleNamespace(experiment=SimpleNamespace(name="x", seeds=(4, 3, 5)), todo=todo, folder=tmp_path)
+    jobs = Campaign(plan, None, SimpleNamespace(say=print)).jobs({})  # type: ignore[arg-type]
+    assert {job.id: job.full for job in jobs} == {"s3": True, "s4": False, "s5": False}

@@ -39,13 +39,14 @@ def generate(
 ) -> None:
     """Draw with a trained model: samples, its manifold, reconstructions or interpolations, as a PNG.
 
-    Of a variant it takes the finished run of the smallest seed. Images given are scaled to 28 x 28 grey.
+    Of a variant it takes the finished run of the smallest seed. Images given are scaled to the size that the
+    run was trained on, in grey.
     """
-    from bench.runs.generate import Source, Wish
+    from bench.runs.generate import Drawing, Places
     from bench.runs.generate import generate as draw
 
-    wish = Wish(kind, n, seed, tuple(from_images or ()), data_dir)
-    print(draw(what, wish, Source(reports, experiment, tracking_uri), out, force=force))
+    drawing = Drawing(kind, n, seed, tuple(from_images or ()), data_dir)
+    print(draw(what, drawing, Places(reports, experiment, tracking_uri), out, force=force))
 
 
 @app.command(epilog="Example: bench parts likelihood")

@@ -11,18 +11,19 @@ from torch import Tensor
 
 from bench.parts.posteriors import Q
 from bench.parts.vae import VAE
-from bench.pictures import grids as pictures
-from bench.pictures import plots
+from bench.pictures import grids, plots
 from bench.spec.experiment import Run
 from bench.store.records import RunFolder
+from bench.store.tiles import COLUMNS
 
 Emit = Callable[[str, dict[str, Any]], None]  # ("epoch", row) and ("image", {path, key, step}) as they happen
+RECONSTRUCTED = 50  # test images, all classes in turn
 
 
 class Album:
-    """Draws, keeps and tells of the pictures of a run, and counts the seconds they took.
+    """Draw and keep the pictures of a run, tell of each, and count the seconds they took.
 
-    Of uint8 test images [N, D] with labels [N]; `full` draws what takes seconds too: t-SNE.
+    Of uint8 test images [N, H, W] with labels [N]; `full` draws t-SNE too, which takes seconds.
     """
 
     def __init__(
@@ -31,22 +32,29 @@ class Album:
         self.run = run
         self.full = full
         self.test = test
+        self.shape = tuple(test.shape[1:])
         self.labels = labels
         self.folder = folder
         self.emit = emit
-        self.shown = pictures.epochs_shown(run.epochs)
+        self.shown = grids.epochs_shown(run.epochs)
         self.samples: dict[int, Image.Image] = {}
         self.seconds = 0.0
 
     def epoch(self, model: VAE, epoch: int) -> None:
-        """What the model makes of noise and of test images by now."""
+        """Draw what the model makes of noise and of test images by now; leave it in the mode it came in."""
         if epoch not in self.shown:
             return
-        started = time.perf_counter()
-        self.samples[epoch] = pictures.samples(model, self.run.seed)
-        reconstructions = pictures.reconstructions(model, self.test, self.labels, self.run.seed)
-        for key, image in {"samples": self.samples[epoch], "reconstructions": reconstructions}.items():
+        started, was_training = time.perf_counter(), model.training
+        model.eval()
+        self.samples[epoch] = grids.samples(model, self.shape, self.run.seed)
+        chosen = self._test(RECONSTRUCTED)
+        drawn = {
+            "samples": self.samples[epoch],
+            "reconstructions": grids.reconstructions(model, chosen, self.run.seed),
+        }
+        for key, image in drawn.items():
             self._keep(key, image, _name(key, epoch), epoch)
+        model.train(was_training)
         self.seconds += time.perf_counter() - started
 
     def take_up(self, epoch: int) -> None:
@@ -61,23 +69,26 @@ class Album:
                 self.emit("image", {"path": str(path), "key": key, "step": shown})
 
     def close(self, model: VAE, q: Q) -> None:
-        """What is drawn once, of the trained model and its posteriors of the test images."""
+        """Draw what is drawn once: of the trained model, in eval mode, and its posteriors of test images."""
         started = time.perf_counter()
         drawn = {
-            "interpolations": pictures.interpolations(model, self.test, self.labels),
+            "interpolations": grids.interpolations(model, self._test(COLUMNS)),
             "latent": plots.latent(q.mean, self.labels),
             "tsne": plots.tsne(q.mean, self.labels) if self.full else None,
             "kl": plots.kl(q),
-            "manifold": pictures.manifold(model) if self.run.latent == 2 else None,
+            "manifold": grids.manifold(model, self.shape) if self.run.latent == 2 else None,
         }
         for key, image in drawn.items():
             if image is not None:
                 self._keep(key, image, f"{key}.png", self.run.epochs)
-        pictures.progress(self.samples, self.folder.pictures / "progress.gif")
+        grids.progress(self.samples, self.folder.pictures / "progress.gif")
         self.seconds += time.perf_counter() - started
 
+    def _test(self, count: int) -> Tensor:
+        return self.test[grids.in_turns(self.labels, count).to(self.test.device)]
+
     def _keep(self, key: str, image: Image.Image, file: str, epoch: int) -> None:
-        path = pictures.save(image, self.folder.pictures / file)
+        path = grids.save(image, self.folder.pictures / file)
         self.emit("image", {"path": str(path), "key": key, "step": epoch})
 
 

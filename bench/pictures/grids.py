@@ -1,13 +1,14 @@
-"""Pictures of a model: what it makes of noise, of test images, and of the way from one to the next.
+"""Pictures of a model: what it makes of noise, of images, and of the way from one image to the next.
 
-Enlarged by repeating pixels, never rescaled in grey level.
+The model is taken in the mode it is in, which should be eval, and images are as wide and high as the data's.
 
-Shapes: N images, D pixels (28 x 28), Z latents.
+Shapes: N images of H x W pixels, Z latents. What is called `shape` is (H, W).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,32 +20,48 @@ from torch import Tensor
 from bench.engine.train import evaluation_noise
 from bench.evaluation.measure import encode, prior_means
 from bench.parts.vae import VAE
-from bench.store.tiles import COLUMNS, SCALE, SIDE, TILE, WHITE, page, write
+from bench.store.tiles import COLUMNS, WHITE, enlargement, page, write
 
-__all__ = [  # SIDE and COLUMNS too: who draws needs them
-    "COLUMNS", "SIDE", "epochs_shown", "grid", "interpolations", "manifold", "progress", "reconstructions",
-    "samples", "save",
-]  # fmt: skip
 GAP = 8  # screen pixels between what is given and what is made
 GIF_ROWS = 3
 GIF_BYTES = 300_000  # at most
 
 
 def epochs_shown(epochs: int) -> set[int]:
-    """The epochs that get pictures: 1, 2, 5, 10, 20, 50 … and the last."""
+    """List the epochs that get pictures: 1, 2, 5, 10, 20, 50 … and the last."""
     series = {step * 10**power for step in (1, 2, 5) for power in range(len(str(epochs)))}
     return {epoch for epoch in series if epoch <= epochs} | {epochs}
 
 
-def grid(images: Tensor, columns: int = COLUMNS) -> Image.Image:
-    """Tile grey images [N, D] in [0, 1] row by row."""
-    rows = -(-len(images) // columns)
-    padded = torch.zeros(rows * columns, SIDE * SIDE)
-    padded[: len(images)] = images.cpu()
-    tiles = padded.view(rows, columns, SIDE, SIDE).transpose(1, 2).reshape(rows * SIDE, columns * SIDE)
-    pixels = (tiles.clamp(0, 1) * 255).round().byte().numpy()
+def in_turns(labels: Tensor, count: int) -> Tensor:
+    """Choose up to `count` indices: the first image of each class, then the second of each, and so on.
+
+    Of labels [N]; it ends where a class has no image left.
+    """
+    classes = [torch.nonzero(labels == label).flatten() for label in labels.unique()]
+    depth = min(len(indices) for indices in classes)
+    return torch.stack([indices[:depth] for indices in classes], 1).flatten()[:count]
+
+
+def columns_for(count: int) -> int:
+    """Choose the columns of a grid: ten, or more where that keeps a big picture square."""
+    return max(COLUMNS, math.isqrt(count - 1) + 1)
+
+
+def grid(images: Tensor, columns: int | None = None) -> Image.Image:
+    """Tile grey images [N, H, W] in [0, 1] row by row; what is not covered is black.
+
+    A tile is a square, so that it can be found again in the picture.
+    """
+    columns = columns or columns_for(len(images))
+    rows, side = -(-len(images) // columns), max(images.shape[1:])
+    tiles = torch.zeros(rows * columns, side, side)
+    tiles[: len(images), : images.shape[1], : images.shape[2]] = images.cpu()
+    whole = tiles.view(rows, columns, side, side).transpose(1, 2).reshape(rows * side, columns * side)
+    pixels = (whole.clamp(0, 1) * 255).round().byte().numpy()
+    scale = enlargement(side)
     return Image.fromarray(np.ascontiguousarray(pixels)).resize(
-        (columns * SIDE * SCALE, rows * SIDE * SCALE), Image.Resampling.NEAREST
+        (columns * side * scale, rows * side * scale), Image.Resampling.NEAREST
     )
 
 
@@ -55,65 +72,58 @@ def save(image: Image.Image, path: Path) -> Path:
     return path
 
 
-def samples(model: VAE, seed: int) -> Image.Image:
-    """The means of 100 draws from the prior: the same z in every variant of a latent size."""
-    return grid(_eval(model, lambda: prior_means(model, seed, COLUMNS * COLUMNS)))
+def samples(model: VAE, shape: Sequence[int], seed: int, count: int = COLUMNS**2) -> Image.Image:
+    """Draw decoder means of draws from the prior: the same z in every variant of a latent size."""
+    return grid(prior_means(model, seed, count).unflatten(1, shape))
 
 
-def reconstructions(model: VAE, images: Tensor, labels: Tensor, seed: int) -> Image.Image:
-    """Five test images of each digit in columns.
-
-    Odd rows originals, even rows reconstructions (as in document 002).
-
-    Of uint8 images [N, D] with labels [N]; reconstructions are decoder means at one sampled z.
-    """
-    firsts = [torch.nonzero(labels == digit).flatten()[:5] for digit in range(COLUMNS)]
-    depth = min(len(first) for first in firsts)
-    index = torch.stack([first[:depth] for first in firsts], 1)  # [depth, 10]: a row holds one of each digit
-    chosen = images[index.flatten().to(images.device)]
-    noise = evaluation_noise(seed, len(chosen), model.latent, images.device)
-    made = _eval(model, lambda: model.grey_mean(model.decode(encode(model, chosen).sample(noise))))
-    shape = (depth, 1, COLUMNS, SIDE * SIDE)
-    pairs = torch.cat([(chosen.float() / 255).view(shape), made.view(shape)], 1)  # [depth, 2, 10, D]
-    return grid(pairs.flatten(0, 2))
+@torch.no_grad()
+def reconstructions(model: VAE, images: Tensor, seed: int) -> Image.Image:
+    """Draw uint8 images [N, H, W] in odd rows, decoder means at one sampled z in even rows (document 002)."""
+    noise = evaluation_noise(seed, len(images), model.latent, images.device)
+    made = model.grey_mean(model.decode(encode(model, images.flatten(1)).sample(noise)))
+    pairs = torch.stack([images.float() / 255, made.view(images.shape)])  # [2, N, H, W]
+    columns = columns_for(len(images))
+    filled = torch.cat([pairs, pairs.new_zeros(2, -len(images) % columns, *images.shape[1:])], 1)
+    return grid(filled.unflatten(1, (-1, columns)).transpose(0, 1).flatten(0, 2), columns)
 
 
-def manifold(model: VAE, side: int = 20) -> Image.Image:
-    """Decoder means over the plane of two latents.
+@torch.no_grad()
+def manifold(model: VAE, shape: Sequence[int], side: int = 20) -> Image.Image:
+    """Draw decoder means over the plane of two latents.
 
-    A grid through the inverse Gaussian CDF (Kingma & Welling 2013, fig. 4).
+    A square through the inverse Gaussian CDF (Kingma & Welling 2013, fig. 4).
     """
     axis = torch.tensor(norm.ppf((np.arange(side) + 0.5) / side), dtype=torch.float32)
     z = torch.stack(torch.meshgrid(axis, axis.flip(0), indexing="xy"), -1).view(-1, 2)
-    device = next(model.parameters()).device
-    return grid(_eval(model, lambda: model.grey_mean(model.decode(z.to(device)))), side)
+    made = model.grey_mean(model.decode(z.to(next(model.parameters()).device)))
+    return grid(made.unflatten(1, shape), side)
 
 
-def interpolations(model: VAE, images: Tensor, labels: Tensor, steps: int = 10) -> Image.Image:
-    """From the first test image of each digit to the next digit's, straight from mean to mean.
+@torch.no_grad()
+def interpolations(model: VAE, images: Tensor, steps: int = 10) -> Image.Image:
+    """Draw the way from each of uint8 images [N, H, W] to the next, and from the last to the first.
 
-    A row: the one image, decoder means at `steps` points from its μ to the other's, the other image.
-
-    Of uint8 images [N, D] with labels [N].
+    A row: the one image, decoder means at `steps` points on the line from its μ to the other's, the other.
     """
-    firsts = [int(torch.nonzero(labels == digit)[0]) for digit in labels.unique().tolist()]
-    starts = images[torch.tensor(firsts, device=images.device)]
-    ends = starts.roll(-1, 0)
-    mean = _eval(model, lambda: encode(model, starts).mean)
+    mean = encode(model, images.flatten(1)).mean
     share = torch.linspace(0, 1, steps, device=mean.device).view(1, steps, 1)
     z = torch.lerp(mean.unsqueeze(1), mean.roll(-1, 0).unsqueeze(1), share).flatten(0, 1)
-    made = _eval(model, lambda: model.grey_mean(model.decode(z)))
-    parts = [grid(starts.float() / 255, 1), grid(made, steps), grid(ends.float() / 255, 1)]
+    made = model.grey_mean(model.decode(z)).unflatten(1, images.shape[1:])
+    grey = images.float() / 255
+    parts = [grid(grey, 1), grid(made, steps), grid(grey.roll(-1, 0), 1)]
     whole = page(sum(part.width + GAP for part in parts) - GAP, parts[0].height)
-    for i, part in enumerate(parts):
-        whole.paste(part, (sum(before.width + GAP for before in parts[:i]), 0))
+    left = 0
+    for part in parts:
+        whole.paste(part, (left, 0))
+        left += part.width + GAP
     return whole
 
 
 def progress(frames: Mapping[int, Image.Image], path: Path) -> Path:
-    """Write an animated GIF of the first samples of each epoch, its last frame held (as in document 004).
+    """Write an animated GIF of the first samples of each epoch, its last frame held (document 004).
 
-    In as many grey levels, evenly spaced from black to white, as keep it small.
+    It has as many grey levels, evenly spaced from black to white, as keep it small.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     pages = [_frame(epoch, max(frames), image) for epoch, image in sorted(frames.items())]
@@ -127,8 +137,8 @@ def progress(frames: Mapping[int, Image.Image], path: Path) -> Path:
 
 
 def _frame(epoch: int, last: int, samples: Image.Image) -> Image.Image:
-    """The first rows of the samples under a line that says the epoch, and how far that is."""
-    top, shown = 28, GIF_ROWS * TILE
+    """Put the first rows of the samples under a line that says the epoch, and how far that is."""
+    top, shown = 28, GIF_ROWS * samples.width // COLUMNS
     frame = page(samples.width, top + shown)
     frame.paste(samples.crop((0, 0, samples.width, shown)), (0, top))
     write(frame, 6, 3, f"epoch {epoch} of {last}", 17)
@@ -139,18 +149,8 @@ def _frame(epoch: int, last: int, samples: Image.Image) -> Image.Image:
 
 
 def _levels(image: Image.Image, levels: int) -> Image.Image:
-    """The same picture in a palette of so many greys."""
+    """Give the same picture in a palette of so many greys."""
     index = image.point([round(value * (levels - 1) / WHITE) for value in range(WHITE + 1)])
     reduced = Image.frombytes("P", image.size, index.tobytes())
     reduced.putpalette([round(i * WHITE / (levels - 1)) for i in range(levels) for _ in range(3)])
     return reduced
-
-
-@torch.no_grad()
-def _eval(model: VAE, draw: Callable[[], Tensor]) -> Tensor:
-    """Draw in eval mode and leave the model in the mode it came in."""
-    was_training = model.training
-    model.eval()
-    drawn: Tensor = draw()
-    model.train(was_training)
-    return drawn

@@ -259,7 +259,9 @@ def _strip(path: Path | None, row: int) -> Image.Image:
 @lru_cache(maxsize=4096)
 def _cut(path: Path, stamp: tuple[int, int], row: int) -> Image.Image:
     with Image.open(path) as grid:
-        return grid.convert("L").crop((0, row * TILE, STRIP, (row + 1) * TILE))
+        tile = grid.width // COLUMNS
+        strip = grid.convert("L").crop((0, row * tile, grid.width, (row + 1) * tile))
+        return strip if tile == TILE else strip.resize((STRIP, TILE), Image.Resampling.NEAREST)
 
 
 @lru_cache(maxsize=64)

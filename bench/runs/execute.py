@@ -138,9 +138,8 @@ class _Attempt:
         self.images, self.labels = divided or divide(self.run, self.shop.data, self.shop.device)
         self.model = untrained(self.run).to(self.shop.device)
         self.record |= self._known()
-        self.album = Album(
-            self.run, self.images.test, self.labels.test, self.folder, self.emit, full=self.job.full
-        )
+        test = self.images.test.unflatten(1, self.shop.data.shape)
+        self.album = Album(self.run, test, self.labels.test, self.folder, self.emit, full=self.job.full)
         if self.start:
             try:
                 self._take_up(self.start)
@@ -224,6 +223,7 @@ class _Attempt:
             "data": {
                 "name": data.name,
                 "digest": data.digest,
+                "shape": [*data.shape],
                 "train": len(images.train),
                 "validation": 0 if images.validation is None else len(images.validation),
                 "test": len(images.test),

@@ -2,7 +2,7 @@
 
 All on the CPU, and all that is random from the seed: the same request gives the same bytes.
 
-Shapes: N images, D pixels (28 x 28), Z latents.
+Shapes: N images of H x W pixels.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import os
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,11 +21,8 @@ from torch import Tensor
 
 from bench.data.datasets import load as load_data
 from bench.engine.device import stream
-from bench.engine.train import evaluation_noise
 from bench.errors import BenchError, did_you_mean
-from bench.evaluation.measure import encode, prior_means
-from bench.parts.vae import VAE
-from bench.pictures import grids as pictures
+from bench.pictures import grids
 from bench.report.results import Results
 from bench.report.results import load as load_results
 from bench.saved import Saved, model_of, read_saved
@@ -38,8 +35,8 @@ STEPS = 10  # from one image to the next, both ends included
 
 
 @dataclass(frozen=True)
-class Source:
-    """Where a run is looked for."""
+class Places:
+    """Say where a run is looked for: a folder of reports, one experiment in it, an MLflow store."""
 
     reports: Path = Path("reports")
     experiment: str | None = None
@@ -47,8 +44,8 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Wish:
-    """What is to be drawn: `n` images; `images` are files to use in place of the run's test images."""
+class Drawing:
+    """Describe a picture: `n` images; `images` are files to use in place of the run's test images."""
 
     kind: str = "samples"
     n: int = 100
@@ -57,28 +54,117 @@ class Wish:
     data_dir: Path | None = None
 
 
-def generate(what: str, wish: Wish, source: Source, out: Path | None = None, *, force: bool = False) -> Path:
-    """Draw with the model of a run (its folder, its id, its id in MLflow, or a variant); returns the PNG.
+def generate(
+    what: str, drawing: Drawing, places: Places, out: Path | None = None, *, force: bool = False
+) -> Path:
+    """Draw with the model of a run (its folder, key or id, its id in MLflow, or a variant); give the PNG.
 
     `out` is by default `<variant>-<kind>.png` in the working directory; a file that exists is only replaced
     with `force`. Raises BenchError for what cannot be found, loaded, drawn or written.
     """
-    _check(wish, out)
+    _check(drawing, out)
     with tempfile.TemporaryDirectory() as folder:
-        saved = find(what, source, Path(folder))
-        path = out or Path(f"{saved.run.variant}-{wish.kind}.png")
+        saved = find(what, places, Path(folder))
+        path = out or Path(f"{saved.run.variant}-{drawing.kind}.png")
         if path.exists() and not force:
             raise BenchError(f"{path} exists; give another --out, or --force to replace it")
-        image = draw(saved, wish)
+        image = draw(saved, drawing)
     try:
-        return pictures.save(image, path)
+        return grids.save(image, path)
     except OSError as error:
         raise BenchError(
             f"cannot write {path}: {error.strerror}; give --out in a folder you may write to"
         ) from None
 
 
-def find(what: str, source: Source, scratch: Path) -> Saved:
+def draw(saved: Saved, drawing: Drawing) -> Image.Image:
+    """Draw with a run's model. Raises BenchError for what this model or its data cannot give."""
+    model, n = model_of(saved), drawing.n
+    if drawing.kind == "samples":
+        return grids.samples(model, saved.shape, drawing.seed, n)
+    if drawing.kind == "manifold":
+        if model.latent != 2:
+            raise BenchError(
+                f"{saved.run.variant} has {model.latent} latents; a manifold needs 2; "
+                "give a variant of latent size 2, or --kind samples"
+            )
+        return grids.manifold(model, saved.shape, math.isqrt(n))
+    count = n if drawing.kind == "reconstructions" else n // STEPS
+    if drawing.images:
+        images = torch.stack([read_image(path, saved.shape) for path in drawing.images])
+    else:
+        images = _test_images(saved, drawing, count)
+    if drawing.kind == "reconstructions":
+        return grids.reconstructions(model, images, drawing.seed)
+    return grids.interpolations(model, images, STEPS)
+
+
+def read_image(path: Path, shape: Sequence[int]) -> Tensor:
+    """Read a PNG or JPEG as a grey image uint8 [H, W]: scaled to fit, the rest and what is clear black.
+
+    Raises BenchError for a file that is no such picture.
+    """
+    height, width = shape
+    try:
+        with Image.open(path, formats=("PNG", "JPEG")) as file:
+            image = ImageOps.exif_transpose(file)
+            if image.mode.startswith("I"):  # 16 bits, which Pillow would clip at 255
+                image = Image.fromarray((np.asarray(image, np.float64) / 257).round().astype(np.uint8))
+            if image.has_transparency_data:
+                clear = image.convert("RGBA")
+                image = Image.alpha_composite(Image.new("RGBA", clear.size, "black"), clear)
+            small = ImageOps.pad(image.convert("L"), (width, height), color=0)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        why = getattr(error, "strerror", None) or "no PNG or JPEG that can be read"
+        raise BenchError(f"--from-images {path}: {why}; give a PNG or JPEG file") from None
+    return torch.from_numpy(np.array(small, np.uint8))
+
+
+def _check(drawing: Drawing, out: Path | None) -> None:
+    """Refuse what no model could draw, before anything is loaded."""
+    kind, n, given = drawing.kind, drawing.n, drawing.images
+    if kind not in KINDS:
+        raise BenchError(f"--kind {kind!r}{did_you_mean(kind, KINDS)}")
+    if not 1 <= n <= MOST:
+        raise BenchError(f"--n {n}; allowed: 1 to {MOST} images; give such a number")
+    if not 0 <= drawing.seed < 2**32:
+        raise BenchError(f"--seed {drawing.seed}; allowed: a whole number from 0; give such a number")
+    if out is not None and out.suffix.lower() != ".png":
+        raise BenchError(f"--out {out}; allowed: a file that ends in .png; give such a name")
+    if kind == "manifold" and math.isqrt(n) ** 2 != n:
+        raise BenchError(f"--n {n}; a manifold is a square; give --n 100, 225 or 400")
+    if kind == "interpolations" and not given and (n % STEPS or n == STEPS):
+        raise BenchError(f"--n {n}; a row has {STEPS} images, and there are two at least; give 20, 30, …")
+    if given and kind not in ("reconstructions", "interpolations"):
+        raise BenchError(f"--from-images with --kind {kind}; it goes with reconstructions and interpolations")
+    if len(given) == 1 and kind == "interpolations":
+        raise BenchError("--from-images names one file; an interpolation needs two; give one more")
+
+
+def _test_images(saved: Saved, drawing: Drawing, count: int) -> Tensor:
+    """Choose `count` images of the run's test set by the seed; for reconstructions ordered by label."""
+    data = load_data(saved.run.dataset, drawing.data_dir)
+    measured = (saved.record.get("data") or {}).get("digest", data.digest)
+    if measured != data.digest:
+        raise BenchError(
+            f"{data.name} in {data.source} is not what the run was measured on (digest {data.digest[:12]}, "
+            f"not {str(measured)[:12]}); give --data-dir with that, or --from-images"
+        )
+    if count > len(data.test_images):
+        raise BenchError(
+            f"--n {drawing.n} takes {count} test images, of which {data.name} has {len(data.test_images)}; "
+            "give a smaller --n"
+        )
+    index = torch.randperm(len(data.test_images), generator=stream(drawing.seed, "pictures"))[:count]
+    if drawing.kind == "reconstructions":
+        index = index[data.test_labels[index].sort(stable=True).indices]
+    return data.test_images[index]
+
+
+# Finding
+
+
+def find(what: str, places: Places, scratch: Path) -> Saved:
     """The run that `what` names; one that lies in MLflow is copied into the folder `scratch`.
 
     Of a variant it is the finished run of the smallest seed. Raises BenchError where nothing, or more than
@@ -88,138 +174,33 @@ def find(what: str, source: Source, scratch: Path) -> Saved:
     if _is_run(path) or path.name == RECORD or len(path.parts) > 1:
         return read_saved(path)
     if MLFLOW_ID.fullmatch(what):
-        return read_saved(fetch(source.tracking_uri, what, scratch))
-    folders = _experiments(source)
+        return read_saved(fetch(places.tracking_uri, what, scratch))
+    folders = _experiments(places)
     runs = {folder.name: folder / "records" / what for folder in folders}
     runs = {name: folder for name, folder in runs.items() if _is_run(folder)}
     if runs:
         return read_saved(_only(what, runs))
-    return read_saved(_of_variant(what, source, [load_results(folder) for folder in folders]))
+    return read_saved(_of_variant(what, places, [load_results(folder) for folder in folders]))
 
 
-def draw(saved: Saved, wish: Wish) -> Image.Image:
-    """The picture of a run's model that a wish describes."""
-    model = model_of(saved)
-    with torch.no_grad():
-        if wish.kind == "samples":
-            made = prior_means(model, wish.seed, wish.n)
-            return pictures.grid(made, _columns(wish.n))
-        if wish.kind == "manifold":
-            return _manifold(saved, model, wish.n)
-        if wish.kind == "reconstructions":
-            return reconstructions(model, _images(saved, wish, wish.n), wish.seed)
-        images = _images(saved, wish, wish.n // STEPS)
-        return pictures.interpolations(model, images, torch.arange(len(images)), STEPS)  # each its own class
-
-
-def reconstructions(model: VAE, images: Tensor, seed: int) -> Image.Image:
-    """Odd rows uint8 images [N, D], even rows their reconstructions: decoder means at one sampled z."""
-    noise = evaluation_noise(seed, len(images), model.latent, images.device)
-    made = model.grey_mean(model.decode(encode(model, images).sample(noise)))
-    columns = _columns(len(images))
-    rows = zip((images.float() / 255).split(columns), made.split(columns), strict=True)
-    padded = (_filled(part, columns) for pair in rows for part in pair)
-    return pictures.grid(torch.cat(list(padded)), columns)
-
-
-def read_image(path: Path) -> Tensor:
-    """A PNG or JPEG as a grey image uint8 [784]: scaled to fit 28 x 28, the rest and what is clear black.
-
-    Raises BenchError for a file that is no such picture.
-    """
-    try:
-        with Image.open(path, formats=("PNG", "JPEG")) as file:
-            image = ImageOps.exif_transpose(file)
-            if image.mode.startswith("I"):  # 16 bits, which Pillow would clip at 255
-                image = Image.fromarray((np.asarray(image, np.float64) / 257).round().astype(np.uint8))
-            if image.has_transparency_data:
-                clear = image.convert("RGBA")
-                image = Image.alpha_composite(Image.new("RGBA", clear.size, "black"), clear)
-            small = ImageOps.pad(image.convert("L"), (pictures.SIDE, pictures.SIDE), color=0)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        why = getattr(error, "strerror", None) or "no PNG or JPEG that can be read"
-        raise BenchError(f"--from-images {path}: {why}; give a PNG or JPEG file") from None
-    return torch.from_numpy(np.array(small, np.uint8)).flatten()
-
-
-def _check(wish: Wish, out: Path | None) -> None:
-    """Refuse what no model could draw, before anything is loaded."""
-    if wish.kind not in KINDS:
-        raise BenchError(f"--kind {wish.kind!r}{did_you_mean(wish.kind, KINDS)}")
-    if not 1 <= wish.n <= MOST:
-        raise BenchError(f"--n {wish.n}; allowed: 1 to {MOST} images; give such a number")
-    if not 0 <= wish.seed < 2**32:
-        raise BenchError(f"--seed {wish.seed}; allowed: a whole number from 0; give such a number")
-    if out is not None and out.suffix.lower() != ".png":
-        raise BenchError(f"--out {out}; allowed: a file that ends in .png; give such a name")
-    if wish.kind == "manifold" and math.isqrt(wish.n) ** 2 != wish.n:
-        raise BenchError(f"--n {wish.n}; a manifold is a square; give --n 100, 225 or 400")
-    if wish.kind == "interpolations" and not wish.images and (wish.n % STEPS or wish.n == STEPS):
-        raise BenchError(
-            f"--n {wish.n}; a row has {STEPS} images, and there are two at least; give 20, 30, …"
-        )
-    if wish.images and wish.kind not in ("reconstructions", "interpolations"):
-        raise BenchError(
-            f"--from-images with --kind {wish.kind}; it goes with reconstructions and interpolations"
-        )
-    if wish.images and wish.kind == "interpolations" and len(wish.images) < 2:
-        raise BenchError("--from-images names one file; an interpolation needs two; give one more")
-
-
-def _manifold(saved: Saved, model: VAE, n: int) -> Image.Image:
-    if model.latent != 2:
-        raise BenchError(
-            f"{saved.run.variant} has {model.latent} latents; a manifold needs 2; "
-            "give a variant of latent size 2, or --kind samples"
-        )
-    return pictures.manifold(model, math.isqrt(n))
-
-
-def _images(saved: Saved, wish: Wish, count: int) -> Tensor:
-    """uint8 [N, D]: the files given, or `count` test images."""
-    if not wish.images:
-        return _test_images(saved, wish, count)
-    return torch.stack([read_image(path) for path in wish.images])
-
-
-def _test_images(saved: Saved, wish: Wish, count: int) -> Tensor:
-    """`count` images of the run's test set, drawn by the seed; for reconstructions ordered by label."""
-    data = load_data(saved.run.dataset, wish.data_dir)
-    measured = (saved.record.get("data") or {}).get("digest", data.digest)
-    if measured != data.digest:
-        raise BenchError(
-            f"{data.name} in {data.source} is not what the run was measured on (digest {data.digest[:12]}, "
-            f"not {str(measured)[:12]}); give --data-dir with that, or --from-images"
-        )
-    if count > len(data.test_images):
-        raise BenchError(
-            f"--n {wish.n} takes {count} test images, of which {data.name} has {len(data.test_images)}; "
-            "give a smaller --n"
-        )
-    index = torch.randperm(len(data.test_images), generator=stream(wish.seed, "pictures"))[:count]
-    if wish.kind == "reconstructions":
-        index = index[data.test_labels[index].sort(stable=True).indices]
-    return data.test_images.flatten(1)[index]
-
-
-def _experiments(source: Source) -> list[Path]:
+def _experiments(places: Places) -> list[Path]:
     """The experiments' folders in question."""
-    known = {file.parent.name: file.parent for file in sorted(source.reports.glob("*/experiment.json"))}
+    known = {file.parent.name: file.parent for file in sorted(places.reports.glob("*/experiment.json"))}
     if not known:
         raise BenchError(
-            f"{source.reports} holds no experiment; give --reports with the folder that bench run wrote to"
+            f"{places.reports} holds no experiment; give --reports with the folder that bench run wrote to"
         )
-    if source.experiment is None:
+    if places.experiment is None:
         return list(known.values())
-    if source.experiment not in known:
+    if places.experiment not in known:
         raise BenchError(
-            f"--experiment {source.experiment!r} is not in {source.reports}"
-            f"{did_you_mean(source.experiment, known)}"
+            f"--experiment {places.experiment!r} is not in {places.reports}"
+            f"{did_you_mean(places.experiment, known)}"
         )
-    return [known[source.experiment]]
+    return [known[places.experiment]]
 
 
-def _of_variant(name: str, source: Source, found: Iterable[Results]) -> Path:
+def _of_variant(name: str, places: Places, found: Iterable[Results]) -> Path:
     """The folder of a variant's finished run of the smallest seed."""
     results = list(found)
     planned = {r.folder.name: v for r in results for v in r.variants if v.name == name}
@@ -227,7 +208,7 @@ def _of_variant(name: str, source: Source, found: Iterable[Results]) -> Path:
     if not planned:
         variants = {v.name for r in results for v in r.variants}
         raise BenchError(
-            f"{name!r} is no run's folder, run id, MLflow run id or variant in {source.reports}"
+            f"{name!r} is no run's folder, run id, MLflow run id or variant in {places.reports}"
             f"{did_you_mean(name, variants)}"
         )
     if not first:
@@ -236,7 +217,7 @@ def _of_variant(name: str, source: Source, found: Iterable[Results]) -> Path:
             "or give the id of another run"
         )
     folders = {
-        experiment: source.reports / experiment / "records" / run.id for experiment, run in first.items()
+        experiment: places.reports / experiment / "records" / run.id for experiment, run in first.items()
     }
     return _only(name, folders)
 
@@ -250,13 +231,3 @@ def _only(what: str, folders: dict[str, Path]) -> Path:
 
 def _is_run(folder: Path) -> bool:
     return os.path.isfile(folder / RECORD)  # unlike Path.is_file, at ease with a name no file can have
-
-
-def _columns(count: int) -> int:
-    """Ten to a row, as in a report; more only where that keeps a big picture square."""
-    return max(pictures.COLUMNS, math.isqrt(count - 1) + 1)
-
-
-def _filled(images: Tensor, count: int) -> Tensor:
-    """A row of images with black ones at its end."""
-    return torch.cat([images, images.new_zeros(count - len(images), images.shape[1])])

@@ -1,7 +1,7 @@
-"""The tiles that pictures are made of, and words on them: what drawing and the sheets of a report share.
+"""Tiles and words, which the pictures of a run and the contact sheets of a report are made of.
 
-Every grid of images is COLUMNS wide, a tile TILE screen pixels; enlarged by repeating pixels, so that a grid
-can be cut up again without loss. No torch: a report is made from files alone.
+A grid of images has COLUMNS tiles a row, each a square that holds one image. Pixels are enlarged by repeating
+them, so that a grid can be cut up again without loss. No torch: a report is made from files alone.
 """
 
 from __future__ import annotations
@@ -11,16 +11,19 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-SIDE = 28
-SCALE = 2  # screen pixels a picture pixel: a row of ten is 560 wide
 COLUMNS = 10
-TILE = SIDE * SCALE
+TILE = 56  # screen pixels that a tile's side comes near to, whatever the size of an image
 WHITE, BLACK, GREY = 255, 0, 90
+
+
+def enlargement(side: int) -> int:
+    """Give the screen pixels for each pixel of images whose longer side has so many."""
+    return max(1, round(TILE / side))
 
 
 @lru_cache
 def font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
-    """DejaVu Sans as Matplotlib ships it: the same on every machine, with Greek letters."""
+    """Load DejaVu Sans as Matplotlib ships it: the same on every machine, with Greek letters."""
     import matplotlib as mpl  # only where something is drawn
 
     file = Path(mpl.get_data_path()) / "fonts" / "ttf" / f"DejaVuSans{'-Bold' if bold else ''}.ttf"
@@ -28,21 +31,21 @@ def font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
 
 
 def page(width: int, height: int) -> Image.Image:
-    """An empty page, white."""
+    """Make an empty white page."""
     return Image.new("L", (width, height), WHITE)
 
 
 def write(
     image: Image.Image, x: float, y: float, words: str, size: int, *, bold: bool = False, shade: int = BLACK
 ) -> float:
-    """Write one line of text, its top left at (x, y); gives where it ends."""
+    """Write one line of text with its top left at (x, y); give the x where it ends."""
     face = font(size, bold)
     ImageDraw.Draw(image).text((x, y), words, fill=shade, font=face)
     return x + face.getlength(words)
 
 
 def fitted(words: str, size: int, width: float, *, bold: bool = False) -> str:
-    """Text cut where it would be wider than `width` screen pixels."""
+    """Cut a text where it would be wider than `width` screen pixels."""
     face = font(size, bold)
     if face.getlength(words) <= width:
         return words
