@@ -21,7 +21,7 @@ from types import FrameType
 
 from bench.errors import BenchError
 from bench.spec.experiment import MAX_RUNS, MAX_VARIANTS, Run
-from bench.spec.registry import part_kinds
+from bench.spec.registry import REGISTRIES
 from bench.spec.resolve import load
 
 MEMORY = 1 << 30  # bytes of address space, the interpreter's and its libraries' included
@@ -70,7 +70,7 @@ KEYS = [
     "question", "dataset", "seeds", "evaluation", "defaults", "architectures", "variants", "matrix",
     "extends", "exclude", "architecture", "latent", "batch_size", "epochs", "shuffle", "drop_last",
     "validation", "precision", "document", "published", "note", "name", "hidden", "activation", "beta",
-    "lr", "label", "axes", *part_kinds(),
+    "lr", "label", "axes", *REGISTRIES,
 ]  # fmt: skip
 TOKEN = re.compile(r"[\w./-]+|[^\w\s]|\s+")
 VALUE = re.compile(r"(?<=: )[^\s{}\[\],][^{}\[\],\n]*")

@@ -18,7 +18,7 @@ from mutations import NASTY, SMALL, accepted, mutant
 
 from bench.errors import LISTED, BenchError, did_you_mean
 from bench.spec.experiment import MAX_RUNS, Experiment
-from bench.spec.registry import names
+from bench.spec.registry import entries
 from bench.spec.resolve import load
 
 ROOT = Path(__file__).parents[1]
@@ -74,7 +74,7 @@ def flawed(strategy: SearchStrategy[object]) -> SearchStrategy[object]:
 
 
 def named(kind: str, **options: SearchStrategy[object]) -> SearchStrategy[object]:
-    name = st.sampled_from(names(kind))
+    name = st.sampled_from(list(entries(kind)))
     return name | st.fixed_dictionaries({"name": flawed(name)}, optional=options)
 
 
@@ -114,7 +114,7 @@ VARIANT = st.fixed_dictionaries({}, optional=FLAWED | ABOUT)
 AXES = {
     "beta": st.lists(flawed(NUMBER), min_size=1, max_size=4),
     "latent": st.lists(flawed(st.integers(1, 40)), min_size=1, max_size=4),
-    "likelihood": st.lists(st.sampled_from(names("likelihood")), min_size=1, max_size=3),
+    "likelihood": st.lists(st.sampled_from(list(entries("likelihood"))), min_size=1, max_size=3),
     "optimizer.lr": st.lists(flawed(NUMBER), min_size=1, max_size=3),
     "exclude": st.lists(st.dictionaries(st.sampled_from(["beta", "latent"]), NUMBER, min_size=1), max_size=2),
 }
@@ -131,7 +131,7 @@ FILE = st.fixed_dictionaries(
         "variants": st.dictionaries(flawed(st.sampled_from("bcd")).map(str), VARIANT, max_size=3).map(with_a),
     },
     optional={
-        "dataset": flawed(st.sampled_from(names("dataset"))),
+        "dataset": flawed(st.sampled_from(list(entries("dataset")))),
         "seeds": flawed(st.integers(1, 9) | st.lists(st.integers(0, 99), min_size=1, unique=True)),
         "evaluation": flawed(st.fixed_dictionaries({"importance_samples": st.integers(0, 500)})),
         "matrix": flawed(st.fixed_dictionaries({}, optional=AXES)),

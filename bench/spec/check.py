@@ -62,6 +62,7 @@ def check(model: type[M], node: Mapping, what: str, ratio: Fraction | None = Non
     Fractions are numbers, and so is `dz/dx` where its `ratio` is known; text is as written. `what` names the
     thing for errors, such as "encoder mlp". Raises BenchError for the first bad value, at its place.
     """
+    refuse_unknown_keys(node, model.model_fields, what)
     texts = {name for name, field in model.model_fields.items() if field.annotation in (str, str | None)}
     values = {
         key: text_of(child, f"{what}: {key}") if key in texts else _plain(child, f"{what}: {key}", ratio)
@@ -71,19 +72,14 @@ def check(model: type[M], node: Mapping, what: str, ratio: Fraction | None = Non
         return model.model_validate(values | beside)
     except ValidationError as error:
         problems = error.errors(include_url=False, include_context=False)
-    # A misspelt key says more than the missing one it was meant to be
-    problem = next((p for p in problems if p["type"] == "extra_forbidden"), problems[0])
-    first = str(problem["loc"][0])
-    if problem["type"] == "extra_forbidden":
-        known = did_you_mean(first, model.model_fields) if model.model_fields else "; it has no options"
-        raise node.places[first].error(f"unknown key {given_text(first)} in {what}{known}")
+    first = str(problems[0]["loc"][0])
     field = model.model_fields[first]
     annotation = Annotated[field.annotation, *field.metadata] if field.metadata else field.annotation
     allowed = describe(annotation)
-    if problem["type"] == "missing":
+    if problems[0]["type"] == "missing":
         raise node.error(f"{what} has no {first}; allowed: {allowed}; add `{first}: ...`")
     if first not in node:
-        what = f"{what}: the default of {first} is {field.default!r}"
+        what = f"{what}: the default of {first} is {repr(field.default)[:60]}"
         raise node.error(f"{what}; allowed: {allowed}; correct it, or write `{first}: ...` here")
     # Each member of a union reports; the report that got furthest into the value says most
     walks = [_walk(node, p["loc"]) for p in problems if str(p["loc"][0]) == first]
@@ -179,10 +175,12 @@ def word_of(node: Node, what: str, known: Iterable[str]) -> str:
     return text
 
 
-def mapping_of(node: Node, what: str, example: str) -> Mapping:
-    """Take a node that is a mapping. Raises BenchError for anything else."""
+def mapping_of(node: Node, what: str, example: str, known: Iterable[str] | None = None) -> Mapping:
+    """Take a node that is a mapping, with known keys where they are given. Raises BenchError."""
     if not isinstance(node, Mapping):
         raise node.error(f"{what} is {given(node)}; allowed: a mapping; write `{example}`")
+    if known is not None:
+        refuse_unknown_keys(node, known, what)
     return node
 
 
@@ -191,4 +189,5 @@ def refuse_unknown_keys(node: Mapping, known: Iterable[str], what: str) -> None:
     names = tuple(known)
     for key, place in node.places.items():
         if key not in names:
-            raise place.error(f"unknown key {given_text(key)} in {what}{did_you_mean(key, names)}")
+            hint = did_you_mean(key, names) if names else "; it has no options"
+            raise place.error(f"unknown key {given_text(key)} in {what}{hint}")

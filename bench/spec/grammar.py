@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
 from bench.spec.check import mapping_of, refuse_unknown_keys, text_of, word_of
 from bench.spec.experiment import ABOUT, MAX_VARIANTS, PARTS, SETTINGS, SLUG, names_folder
-from bench.spec.matrix import cells, written
+from bench.spec.matrix import Cell, cells, written
 from bench.spec.source import Leaf, Mapping, Node, Place, given, given_text, read, read_text, trap
 
 HEAD = ("question", "dataset", "seeds", "evaluation")
@@ -37,28 +38,21 @@ precision: fp32
 @cache
 def _defaults() -> Mapping:
     text = read_text(_DEFAULTS, "defaults")
-    return overlaid(Mapping(text.place), text)
-
-
-@dataclass(frozen=True)
-class Sketch:
-    """A variant as merged nodes: its settings, what is said about it, and where it stands."""
-
-    label: str
-    axes: dict[str, str]
-    settings: Mapping
-    about: Mapping
-    place: Place
+    return _overlaid(Mapping(text.place), text)
 
 
 @dataclass
 class Draft:
-    """A file with all it extends: the keys about the whole experiment, and its variants by name."""
+    """A file with all it extends, as merged nodes: the keys about the whole experiment, and its variants.
+
+    A variant holds its settings and what is said about it; its place is that of its name.
+    """
 
     head: Mapping
     defaults: Mapping = field(default_factory=_defaults)
     architectures: dict[str, Mapping] = field(default_factory=dict)
-    sketches: dict[str, Sketch] = field(default_factory=dict)
+    variants: dict[str, Mapping] = field(default_factory=dict)
+    cells: dict[str, Cell] = field(default_factory=dict)  # of the variants that a matrix made
 
 
 def expand(path: Path, children: tuple[Path, ...] = ()) -> Draft:
@@ -71,32 +65,31 @@ def expand(path: Path, children: tuple[Path, ...] = ()) -> Draft:
     draft.head = top.take(*HEAD).over(draft.head)
     architectures = _block(top, "architectures", "{name: {encoder: ...}}")
     for name, node in architectures.items():
-        place = slug(name, architectures.places[name], "architecture")
-        own = mapping_of(node, f"architecture {name}", f"{name}: {{encoder: ..., decoder: ..., latent: 2}}")
-        refuse_unknown_keys(own, NETWORK, f"architecture {name}")
-        draft.architectures[name] = overlaid(draft.architectures.get(name, Mapping(place)), own)
-    block = _block(top, "defaults", "{epochs: 20}")
-    refuse_unknown_keys(block, ("architecture", *SETTINGS), "defaults")
+        place = _slug(name, architectures.places[name], "architecture")
+        example = f"{name}: {{encoder: ..., decoder: ..., latent: 2}}"
+        own = mapping_of(node, f"architecture {name}", example, NETWORK)
+        draft.architectures[name] = _overlaid(draft.architectures.get(name, Mapping(place)), own)
+    block = _block(top, "defaults", "{epochs: 20}", ("architecture", *SETTINGS))
     draft.defaults = _settled(draft, draft.defaults, block)
     _add_variants(draft, _block(top, "variants", "{name: {encoder: ...}}"))
     for cell in cells(_block(top, "matrix", "{beta: [1, 32/784]}")) if "matrix" in top else ():
-        place = slug(cell.name, cell.place, "generated variant")
-        if cell.name in draft.sketches:
-            what = (
-                f"the matrix gives variant {cell.name}, which {draft.sketches[cell.name].place} gives already"
-            )
+        place = _slug(cell.name, cell.place, "generated variant")
+        if cell.name in draft.variants:
+            first = draft.variants[cell.name].place
+            what = f"the matrix gives variant {cell.name}, which {first} gives already"
             raise place.error(f"{what}; allowed: each name once; exclude it or rename the other")
         settings = draft.defaults
         for block in cell.blocks:
             settings = _settled(draft, settings, block)
-        draft.sketches[cell.name] = Sketch(cell.label, cell.axes, settings, Mapping(place), place)
-    _refuse_many(len(draft.sketches), top.place, "variants in all")
+        settings.place = place
+        draft.variants[cell.name], draft.cells[cell.name] = settings, cell
+    _refuse_many(len(draft.variants), top.place, "variants in all")
     return draft
 
 
-def _block(top: Mapping, key: str, example: str) -> Mapping:
+def _block(top: Mapping, key: str, example: str, known: Iterable[str] | None = None) -> Mapping:
     """Take a block of the file; one that is not there is empty."""
-    block = mapping_of(top.get(key, Mapping(top.place)), key, f"{key}: {example}")
+    block = mapping_of(top.get(key, Mapping(top.place)), key, f"{key}: {example}", known)
     _refuse_many(len(block), block.place, key)
     return block
 
@@ -127,8 +120,8 @@ def _parent(path: Path, top: Mapping, children: tuple[Path, ...]) -> Draft:
 
 def _add_variants(draft: Draft, block: Mapping) -> None:
     """Add the named variants of one file; each starts from the one it extends, which may stand below it."""
-    inherited = dict(draft.sketches)
-    made: dict[str, Sketch] = {}
+    inherited = dict(draft.variants)
+    made: dict[str, Mapping] = {}
 
     def base_of(name: str, node: Node, pending: tuple[str, ...]) -> Mapping:
         if name in inherited:
@@ -140,32 +133,29 @@ def _add_variants(draft: Draft, block: Mapping) -> None:
             raise node.error(f"{what}; allowed: no circle; remove one `extends`")
         if len(pending) > MAX_CHAIN:
             raise node.error(f"more than {MAX_CHAIN} variants extend one another; write this one out")
-        if other in block and other not in made:
-            made[other] = sketch(other, pending)
-        return (made[other] if other in block else inherited[other]).settings
+        found = variant(other, pending) if other in block else inherited[other]
+        return found.take(*SETTINGS)
 
-    def sketch(name: str, pending: tuple[str, ...] = ()) -> Sketch:
-        place = slug(name, block.places[name], "variant")
-        own = mapping_of(block[name], f"variant {name}", f"{name}: {{encoder: ...}}")
-        refuse_unknown_keys(own, ("extends", "architecture", *SETTINGS, *ABOUT), f"variant {name}")
-        below = inherited.get(name, Sketch(name, {}, draft.defaults, Mapping(place), place))
-        base = base_of(name, own["extends"], (*pending, name)) if "extends" in own else below.settings
-        about = own.take(*ABOUT).over(below.about)
-        return Sketch(below.label, below.axes, _settled(draft, base, own), about, place)
-
-    for name in block:
+    def variant(name: str, pending: tuple[str, ...] = ()) -> Mapping:
         if name not in made:
-            made[name] = sketch(name)
-    draft.sketches |= {name: made[name] for name in block}
+            place = _slug(name, block.places[name], "variant")
+            known = ("extends", "architecture", *SETTINGS, *ABOUT)
+            own = mapping_of(block[name], f"variant {name}", f"{name}: {{encoder: ...}}", known)
+            base = inherited.get(name, draft.defaults)
+            if "extends" in own:
+                base = base_of(name, own["extends"], (*pending, name))
+            made[name] = _settled(draft, base, own)
+            made[name].place = place
+        return made[name]
+
+    draft.variants |= {name: variant(name) for name in block}
 
 
-def slug(name: str, place: Place, what: str) -> Place:
+def _slug(name: str, place: Place, what: str) -> Place:
     """Return the place of a name that is fit for folders, links and tables. Raises BenchError for another."""
     if not names_folder(name, SLUG):
-        allowed = (
-            "a-z, 0-9, dot and hyphen, at most 80, a letter or digit first, no device such as con or nul"
-        )
-        raise place.error(f"{what} named {given_text(name)}; allowed: {allowed}; rename it")
+        what = f"{what} named {given_text(name)}; allowed: a-z, 0-9, dot and hyphen, at most 80"
+        raise place.error(f"{what}, a letter or digit first, no device such as con or nul; rename it")
     return place
 
 
@@ -173,16 +163,16 @@ def _settled(draft: Draft, base: Mapping, block: Mapping) -> Mapping:
     """Lay a block over settings: its architecture replaces their networks, its settings merge on top."""
     if "architecture" in block:
         networks = draft.architectures[word_of(block["architecture"], "architecture", draft.architectures)]
-        base = overlaid(base.take(*(key for key in base if key not in networks)), networks)
-    return overlaid(base, block)
+        base = _overlaid(base.take(*(key for key in base if key not in networks)), networks)
+    return _overlaid(base, block)
 
 
-def overlaid(base: Mapping, over: Mapping) -> Mapping:
+def _overlaid(base: Mapping, over: Mapping) -> Mapping:
     """Lay the settings of a block over others; keys that are no settings are left out.
 
     A part of another name, or of another file, replaces the one below, options and all; otherwise they merge.
     """
-    result = over.take(*SETTINGS).over(base)
+    result = over.take(*SETTINGS, *ABOUT).over(base)
     for kind in PARTS:
         if kind in over:
             below, part = base.get(kind), _as_part(over[kind], kind)

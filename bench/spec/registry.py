@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import ast
 import hashlib
-import math
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -47,29 +46,18 @@ TYPES: dict[str, Any] = {"int": int, "float": option_types.Real, "bool": bool, "
 }
 # Names that the checking model has for itself, or that YAML has
 RESERVED = {"name", "file", *dir(BaseModel)}
-
-
-@dataclass(frozen=True)
-class Option:
-    """An option of a part: its name, what it allows in words, its default as written (None: none)."""
-
-    name: str
-    allowed: str
-    default: str | None
-
-    @property
-    def signature(self) -> str:
-        """Show the option as a listing does: `lr=0.001`, or `hidden=…` where it has no default."""
-        return f"{self.name}={self.default or '…'}"
+CONFIG = ConfigDict(
+    strict=True, extra="forbid", frozen=True, defer_build=True, validate_default=True, protected_namespaces=()
+)
 
 
 @dataclass(frozen=True)
 class Entry:
-    """What can be named, with its first docstring line and the model that checks its options."""
+    """What can be named: its first docstring line, its options as `lr=0.001`, the model that checks them."""
 
     name: str
     summary: str
-    options: tuple[Option, ...]
+    options: tuple[str, ...]
     model: type[BaseModel]
 
 
@@ -102,29 +90,21 @@ class Module:
                 what = f"{where}: its default is computed; allowed: a literal such as 0.1"
                 raise BenchError(f"{what}; write the value out") from None
             fields[argument.arg] = (annotation, value)
-            shown.append(
-                Option(argument.arg, describe(annotation), None if default is None else ast.unparse(default))
-            )
+            shown.append(f"{argument.arg}={'…' if default is None else ast.unparse(default)}")
+        model = create_model(f"{kind} {name}", __config__=CONFIG, **fields)
         summary = (ast.get_docstring(self.defined[symbol]) or "").partition("\n")[0]
-        return Entry(name, summary, tuple(shown), _model(f"{kind} {name}", fields))
-
-
-def part_kinds() -> tuple[str, ...]:
-    """List the kinds of parts, datasets and metrics included, in the order that `bench parts` prints them."""
-    return tuple(REGISTRIES)
+        return Entry(name, summary, tuple(shown), model)
 
 
 def entries(kind: str) -> dict[str, Entry]:
-    """Read everything of one kind that can be named. Raises BenchError for an unknown kind."""
+    """Read everything of one kind that can be named, in the registry's order.
+
+    Raises BenchError for an unknown kind.
+    """
     if kind not in REGISTRIES:
         raise BenchError(f"unknown kind of part {given_text(kind)}{did_you_mean(kind, REGISTRIES)}")
     module, registry = REGISTRIES[kind]
     return read_registry(BENCH / module, registry, kind)
-
-
-def names(kind: str) -> tuple[str, ...]:
-    """List the names of one kind, in the registry's order."""
-    return tuple(entries(kind))
 
 
 def part(kind: str, name: str) -> Entry:
@@ -137,15 +117,9 @@ def part(kind: str, name: str) -> Entry:
 
 def image_shape(dataset: str) -> tuple[int, ...]:
     """Read the shape of a dataset's images from the table SHAPES beside its registry."""
-    shapes: dict[str, tuple[int, ...]] = ast.literal_eval(
-        _module(BENCH / REGISTRIES["dataset"][0]).assigned["SHAPES"]
-    )
+    table = _module(BENCH / REGISTRIES["dataset"][0]).assigned["SHAPES"]
+    shapes: dict[str, tuple[int, ...]] = ast.literal_eval(table)
     return shapes[dataset]
-
-
-def pixels(dataset: str) -> int:
-    """Count the numbers in one image of a dataset."""
-    return math.prod(image_shape(dataset))
 
 
 @lru_cache
@@ -212,20 +186,13 @@ def _type(node: ast.expr | None, where: str) -> Any:
         case ast.Subscript(value=ast.Name(id="Literal"), slice=choices):
             items = choices.elts if isinstance(choices, ast.Tuple) else [choices]
             words = tuple(item.value for item in items if isinstance(item, ast.Constant))
-            if words and len(words) == len(items) and all(isinstance(w, str | int) for w in words):
+            shown = [str(word) for word in words if isinstance(word, str | int)]
+            if len(shown) == len(items) and "".join(shown).isprintable() and len("".join(shown)) < 1000:
                 literal: Any = Literal
                 return literal[words]
     what = f"{where}: {f'annotation {given_text(ast.unparse(node))}' if node else 'no annotation'}"
     allowed = f"allowed: {', '.join(TYPES)}, Literal[...], list[...] and A | B of these"
     raise BenchError(f"{what}; {allowed}; write one of them")
-
-
-def _model(title: str, fields: dict[str, Any]) -> type[BaseModel]:
-    config = ConfigDict(
-        strict=True, extra="forbid", frozen=True, defer_build=True, validate_default=True,
-        protected_namespaces=(),
-    )  # fmt: skip
-    return create_model(title, __config__=config, **fields)
 
 
 def _keyword_only(
@@ -256,7 +223,7 @@ def _metrics(module: Module, table: ast.Tuple) -> Iterator[Entry]:
             given |= {keyword.arg: keyword.value for keyword in row.keywords if keyword.arg}
             texts = {key: str(v.value) for key, v in given.items() if isinstance(v, ast.Constant)}
             summary = texts.get("description") or texts["title"]
-            yield Entry(texts["name"], summary, (), _model(texts["name"], {}))
+            yield Entry(texts["name"], summary, (), BaseModel)
 
 
 def listing(kind: str | None = None) -> list[str]:
@@ -265,9 +232,9 @@ def listing(kind: str | None = None) -> list[str]:
     Raises BenchError for an unknown kind.
     """
     lines = []
-    for each in part_kinds() if kind is None else (kind,):
+    for each in REGISTRIES if kind is None else (kind,):
         lines.append(each)
         for entry in entries(each).values():
-            options = ", ".join(option.signature for option in entry.options)
+            options = ", ".join(entry.options)
             lines.append(f"  {entry.name}{f'({options})' if options else ''}: {entry.summary}")
     return lines

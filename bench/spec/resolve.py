@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from fractions import Fraction
 from functools import cache
 from pathlib import Path
@@ -13,7 +14,6 @@ from bench.errors import BenchError, printable
 from bench.spec import registry
 from bench.spec.check import check, mapping_of, refuse_unknown_keys, text_of, word_of
 from bench.spec.experiment import (
-    ABOUT,
     FILE_STEM,
     PARTS,
     Experiment,
@@ -26,7 +26,8 @@ from bench.spec.experiment import (
     names_folder,
     too_many_runs,
 )
-from bench.spec.grammar import Draft, Sketch, expand
+from bench.spec.grammar import Draft, expand
+from bench.spec.matrix import Cell
 from bench.spec.source import Mapping, Node, Sequence, given
 
 UNIT_INTERVAL = ("bernoulli", "continuous-bernoulli")  # likelihoods of pixels in [0, 1]
@@ -58,7 +59,9 @@ def load(path: Path) -> Experiment:
     resolver = _Resolver(draft, dataset)
     for name, block in draft.architectures.items():
         resolver.check_architecture(f"architecture {name}", block)
-    variants = {name: resolver.variant(name, sketch) for name, sketch in draft.sketches.items()}
+    variants = {
+        name: resolver.variant(name, node, draft.cells.get(name)) for name, node in draft.variants.items()
+    }
     if not variants:
         what = "the experiment has no variants; allowed: variants, a matrix"
         raise draft.head.error(f"{what}; add `variants:`")
@@ -78,7 +81,7 @@ def load(path: Path) -> Experiment:
 
 def _dataset(node: Node | None) -> tuple[str, str | None]:
     """Read the dataset and its offline fallback."""
-    known = registry.names("dataset")
+    known = registry.entries("dataset")
     if node is None:
         return "mnist", None
     if not isinstance(node, Mapping):
@@ -96,29 +99,27 @@ class _Resolver:
 
     def __init__(self, draft: Draft, dataset: str) -> None:
         self.dataset = dataset
-        self.pixels = registry.pixels(dataset)
-        self.evaluation = Mapping(draft.head.place)
-        if "evaluation" in draft.head:
-            example = "evaluation: {importance_samples: 200}"
-            self.evaluation = mapping_of(draft.head["evaluation"], "evaluation", example)
-            refuse_unknown_keys(self.evaluation, ("importance_samples",), "evaluation")
+        self.pixels = math.prod(registry.image_shape(dataset))
+        said = draft.head.get("evaluation", Mapping(draft.head.place))
+        example, known = "evaluation: {importance_samples: 200}", ("importance_samples",)
+        self.evaluation = mapping_of(said, "evaluation", example, known)
         self.read = cache(registry.read_module)
         self.entry = cache(registry.Module.entry)
 
-    def variant(self, name: str, sketch: Sketch) -> Variant:
-        what, node = f"variant {name}", sketch.settings
+    def variant(self, name: str, node: Mapping, cell: Cell | None) -> Variant:
+        what = f"variant {name}"
         ratio = self.ratio(node, what)
         for kind in ("encoder", "decoder"):
             if kind not in node:
-                known = ", ".join(registry.names(kind))
+                known = ", ".join(registry.entries(kind))
                 allowed = f"allowed: {known}; add `{kind}: ...` or `architecture: ...`"
-                raise sketch.place.error(f"{what} has no {kind}; {allowed}")
-        scalars = self.evaluation.over(sketch.about.over(node))
+                raise node.error(f"{what} has no {kind}; {allowed}")
         beside: dict[str, Any] = {kind: self.part(kind, node[kind], what, ratio) for kind in PARTS}
-        beside |= {"name": name, "label": sketch.label, "axes": sketch.axes, "dataset": self.dataset}
-        beside["published"] = _published(sketch.about.get("published"), what)
-        said = [key for key in (*node, *ABOUT, *self.evaluation) if key not in beside]
-        variant = check(Variant, scalars.take(*said), what, ratio, **beside)
+        beside |= {"name": name, "label": cell.label if cell else name, "axes": cell.axes if cell else {}}
+        beside |= {"dataset": self.dataset, "published": _published(node.get("published"), what)}
+        said = self.evaluation.over(node)
+        said = said.take(*(key for key in said if key not in beside))
+        variant = check(Variant, said, what, ratio, **beside)
         target, likelihood = variant.target, variant.likelihood
         if target.name == "normalised" and likelihood.name in UNIT_INTERVAL and not likelihood.sha256:
             what += f": a normalised target under likelihood {likelihood.name}"
@@ -142,7 +143,7 @@ class _Resolver:
         block = mapping_of(node, kind, f"{kind}: {{name: ...}}")
         file = self.module(kind, block["file"]) if "file" in block else None
         if "name" not in block:
-            known = ", ".join(file.public if file else registry.names(kind))
+            known = ", ".join(file.public if file else registry.entries(kind))
             raise block.error(f"{what}: {kind} has no name; allowed: {known}; add `name: ...`")
         if file:
             name = word_of(block["name"], f"{kind} in {file.path.name}", file.public)
@@ -151,7 +152,7 @@ class _Resolver:
             except BenchError as error:
                 raise block["name"].error(str(error)) from None
         else:
-            name = word_of(block["name"], kind, registry.names(kind))
+            name = word_of(block["name"], kind, registry.entries(kind))
             entry = registry.part(kind, name)
         title = f"{kind} {name}"
         options = block.take(*(key for key in block if key not in ("name", "file")))
@@ -195,5 +196,5 @@ def _refuse_same(variants: dict[str, Variant], draft: Draft) -> None:
             settings = variant.model_dump_json(include=set(Settings.model_fields))
             if (first := seen.setdefault(settings, name)) != name:
                 what = f"variants {first} and {name} have the same settings"
-                place = draft.sketches[name].place
+                place = draft.variants[name].place
                 raise place.error(f"{what}; allowed: different ones; exclude one of them")
