@@ -212,12 +212,14 @@ def test_beta_latent_likelihood_and_encoder_sweep_what_they_say():
 
 PAGE = (FOLDER.parent / "docs/yaml.md").read_text(encoding="utf-8")
 EXAMPLES = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
+(OWN_PART,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 TRAPS = re.findall(r"^\| `(.*?)` \| .* \| `(.*?)` \|$", PAGE.partition("## Traps")[2], re.MULTILINE)
 
 
 @pytest.mark.parametrize("text", EXAMPLES)
 def test_every_example_of_the_page_loads(tmp_path, text):
     shutil.copy(FOLDER / "documents.yaml", tmp_path)
+    (tmp_path / "my_parts.py").write_text(OWN_PART, encoding="utf-8")
     (tmp_path / "example.yaml").write_text(text, encoding="utf-8")
     assert load(tmp_path / "example.yaml").variants
 
