@@ -1,6 +1,6 @@
 """Plots of a run's latent space: where test images lie in it, and how much each latent tells.
 
-No global state, equal bytes for equal numbers; digits are told apart by colour and marker.
+Equal numbers give equal bytes. Classes are told apart by colour and marker.
 
 Shapes: N images, Z latents.
 """
@@ -28,45 +28,42 @@ from bench.parts.posteriors import Q
 
 Array = npt.NDArray[np.float64]
 POINTS = 2000  # at most in a plot, evenly spaced over the test set
-ROUNDS = 8  # a digit's points are drawn in so many turns, so that no digit covers all the others
-STEPS = 48  # bars of a histogram
+ROUNDS = 8  # a class's points are drawn in so many turns, so that none covers all the others
+BARS = 48  # of a histogram
 # Okabe & Ito 2008; a colour that comes twice comes with markers that differ in every way
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000", "#8C6D00", "#0072B2",
            "#D55E00")  # fmt: skip
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", "+", "x")
+GREY, BLUE, RED = "#555555", "#0072B2", "#D55E00"
 STYLE = {
-    "font.size": 8,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.titlesize": 8,
-    "axes.titlelocation": "left",
-    "axes.titleweight": "bold",
-}
+    "font.size": 8, "axes.spines.top": False, "axes.spines.right": False,
+    "axes.titlesize": 8, "axes.titlelocation": "left", "axes.titleweight": "bold",
+}  # fmt: skip
 
 
 def latent(mean: Tensor, labels: Tensor) -> Image.Image:
-    """Where the posterior means [N, Z] of test images lie, by digit [N].
+    """Plot where the posterior means [N, Z] of test images lie, by label [N].
 
-    Two latents as they are, with the circle that holds 95 % of the prior; one as a histogram a digit; more by
+    Two latents as they are, with the circle that holds 95 % of the prior; one as a histogram a class; more by
     their first two principal components.
     """
-    points, digits = _chosen(mean, labels)
+    points, classes = _chosen(mean, labels)
     with _style():
         if points.shape[1] == 1:
-            return _strips(points[:, 0], digits)
+            return _histograms(points[:, 0], classes)
+        title = f"Posterior means of {len(points):,} test images"
         if points.shape[1] == 2:
-            title = f"Posterior means of {len(points):,} test images"
-            figure, axes = _scatter(points, digits, title)
-            axes.add_patch(Circle((0, 0), 2.4477, fill=False, ls="--", lw=0.9, color="#555555"))
-            axes.plot([], [], ls="--", lw=0.9, color="#555555", label="95 % of\nthe prior")
+            figure, axes = _scatter(points, classes, title)
+            axes.add_patch(Circle((0, 0), 2.4477, fill=False, ls="--", lw=0.9, color=GREY))
+            axes.plot([], [], ls="--", lw=0.9, color=GREY, label="95 % of\nthe prior")
             axes.set_xlabel("$z_1$")
             axes.set_ylabel("$z_2$")
         else:
             pca = PCA(2, svd_solver="full")
-            title = f"Posterior means of {len(points):,} test images: PCA of {points.shape[1]} latents"
             same = not points.std(0).any()  # collapsed: no direction is a principal one
-            figure, axes = _scatter(points[:, :2] if same else pca.fit_transform(points), digits, title)
+            flat = points[:, :2] if same else pca.fit_transform(points)
             share = (0.0, 0.0) if same else 100 * pca.explained_variance_ratio_
+            figure, axes = _scatter(flat, classes, f"{title}: PCA of {points.shape[1]} latents")
             axes.set_xlabel(f"first principal component ({share[0]:.0f} % of the variance)")
             axes.set_ylabel(f"second ({share[1]:.0f} %)")
         _legend(axes)
@@ -74,18 +71,17 @@ def latent(mean: Tensor, labels: Tensor) -> Image.Image:
 
 
 def tsne(mean: Tensor, labels: Tensor) -> Image.Image | None:
-    """Neighbours among posterior means [N, Z], by digit [N] (van der Maaten & Hinton 2008).
+    """Plot neighbours among posterior means [N, Z], by label [N] (van der Maaten & Hinton 2008).
 
-    None where there are no neighbours to show: two latents or fewer, or means that are all the same.
+    Gives None where there are no neighbours to show: two latents or fewer, or means that are all the same.
     """
-    points, digits = _chosen(mean, labels)
+    points, classes = _chosen(mean, labels)
     if points.shape[1] < 3 or len(points) < 4 or not points.std(0).max() > 1e-6:
         return None
     perplexity = min(30.0, (len(points) - 1) / 3)
     flat = TSNE(2, perplexity=perplexity, init="pca", random_state=0).fit_transform(points)
     with _style():
-        title = f"t-SNE of posterior means, {len(points):,} test images"
-        figure, axes = _scatter(flat, digits, title)
+        figure, axes = _scatter(flat, classes, f"t-SNE of posterior means, {len(points):,} test images")
         axes.set_xticks([])
         axes.set_yticks([])
         axes.set_xlabel("neighbours mean something; axes and gaps between clusters do not", fontsize=7)
@@ -94,7 +90,7 @@ def tsne(mean: Tensor, labels: Tensor) -> Image.Image | None:
 
 
 def kl(q: Q) -> Image.Image:
-    """KL of each latent, largest first, over what decides whether it is active: Var_x μ > 0.01.
+    """Plot the KL of each latent, largest first, over what makes it active: Var_x μ > 0.01.
 
     (Burda et al. 2016, section 5.2.)
     """
@@ -107,16 +103,16 @@ def kl(q: Q) -> Image.Image:
         figure = Figure(figsize=(4, 3.6), dpi=150)
         above, below = figure.subplots(2, 1, sharex=True, height_ratios=(2, 1))
         figure.subplots_adjust(left=0.17, right=0.98, top=0.92, bottom=0.12, hspace=0.12)
-        look: dict[str, Any] = {"width": 0.8, "edgecolor": "#0072B2", "lw": 0.8}
-        above.bar(place[active], nats[order][active], color="#0072B2", **look)
+        look: dict[str, Any] = {"width": 0.8, "edgecolor": BLUE, "lw": 0.8}
+        above.bar(place[active], nats[order][active], color=BLUE, **look)
         above.bar(place[~active], nats[order][~active], color="white", hatch="////", **look)
         above.set_ylabel("KL (nats/image)")
         above.set_title(f"{nats.sum():.1f} nats; {active.sum()} of {len(nats)} latents active")
         above.tick_params(bottom=False)
         seen = np.maximum(variance[order], 1e-6)
-        below.plot(place[active], seen[active], "o", ms=4, color="#0072B2")
-        below.plot(place[~active], seen[~active], "o", ms=4, color="#0072B2", mfc="white")
-        below.axhline(ACTIVE, ls="--", lw=0.9, color="#D55E00")
+        below.plot(place[active], seen[active], "o", ms=4, color=BLUE)
+        below.plot(place[~active], seen[~active], "o", ms=4, color=BLUE, mfc="white")
+        below.axhline(ACTIVE, ls="--", lw=0.9, color=RED)
         below.set_yscale("log")
         below.set_ylim(min(1e-3, seen.min() / 2), max(2.0, seen.max() * 2))
         below.set_ylabel("variance of μ")
@@ -126,24 +122,22 @@ def kl(q: Q) -> Image.Image:
         return _rendered(figure)
 
 
-def _strips(values: Array, digits: npt.NDArray[np.int64]) -> Image.Image:
-    """One latent: a histogram a digit, all on the same scale, over the prior's."""
+def _histograms(values: Array, classes: npt.NDArray[np.int64]) -> Image.Image:
+    """Plot one latent: a histogram a class, all on the same scale, over the prior's."""
     edge = max(3.0, float(np.abs(values).max()))
-    bins = np.linspace(-edge, edge, STEPS + 1)
-    known = np.unique(digits)
-    counts = {digit: np.histogram(values[digits == digit], bins)[0] for digit in known}
-    tallest = max(count.max() / max(count.sum(), 1) for count in counts.values())
+    bins = np.linspace(-edge, edge, BARS + 1)
+    known = np.unique(classes)[::-1]
+    shares = [np.histogram(values[classes == label], bins)[0] / (classes == label).sum() for label in known]
+    tallest = max(share.max() for share in shares)
     figure = Figure(figsize=(4, 4), dpi=150)
     axes = figure.subplots()
     figure.subplots_adjust(left=0.09, right=0.98, top=0.93, bottom=0.11)
-    prior = norm.cdf(bins[1:]) - norm.cdf(bins[:-1])
-    for row, digit in enumerate(reversed(known)):
-        share = 0.92 * counts[digit] / max(counts[digit].sum(), 1) / tallest
-        axes.stairs(row + share, bins, baseline=row, fill=True, color=COLOURS[digit % 10])
-        axes.stairs(
-            row + np.minimum(0.92 * prior / tallest, 0.92), bins, baseline=None, color="#555555", lw=0.6
-        )
-    axes.set_yticks(np.arange(len(known)) + 0.3, [str(digit) for digit in reversed(known)])
+    prior = np.minimum(0.92 * (norm.cdf(bins[1:]) - norm.cdf(bins[:-1])) / tallest, 0.92)
+    for row, (label, share) in enumerate(zip(known, shares, strict=True)):
+        colour = COLOURS[label % len(COLOURS)]
+        axes.stairs(row + 0.92 * share / tallest, bins, baseline=row, fill=True, color=colour)
+        axes.stairs(row + prior, bins, baseline=None, color=GREY, lw=0.6)
+    axes.set_yticks(np.arange(len(known)) + 0.3, [str(label) for label in known])
     axes.tick_params(left=False)
     axes.set_xlim(-edge, edge)
     axes.set_ylim(-0.05, len(known))
@@ -152,23 +146,18 @@ def _strips(values: Array, digits: npt.NDArray[np.int64]) -> Image.Image:
     return _rendered(figure)
 
 
-def _scatter(points: Array, digits: npt.NDArray[np.int64], title: str) -> tuple[Figure, Any]:
-    """Points [N, 2] by digit, both axes on one scale, the digits taking turns."""
+def _scatter(points: Array, classes: npt.NDArray[np.int64], title: str) -> tuple[Figure, Any]:
+    """Plot points [N, 2] by class, both axes on one scale, the classes taking turns."""
     figure = Figure(figsize=(4.6, 4), dpi=150)
     axes = figure.subplots()
     figure.subplots_adjust(left=0.14, right=0.82, top=0.93, bottom=0.11)
-    size = 2.8 if len(points) > 500 else 3.6
     for turn in range(ROUNDS):
-        for digit in np.unique(digits):
-            x, y = points[digits == digit][turn::ROUNDS].T
-            look: dict[str, Any] = {
-                "marker": MARKERS[digit % 10],
-                "color": COLOURS[digit % 10],
-                "ms": size,
-                "mew": 0.6,
-            }
-            look |= {"mfc": "none"} if digit % 2 else {}
-            axes.plot(x, y, ls="", alpha=0.8, label="" if turn else str(digit), **look)
+        for label in np.unique(classes):
+            x, y = points[classes == label][turn::ROUNDS].T
+            look: dict[str, Any] = {"marker": MARKERS[label % len(MARKERS)], "mew": 0.6}
+            look |= {"color": COLOURS[label % len(COLOURS)], "ms": 2.8 if len(points) > 500 else 3.6}
+            look |= {"mfc": "none"} if label % 2 else {}
+            axes.plot(x, y, ls="", alpha=0.8, label="" if turn else str(label), **look)
     axes.set_aspect("equal", adjustable="datalim")
     axes.set_title(title)
     return figure, axes
@@ -180,7 +169,7 @@ def _legend(axes: Any) -> None:
 
 
 def _chosen(mean: Tensor, labels: Tensor) -> tuple[Array, npt.NDArray[np.int64]]:
-    """At most POINTS of them, evenly spaced: the halves of MNIST's test set have different writers."""
+    """Choose at most POINTS of them, evenly spaced: the halves of MNIST's test set have different writers."""
     index = np.linspace(0, len(mean) - 1, min(len(mean), POINTS)).round().astype(int)
     return mean.detach().cpu().double().numpy()[index], labels.cpu().numpy()[index].astype(np.int64)
 
@@ -194,7 +183,7 @@ def _style() -> Iterator[None]:
 
 
 def _rendered(figure: Figure) -> Image.Image:
-    """The figure's pixels in 128 colours, chosen so that rare ones keep theirs."""
+    """Give the figure's pixels in 128 colours, chosen so that rare ones keep theirs."""
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     pixels = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
