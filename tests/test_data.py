@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import os
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -103,44 +102,36 @@ def test_an_environment_variable_and_the_cache_are_looked_in_after_the_folder(
     assert by_cache.digest == by_env.digest
 
 
-def test_a_truncated_file_is_refused(copy: Path) -> None:
-    name = "t10k-images-idx3-ubyte"
-    damage(copy, name, idx(SHAPES[name])[:-1])
-    assert f"{name} is not the published file: size in bytes 7,840,015, expected 7,840,016" in refusal(copy)
+IMAGES, LABELS = "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"
 
 
-def test_a_file_with_more_than_it_should_have_is_refused(copy: Path) -> None:
-    name = "t10k-labels-idx1-ubyte"
-    damage(copy, name, idx(SHAPES[name]) + b"!")
-    assert "over 10,008, expected 10,008" in refusal(copy)
-
-
-@pytest.mark.parametrize("content", [b"", b"junk", bytes(10_008), idx((10_001,)), idx((10_000, 28, 28))])
-def test_a_wrong_header_is_refused(copy: Path, content: bytes) -> None:
-    damage(copy, "t10k-labels-idx1-ubyte", content)
-    assert "expected 00000801 00002710" in refusal(copy)
-
-
-def test_a_header_that_promises_terabytes_costs_no_memory(copy: Path) -> None:
-    name = "train-images-idx3-ubyte"
-    damage(copy, name, idx(SHAPES[name])[:4] + b"\xff" * 12 + b"tail")
-    assert "IDX header 00000803 ffffffff ffffffff ffffffff" in refusal(copy)
+@pytest.mark.parametrize(
+    ("name", "content", "told"),
+    [
+        (IMAGES, idx(SHAPES[IMAGES])[:-1], "size in bytes 7,840,015, expected 7,840,016"),
+        (LABELS, idx(SHAPES[LABELS]) + b"!", "size in bytes over 10,008, expected 10,008"),
+        (LABELS, b"", "IDX header"),
+        (LABELS, bytes(10_008), "IDX header"),
+        (LABELS, idx((10_001,)), "IDX header 00000801 00002711, expected 00000801 00002710"),
+        (LABELS, idx((10_000, 28, 28)), "IDX header 00000803 00002710, expected 00000801 00002710"),
+        (IMAGES, idx(SHAPES[IMAGES])[:4] + b"\xff" * 12, "IDX header 00000803 ffffffff ffffffff ffffffff"),
+    ],
+    ids=["truncated", "longer", "empty", "zeros", "other length", "other axes", "terabytes"],
+)
+def test_a_file_of_another_form_is_refused(copy: Path, name: str, content: bytes, told: str) -> None:
+    damage(copy, name, content)
+    assert f"{name} is not the published file: {told}" in refusal(copy)
 
 
 def test_a_label_over_nine_is_refused(copy: Path) -> None:
-    name = "t10k-labels-idx1-ubyte"
-    damage(copy, name, idx(SHAPES[name], fill=3))
-    assert f"{name} holds the label 12" in refusal(copy)
+    damage(copy, LABELS, idx(SHAPES[LABELS], fill=3))
+    assert f"{LABELS} holds the label 12" in refusal(copy)
 
 
-def test_a_missing_file_of_four_is_an_error(copy: Path) -> None:
-    (copy / "FashionMNIST" / "raw" / "train-labels-idx1-ubyte").unlink()
-    assert "lacks train-labels-idx1-ubyte" in refusal(copy)
-
-
-def test_a_folder_in_place_of_a_file_is_refused(copy: Path) -> None:
+def test_a_missing_file_of_four_and_a_folder_in_place_of_one_are_errors(copy: Path) -> None:
     path = copy / "FashionMNIST" / "raw" / "train-labels-idx1-ubyte"
     path.unlink()
+    assert "lacks train-labels-idx1-ubyte" in refusal(copy)
     path.mkdir()
     assert "cannot be read" in refusal(copy)
 
@@ -152,33 +143,23 @@ def test_an_altered_mnist_is_refused_by_its_md5(copy: Path) -> None:
     assert "expected 6bbc9ace898e44ae57da46a324031adb" in message
 
 
-def test_a_packed_file_is_checked_by_the_published_md5_and_read(
+def test_a_packed_file_is_checked_by_the_published_md5_read_to_its_size_and_never_in_part(
     copy: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    name = "t10k-labels-idx1-ubyte"
-    whole = load("fashion-mnist", copy, download=False)
-    damage(copy, name, gzip.compress(idx(SHAPES[name]), mtime=0), ".gz")
+    whole, content = load("fashion-mnist", copy, download=False), idx(SHAPES[LABELS])
+    packed = gzip.compress(content, mtime=0)
+    damage(copy, LABELS, packed, ".gz")
     assert "labels-idx1-ubyte.gz is not the published file: MD5" in refusal(copy)
-    monkeypatch.setattr(data._Idx, "_same", staticmethod(lambda *_: None))
-    assert load("fashion-mnist", copy, download=False).digest == whole.digest
-
-
-@pytest.mark.parametrize("cut", [5, 30, -9])
-def test_a_truncated_packed_file_is_refused(copy: Path, cut: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    name = "t10k-labels-idx1-ubyte"
-    damage(copy, name, gzip.compress(idx(SHAPES[name]))[:cut], ".gz")
-    monkeypatch.setattr(data._Idx, "_same", staticmethod(lambda *_: None))
-    assert f"{name}.gz cannot be read" in refusal(copy)
-
-
-def test_a_packed_bomb_is_not_unpacked(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A gigabyte of zeros in a megabyte: only as many bytes are read as the right file has, and one."""
-    name = "t10k-labels-idx1-ubyte"
-    damage(copy, name, gzip.compress(idx(SHAPES[name]) + bytes(200_000_000), 1), ".gz")
     same = data._Idx._same
     monkeypatch.setattr(
         data._Idx, "_same", staticmethod(lambda what, *a: None if what == "MD5" else same(what, *a))
     )
+    assert load("fashion-mnist", copy, download=False).digest == whole.digest
+    path = copy / "FashionMNIST" / "raw" / f"{LABELS}.gz"
+    for cut in (5, 30, -9):
+        path.write_bytes(packed[:cut])
+        assert f"{LABELS}.gz cannot be read" in refusal(copy)
+    path.write_bytes(gzip.compress(content + bytes(200_000_000), 1))  # 200 MB in one: a bomb
     assert "size in bytes over 10,008" in refusal(copy)
 
 
@@ -190,20 +171,16 @@ def test_data_that_is_nowhere_says_how_to_provide_it(tmp_path: Path) -> None:
     assert str(tmp_path) in str(error.value)
 
 
-def test_no_network_is_an_error_within_seconds() -> None:
-    start = time.monotonic()
+def test_no_network_is_an_error_and_leaves_nothing_behind() -> None:
     with pytest.raises(DataUnavailable, match=r"could not be fetched \(.*refused.*\)"):
         load("fashion-mnist")
-    assert time.monotonic() - start < 60
-    assert list(cache_dir().iterdir()) == [], "an attempt that failed leaves nothing behind"
+    assert list(cache_dir().iterdir()) == []
 
 
 def test_a_download_that_falls_silent_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(data, "STALL", 0.3)
     (tmp_path / "started").write_text("a byte")
-    start = time.monotonic()
     assert data._watch(["sleep", "60"], tmp_path).startswith("no progress for")
-    assert time.monotonic() - start < 5
 
 
 def test_a_folder_that_does_not_exist_is_an_error_even_for_digits(tmp_path: Path) -> None:
@@ -232,15 +209,6 @@ def test_digits_need_no_files_and_are_split_by_class(digits: Dataset) -> None:
     assert load("digits").digest == digits.digest == "31adf89253b2563dfd9e903f426eb9c0"
 
 
-def test_digits_are_what_they_were_before_they_were_enlarged(digits: Dataset) -> None:
-    """Bilinear enlargement keeps the mean of an image up to its border."""
-    from sklearn.datasets import load_digits
-
-    mean = load_digits().data.mean() / 16
-    images = torch.cat([digits.train_images, digits.test_images]).float() / 255
-    assert images.mean().item() == pytest.approx(mean, rel=0.02)
-
-
 def test_the_digest_sees_every_byte_and_the_name(digits: Dataset) -> None:
     pairs = [
         (digits.train_images.numpy(), digits.train_labels.numpy().astype(np.uint8)),
@@ -262,13 +230,10 @@ def test_a_split_holds_out_a_fixed_share(digits: Dataset) -> None:
     assert not torch.equal(held, split(digits, 6_000, stream(4, "split"))[1])
 
 
-def test_no_validation_leaves_the_order_of_the_file(digits: Dataset) -> None:
+def test_a_document_counts_among_sixty_thousand_images(digits: Dataset) -> None:
     train, held = split(digits, 0, stream(3, "split"))
     assert torch.equal(train, torch.arange(1437))
     assert len(held) == 0
-
-
-def test_sixty_thousand_images_are_split_as_the_document_says(digits: Dataset) -> None:
     full = replace(digits, train_images=torch.zeros(60_000, 1, 1, dtype=torch.uint8))
     train, held = split(full, 6_000, stream(0, "split"))
     assert (len(train), len(held)) == (54_000, 6_000)

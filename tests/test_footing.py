@@ -45,22 +45,18 @@ def generator(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def test_calibration_finds_the_epsilon_that_made_the_images() -> None:
+def test_calibration_finds_the_scalar_that_made_the_images() -> None:
     mean, epsilon = torch.linspace(0.02, 0.98, PIXELS), 0.07
     images = (random(6000, PIXELS) < epsilon + (1 - 2 * epsilon) * mean).byte() * 255
     found = calibrate(saying(mean), images, normal(6000, LATENT))
     assert found.epsilon == pytest.approx(epsilon, abs=0.006)
-    assert found.variance == pytest.approx(
-        float(((images / 255 - mean) ** 2).mean()) + DEQUANTISATION, rel=1e-5
-    )
-
-
-def test_calibration_finds_the_variance_that_made_the_images() -> None:
+    mse = float(((images / 255 - mean) ** 2).mean())
+    assert found.variance == pytest.approx(mse + DEQUANTISATION, rel=1e-5)
     mean, sigma = torch.linspace(0.3, 0.7, PIXELS), 0.05
     images = ((mean + sigma * normal(6000, PIXELS)) * 255).round().to(torch.uint8)
     found = calibrate(saying(mean), images, normal(6000, LATENT))
-    rounding = DEQUANTISATION  # to bytes, before the noise that dequantises
-    assert found.variance == pytest.approx(sigma**2 + rounding + DEQUANTISATION, rel=0.02)
+    # Rounded to bytes, before the noise that dequantises: both add the same variance
+    assert found.variance == pytest.approx(sigma**2 + 2 * DEQUANTISATION, rel=0.02)
 
 
 def test_calibration_is_the_best_scalar_for_its_noise() -> None:

@@ -30,22 +30,6 @@ def gaussians(count: int, features: int, seed: int) -> Array:
     return rng.standard_normal((count, features)) @ mixing + rng.standard_normal(features)
 
 
-def exactly(covariance: Array, mean: Array, count: int = 50) -> Array:
-    """Features whose sample mean and covariance are those given, not merely nearly."""
-    raw = np.random.default_rng(0).standard_normal((count, len(mean)))
-    raw -= raw.mean(0)
-    whitened = raw @ np.linalg.inv(np.linalg.cholesky(np.cov(raw, rowvar=False))).T
-    return np.asarray(whitened @ np.linalg.cholesky(covariance).T + mean)
-
-
-def test_frechet_distance_of_diagonal_gaussians() -> None:
-    """‖Δμ‖² + Σ (σ_a − σ_b)²."""
-    sigma_a, sigma_b = np.array([1.0, 2.0, 0.5, 3.0, 0.1]), np.array([2.0, 2.0, 1.5, 0.2, 0.1])
-    mean = np.array([0.0, 1.0, -2.0, 0.5, 3.0])
-    a, b = exactly(np.diag(sigma_a**2), mean), exactly(np.diag(sigma_b**2), mean + 0.5, 71)
-    assert frechet_distance(a, b) == pytest.approx(5 * 0.25 + ((sigma_a - sigma_b) ** 2).sum())
-
-
 def test_frechet_distance_with_full_covariances_by_a_matrix_square_root() -> None:
     a, b = gaussians(91, 7, 1), gaussians(53, 7, 2)
     cov_a, cov_b = np.cov(a, rowvar=False), np.cov(b, rowvar=False)
@@ -81,30 +65,20 @@ def test_precision_recall_and_coverage_by_hand() -> None:
     assert scores.coverage == pytest.approx(4 / 7)
 
 
-def test_samples_from_the_data_and_samples_from_elsewhere() -> None:
+def test_samples_from_the_data_from_elsewhere_from_one_image_and_from_half_of_the_modes() -> None:
     real = gaussians(60, 3, 1)
     reference = Reference.of(real)
-    same = reference.score(real)
+    same, away = reference.score(real), reference.score(real + 1000)
     assert (same.precision, same.recall, same.coverage) == (1, 1, 1)
-    away = reference.score(real + 1000)
     assert (away.precision, away.recall, away.coverage) == (0, 0, 0)
     assert away.frechet_distance == pytest.approx(3 * 1000**2, rel=1e-6)
-
-
-def test_a_collapsed_sampler_is_precise_and_covers_nothing() -> None:
-    """One good image again and again."""
-    real = gaussians(60, 3, 1)
-    scores = Reference.of(real).score(np.repeat(real[:1] + 1e-9, 50, axis=0))
-    assert scores.precision == 1
-    assert scores.recall <= 1 / 60
-    assert scores.coverage < 0.5
-
-
-def test_half_of_the_modes_gives_half_of_the_recall_and_coverage() -> None:
+    one = reference.score(np.repeat(real[:1] + 1e-9, 50, axis=0))  # one good image again and again
+    assert one.precision == 1
+    assert one.recall <= 1 / 60
+    assert one.coverage < 0.5
     left, right = gaussians(40, 3, 1), gaussians(40, 3, 2) + 500
-    scores = Reference.of(np.concatenate([left, right])).score(left)
-    assert scores.precision == 1
-    assert scores.recall == scores.coverage == 0.5
+    half = Reference.of(np.concatenate([left, right])).score(left)
+    assert (half.precision, half.recall, half.coverage) == (1, 0.5, 0.5)
 
 
 def test_neighbours_by_brute_force(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -136,18 +110,30 @@ def trainings(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     def untrained(data: Dataset) -> FeatureNet:
         seen.append(data.digest)
         with initialised(0):
-            return FeatureNet((28, 28), 10)
+            return FeatureNet(data.shape, data.classes)
 
     monkeypatch.setattr(samples, "_train", untrained)
     return seen
 
 
+@pytest.mark.parametrize(("shape", "classes"), [((5, 19), 3), ((16, 16), 10), ((28, 28), 10), ((41, 33), 1)])
+def test_the_classifier_takes_images_of_any_size_and_any_number_of_classes(
+    shape: tuple[int, int], classes: int
+) -> None:
+    net = FeatureNet(shape, classes)
+    images = random(11, *shape).flatten(1)
+    assert net(images).shape == (11, classes)
+    features = net.features(images)
+    assert features.shape == (11, samples.FEATURES)
+    assert features.dtype == np.float64
+
+
 def test_the_classifier_is_trained_once_for_each_data_set(tmp_path: Path, trainings: list[str]) -> None:
     data, other = a_dataset(), a_dataset(seed=5)
-    first, accuracy, digest = classifier(data, tmp_path)
-    again, same_accuracy, same_digest = classifier(data, tmp_path)
+    first, *found = classifier(data, tmp_path)
+    again, *same = classifier(data, tmp_path)
     assert trainings == [data.digest]
-    assert (accuracy, digest) == (same_accuracy, same_digest)
+    assert found == same
     assert torch.equal(first.head.weight, again.head.weight)
     assert not first.training
     classifier(other, tmp_path)
@@ -174,16 +160,13 @@ def test_training_learns_the_classes() -> None:
     data = a_dataset()
     net = samples._train(data, batch=10)
     assert net.accuracy(data.test_images.flatten(1), data.test_labels) > 0.95
-    features = net.features(random(11, 784))
-    assert features.shape == (11, samples.FEATURES)
-    assert features.dtype == np.float64
 
 
 def test_the_floor_is_below_the_ceiling() -> None:
     """Training images are nearer to test images than samples of the pixel-mean model are."""
     data = a_dataset()
     with initialised(0):
-        net = FeatureNet((28, 28), 10).eval()
+        net = FeatureNet(data.shape, data.classes).eval()
     reference = Reference.of(net.features(data.test_images.flatten(1).float() / 255))
     found = yardstick(data, net, reference)
     assert set(found) == {"floor", "ceiling"}
