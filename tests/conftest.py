@@ -54,6 +54,12 @@ def fault(record_property: Callable[[str, object], None]) -> Callable[..., None]
     return note
 
 
+@pytest.fixture(scope="session")
+def uri(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """An MLflow store of sqlite with its tables, for all tests: each takes an experiment of its own name."""
+    return f"sqlite:///{tmp_path_factory.mktemp('a store')}/mlflow.db"
+
+
 def pytest_terminal_summary(terminalreporter: Any) -> None:
     """The closing table of the fault suite: what was injected, survived, and records lost and doubled."""
     totals: dict[str, Counter[str]] = {}

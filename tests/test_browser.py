@@ -22,7 +22,8 @@ import pytest
 from PIL import Image
 
 from bench.store.records import RunFolder
-from bench.tracking import Tracker, ui_command, ui_environment, views
+from bench.tracking import Attempt, Tracker, ui_command, ui_environment, views
+from bench.tracking.ui import links
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -33,10 +34,6 @@ CHROMIUM = os.environ.get("BENCH_CHROMIUM") or next(
 pytestmark = [
     pytest.mark.browser,
     pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on the PATH (BENCH_CHROMIUM names another)"),
-    # Third parties' own deprecations, raised while MLflow loads and builds its tables.
-    pytest.mark.filterwarnings("ignore::DeprecationWarning:mlflow"),
-    pytest.mark.filterwarnings("ignore::DeprecationWarning:pydantic"),
-    pytest.mark.filterwarnings("ignore:.*loader strategy is deprecated"),
 ]
 
 VARIANTS = ("mlp-512-256-2", "conv-bn-16", "linear-400-20")
@@ -79,7 +76,7 @@ def run(tracker: Tracker, variant: str, seed: int, reports: Path) -> str:
     for epoch in (1, EPOCHS):
         for key in ("samples", "reconstructions"):
             picture(folder.pictures / f"{key}-epoch-{epoch:03}.png", seed + rank, epoch / EPOCHS)
-    return tracker.deliver(made, folder.path)
+    return tracker.deliver(made, Attempt(folder.path))
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +84,7 @@ def ui(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
     """Links into a running UI on a store of six runs, and those runs' MLflow ids by (variant, seed)."""
     root = tmp_path_factory.mktemp("ui")
     reports = root / "reports" / "all"
-    tracker = Tracker(f"sqlite:///{root}/mlflow.db", "all", reports=reports)
+    tracker = Tracker(f"sqlite:///{root}/mlflow.db", "all")
     runs = {(v, s): run(tracker, v, s, reports) for v in VARIANTS for s in SEEDS}
     picture(reports / "figures" / "contact-sheet.png", 0, 1.0)
     (reports / "report.md").write_text("# Which documented VAE is best?\n")
@@ -107,7 +104,8 @@ def ui(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
     try:
         until_it_answers(f"{base}/health", server, root / "ui.log")
         best = [runs[variant, 0] for variant in VARIANTS[:2]]
-        yield {"base": base, "runs": runs, "links": tracker.links(base, best), "id": tracker.experiment_id}
+        addresses = links(base, tracker.experiment_id, best)
+        yield {"base": base, "runs": runs, "links": addresses, "id": tracker.experiment_id}
     finally:
         os.killpg(server.pid, signal.SIGKILL)  # its workers with it
         server.wait(timeout=10)

@@ -362,13 +362,13 @@ def test_other_files_are_refused_in_one_line(tmp_path: Path) -> None:
 
 
 def test_a_run_of_a_store_is_drawn_as_from_its_folder(reports: Path, tmp_path: Path) -> None:
-    from bench.tracking import Tracker
+    from bench.tracking import Attempt, Tracker
 
     uri = f"sqlite:///{tmp_path}/store.db"
     run = a_run(seed=2)
     folder = reports / "one/records" / run.identity(TINY.digest)
-    tracker = Tracker(uri, "one", reports=reports / "one")
-    mlflow_id = tracker.deliver(RunFolder(folder).read() or {}, folder)
+    tracker = Tracker(uri, "one")
+    mlflow_id = tracker.deliver(RunFolder(folder).read() or {}, Attempt(folder))
     here = drawn(str(folder), reports, tmp_path / "a.png", n=5)
     source = Places(reports=tmp_path / "none", tracking_uri=uri)
     there = generate(mlflow_id, Drawing(n=5), source, tmp_path / "b.png").read_bytes()
@@ -378,7 +378,7 @@ def test_a_run_of_a_store_is_drawn_as_from_its_folder(reports: Path, tmp_path: P
         generate("f" * 32, Drawing(), source, tmp_path / "c.png")
     lost = a_run(seed=3)
     folder = leave(reports, lost, status="failed")
-    failed = tracker.deliver(RunFolder(folder).read() or {}, folder)
+    failed = tracker.deliver(RunFolder(folder).read() or {}, Attempt(folder))
     with pytest.raises(BenchError, match="to give"):
         generate(failed, Drawing(), source, tmp_path / "c.png")
 

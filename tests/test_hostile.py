@@ -190,7 +190,7 @@ URIS = [f"http://me:{SECRET}@host:5000", f"postgresql://me:{SECRET}/x@host/db", 
 def test_no_secret_is_recorded(uri: str, tmp_path: Path) -> None:
     request = Request(spec(tmp_path, "Why?"), tracking_uri=uri, device=f"cpu {uri}")
     made = {"command": command(request), "environment": {"x": f"at {uri}"}, "reason": uri, "status": "failed"}
-    kept = [made["command"], entries.run_tags(made), entries.outcome_tags(made)]
+    kept = [made["command"], entries.tags(made, "x", tmp_path), entries.outcome_tags(made)]
     kept.append(entries.description(f"bench run --tracking-uri {uri}", tmp_path))
     assert SECRET not in str(kept)
     assert SECRET not in " ".join(tracking.ui_command(f"postgresql{uri[uri.index(':') :]}", 5000))
@@ -201,6 +201,6 @@ def test_no_secret_is_recorded(uri: str, tmp_path: Path) -> None:
 
 def test_a_store_that_refuses_is_named_without_its_secret(tmp_path: Path) -> None:
     with pytest.raises(BenchError) as caught:
-        tracking.Tracker(f"http://me:{SECRET}@127.0.0.1:9", "x", reports=tmp_path)
+        tracking.Tracker(f"http://me:{SECRET}@127.0.0.1:9", "x")
     assert SECRET not in str(caught.value)
     assert caught.value.__suppress_context__

@@ -1,58 +1,49 @@
-"""A run in MLflow is whole, found by its id, and never the reason that training stops. Real sqlite stores."""
+"""A run in MLflow is whole and there once, whatever stopped in between. Real sqlite stores."""
 
 from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
-import time
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
-from tracked import artifacts, curve, record, run_folder, start, steps
+from tracked import artifacts, assert_whole_once, attempts, begin, curve, known, record, run_folder, steps
 
 from bench import tracking
-from bench.errors import BenchError
 from bench.store.records import RunFolder
-from bench.tracking import Tracker, TrackingError, entries, images, owner, store, views
+from bench.tracking import Attempt, Tracker, TrackingError, entries, images, owner, ui, views
 
-pytestmark = [
-    # Third parties' own deprecations, raised while MLflow loads and builds its tables.
-    pytest.mark.filterwarnings("ignore::DeprecationWarning:mlflow"),
-    pytest.mark.filterwarnings("ignore::DeprecationWarning:pydantic"),
-    pytest.mark.filterwarnings("ignore:.*loader strategy is deprecated"),
-]
-
-
-@pytest.fixture(scope="module")
-def uri(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return f"sqlite:///{tmp_path_factory.mktemp('a store')}/mlflow.db"
+SETTINGS = {"encoder": {"name": "mlp", "options": {"hidden": [512, 256]}}, "beta": 1.0, "epochs": 5}
 
 
 @pytest.fixture
-def tracker(uri: str, request: pytest.FixtureRequest, tmp_path: Path) -> Tracker:
-    return Tracker(uri, request.node.name, reports=tmp_path)
+def tracker(uri: str, request: pytest.FixtureRequest) -> Tracker:
+    return Tracker(uri, f"{request.node.name} · digits")
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> RunFolder:
-    return run_folder(tmp_path, record())
+    return run_folder(tmp_path, record(settings=SETTINGS))
+
+
+def status(tracker: Tracker, run: str) -> str:
+    return str(tracker._client.get_run(run).info.status)
+
+
+# What is logged
 
 
 def test_a_run_from_start_to_finish(tracker: Tracker, folder: RunFolder) -> None:
     made = record()
-    run = start(tracker, made)
-    for row in made["curves"]:
-        tracker.epoch(run, row["epoch"], row)
-        tracker.epoch(run, row["epoch"], row)  # a caller that retries
-    tracker.image(run, folder.pictures / "samples-epoch-005.png", "samples", 5)
-    tracker.finish(run, made, folder.path)
+    attempt = begin(tracker, made, folder.path, 2)
+    tracker.deliver(known(made, 3), attempt)
+    run = tracker.deliver(made, attempt)
 
     stored = tracker._client.get_run(run)
     assert (stored.info.status, stored.info.run_name) == ("FINISHED", "mlp · seed 0")
@@ -61,111 +52,262 @@ def test_a_run_from_start_to_finish(tracker: Tracker, folder: RunFolder) -> None
     assert params["prior"] == "null"
     assert (params["variant"], params["seed"], params["option119"]) == ("mlp", "0", "119")
     assert len(params["note"]) == 6000
-    assert steps(tracker, run, "test/elbo") == [1, 2, 3, 4, 5]
-    assert steps(tracker, run, "time/total_seconds") == [1, 2, 3, 4, 5]
+    assert steps(tracker, run, "test/elbo") == steps(tracker, run, "time/total_seconds") == [1, 2, 3, 4, 5]
     assert metrics["time/total_seconds"] == 2.5
     assert steps(tracker, run, "elbo_bernoulli") == [0], "final numbers have no step"
     assert metrics["time/evaluation_seconds"] == 3.5
     assert metrics["monte_carlo_error/log_px_bernoulli"] == 0.01
     assert metrics["diverged"] == 0
-    assert not {"elbo_gaussian", "validation/loss"} & set(metrics), (
-        "what is missing is not logged as a number"
-    )
+    assert not {"elbo_gaussian", "validation/loss"} & set(metrics), "what is missing is not logged"
     assert tags["mlflow.source.git.commit"] == "abc123"
-    assert (tags["git.dirty"], tags["document"], tags["sweep"], tags["device"]) == (
-        "true",
-        "000",
-        "all",
-        "cpu",
-    )
+    assert [tags[name] for name in ("git.dirty", "document", "device")] == ["true", "000", "cpu"]
+    assert tags["sweep"] == tracker.experiment.removesuffix(" · digits")
     assert "secret" not in json.dumps(tags)
     assert "bench run all.yaml" in tags["mlflow.note.content"]
+    assert tags["mlflow.loggedImages"] == "True"
     assert artifacts(tracker, run) == ["images", "pictures", "record.json", "weights.safetensors"]
     assert artifacts(tracker, run, "pictures") == ["pictures/manifold.png"]
-    assert len(artifacts(tracker, run, "images")) == 6, "each picture once, and the UI's copy of it"
-    assert set(images.in_store(tracker._client, run).items()) == {
-        (("manifold", 5), ""), (("samples", 1), ""), (("samples", 5), ""),
+    assert {name.partition("+timestamp")[0] for name in artifacts(tracker, run, "images")} == {
+        "images/manifold+step+5", "images/samples+step+1", "images/samples+step+5"
     }  # fmt: skip
     (dataset,) = stored.inputs.dataset_inputs
     assert (dataset.dataset.name, dataset.dataset.digest) == ("digits", "d" * 12)
 
 
 @pytest.mark.parametrize(
-    ("status", "expected"),
+    ("outcome", "expected"),
     [("finished", "FINISHED"), ("diverged", "FAILED"), ("failed", "FAILED"), ("interrupted", "KILLED")],
 )
 def test_the_status_follows_the_record(
-    tracker: Tracker, folder: RunFolder, status: str, expected: str
+    tracker: Tracker, folder: RunFolder, outcome: str, expected: str
 ) -> None:
-    made = record(status=status)
-    if status == "diverged":
+    made = record(status=outcome, settings=SETTINGS)
+    if outcome == "diverged":
         made["diverged"] = {"epoch": 3, "term": "kl"}
-        made["metrics"]["kl"] = float("inf")  # a bug elsewhere must not become 1.8e308 here
-        made["curves"][4]["elbo"] = float("nan")
-    run = start(tracker, made)
-    if status == "diverged":
-        with pytest.raises(TrackingError, match="JSON"):
-            tracker.finish(run, made, folder.path)
-        made["metrics"].pop("kl")
         made["curves"][4].pop("elbo")
-    tracker.finish(run, made, folder.path)
+    run = tracker.deliver(made, Attempt(folder.path))
     stored = tracker._client.get_run(run)
     assert stored.info.status == expected
-    assert stored.data.metrics.get("diverged") == {"finished": 0, "diverged": 1}.get(status)
+    assert stored.info.end_time - stored.info.start_time == 10_000
+    assert stored.data.metrics.get("diverged") == {"finished": 0, "diverged": 1}.get(outcome)
     assert tracker.lacking([made]) == []
     assert tracker.lacking([{**made, "finished": "2026-01-02T00:00:00+00:00"}]), "a later attempt is another"
-    if status == "diverged":
+    if outcome == "diverged":
         assert (stored.data.tags["diverged.epoch"], stored.data.tags["diverged.term"]) == ("3", "kl")
-        assert "kl" not in stored.data.metrics
         assert steps(tracker, run, "test/elbo") == [1, 2, 3, 4]
 
 
+def test_numbers_that_are_not_finite_are_not_logged() -> None:
+    made = record(status="diverged") | {"metrics": {"kl": float("inf"), "mse": 1.0}}
+    assert {"kl", "mse"} & entries.final_metrics(made).keys() == {"mse"}
+    assert "test/elbo" not in entries.curve_point({"epoch": 1, "elbo": float("nan")}, 1.0)
+
+
+def test_a_variant_has_one_colour_and_variants_differ() -> None:
+    colours = {entries.color(f"variant-{i}") for i in range(30)}
+    assert len(colours) >= 28
+    assert all(len(colour) == 7 and int(colour[1:], 16) for colour in colours)
+
+
+@pytest.mark.parametrize("width", [28, 56, 300])
+def test_pictures_are_enlarged_without_smoothing(width: int, tmp_path: Path) -> None:
+    Image.fromarray(np.eye(width, dtype=np.uint8) * 255).save(tmp_path / "x.png")
+    images.convert((tmp_path / "x.png", "x", 3), tmp_path)
+    name = "x+step+3+timestamp+3+bench"  # as the UI parses it, and the same each time
+    with (
+        Image.open(tmp_path / f"{name}.png") as large,
+        Image.open(tmp_path / f"{name}+compressed.webp") as small,
+    ):
+        assert large.width >= 256
+        assert large.width % width == 0
+        assert {*np.unique(np.asarray(large))} == {0, 255}
+        assert max(small.size) == 256
+
+
+# Once, and whole
+
+
 def test_finished_work_is_delivered_once_and_whole(tracker: Tracker, folder: RunFolder) -> None:
-    made = record()
+    made = record(settings=SETTINGS)
     made["curves"] = [curve(epoch) for epoch in range(1, 151)]  # more metrics than a request may hold
-    abandoned = start(tracker, made)
-    run = tracker.deliver(made, folder.path)
-    assert tracker.deliver(made, folder.path) == run != abandoned
-    stored = tracker._client.get_run(run)
-    assert steps(tracker, run, "test/elbo") == list(range(1, 151))
-    assert len(artifacts(tracker, run, "images")) == 6
-    assert stored.info.end_time - stored.info.start_time == 10_000
+    abandoned = begin(tracker, made, folder.path, 1).mlflow_id
+    run = tracker.deliver(made, Attempt(folder.path))
+    assert tracker.deliver(made, Attempt(folder.path)) == run != abandoned
+    assert assert_whole_once(tracker, made) == run
     old = tracker._client.get_run(abandoned)
     assert (old.info.status, old.data.tags["bench.attempt"]) == ("KILLED", "superseded")
-    assert stored.data.tags["bench.attempt"] == "latest"
 
 
-def test_only_what_the_dead_left_running_is_closed(tracker: Tracker, monkeypatch: pytest.MonkeyPatch) -> None:
+def again(tracker: Tracker, **tags: str) -> Tracker:
+    """The tracker of a later process, after this one died, or what else these tags say of it."""
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
+    for run in tracker._client.search_runs([tracker.experiment_id]):
+        if run.info.status == "RUNNING":
+            for key, value in ({"bench.pid": str(dead.pid), "bench.begun": "then"} | tags).items():
+                tracker._client.set_tag(run.info.run_id, key, value)
+    return Tracker(tracker.uri, tracker.experiment)
+
+
+@pytest.mark.parametrize("stop", ["killed", "healed", "interrupted", "failed", "still open here"])
+def test_a_run_goes_on_where_it_stopped(stop: str, tracker: Tracker, folder: RunFolder) -> None:
+    made = record(settings=SETTINGS)
+    attempt = begin(tracker, made, folder.path, 3)
+    run = attempt.mlflow_id
+    if stop in ("interrupted", "failed"):
+        half = {**made, "status": stop, "reason": "stopped", "curves": made["curves"][:3]}
+        tracker.deliver(half, attempt)
+    if stop != "still open here":
+        tracker = again(tracker)
+    if stop == "healed":
+        assert tracker.heal() == 1
+        assert tracker._client.get_run(run).data.tags["bench.healed"]
+
+    attempt = begin(tracker, made, folder.path, 4, resume=True)
+    assert attempt.mlflow_id == run
+    stored = tracker._client.get_run(run)
+    assert stored.info.status == "RUNNING"
+    assert not {"outcome", "reason", "bench.healed", "bench.recorded"} & stored.data.tags.keys()
+    assert owner.ours(stored.data.tags)
+    tracker.deliver(made, attempt)
+    assert assert_whole_once(tracker, made) == run
+    assert len(attempts(tracker, made)) == 1
+    total = tracker._client.get_run(run).data.metrics["time/total_seconds"]
+    assert total == sum(row["train_seconds"] for row in made["curves"])
+
+
+@pytest.mark.parametrize("why", ["from scratch", "another machine", "a living process", "whole before"])
+def test_a_run_that_may_not_go_on_is_another_attempt(why: str, tracker: Tracker, folder: RunFolder) -> None:
+    made = record(settings=SETTINGS)
+    run = begin(tracker, made, folder.path, 3).mlflow_id
+    living = {"bench.pid": str(os.getppid()), "bench.begun": owner.begun(os.getppid())}
+    tracker = again(
+        tracker, **{"another machine": {"bench.host": "elsewhere"}, "a living process": living}.get(why, {})
+    )
+    if why == "whole before":
+        run = tracker.deliver(made, Attempt(folder.path))
+    new = begin(tracker, made, folder.path, 0, resume=why != "from scratch")
+    assert new.mlflow_id != run
+    tracker.deliver(made, new)
+    if why in ("another machine", "a living process"):
+        assert status(tracker, run) == "RUNNING", "another process may still write it"
+        tracker._client.set_terminated(run, "KILLED")
+    assert assert_whole_once(tracker, made) == new.mlflow_id
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_whatever_request_fails_the_run_is_there_once(
+    resume: bool, tracker: Tracker, folder: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each kind of request fails twice: before the store took it, and after."""
+    made = record(settings=SETTINGS)
+    if resume:
+        begin(tracker, made, folder.path, 3)
+        tracker = again(tracker)
+    for name in ("search_runs", "create_run", "update_run", "log_batch", "log_inputs", "get_metric_history",
+                 "log_artifacts", "set_tag", "log_artifact", "log_text", "set_terminated"):  # fmt: skip
+        faulty(tracker._client, name, ["before", "after"], monkeypatch)
+    attempt, failures = Attempt(folder.path, resume), 0
+    while True:
+        try:
+            run = tracker.deliver(made, attempt)
+            break
+        except TrackingError:
+            failures += 1
+    assert failures >= 18
+    assert assert_whole_once(tracker, made) == run
+
+
+def faulty(client: Any, name: str, faults: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a request fail before, or after, the store took it, as often as told."""
+    real = getattr(client, name)
+
+    def call(*words: Any, **more: Any) -> Any:
+        fault = faults.pop() if faults else ""
+        done = real(*words, **more) if fault != "before" else None
+        if fault:
+            raise OSError("gone")
+        return done
+
+    monkeypatch.setattr(client, name, call)
+
+
+def test_what_goes_wrong_is_one_line_without_secrets(
+    tracker: Tracker, folder: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(*_: object, **__: object) -> None:
+        raise OSError("http://me:secret@host went away\nin two lines")
+
+    monkeypatch.setattr(tracker._client, "log_batch", gone)
+    told = r"^MLflow failed while sending mlp-s0-0123abcd: http://\*\*\*@host went away$"
+    with pytest.raises(TrackingError, match=told) as caught:
+        tracker.deliver(record(), Attempt(folder.path))
+    assert caught.value.__suppress_context__, "a traceback would print the password"
+
+
+def test_only_what_the_dead_left_running_is_closed(tracker: Tracker, folder: RunFolder) -> None:
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    parent = str(os.getppid())
     runs = {}
     for name, changes in {
         "ours": {},
-        "dead": {"bench.pid": str(dead.pid), "bench.process": "other"},
-        "same number, earlier process": {"bench.process": "other"},
-        "living": {
-            "bench.pid": str(os.getppid()),
-            "bench.begun": owner.begun(os.getppid()),
-            "bench.process": "other",
-        },
-        "living, it does not say since when": {
-            "bench.pid": str(os.getppid()),
-            "bench.begun": "",
-            "bench.process": "other",
-        },
+        "dead": {"bench.pid": str(dead.pid)},
+        "our number, earlier process": {"bench.begun": "then"},
+        "a living one's number, earlier process": {"bench.pid": parent, "bench.begun": "then"},
+        "living": {"bench.pid": parent, "bench.begun": owner.begun(os.getppid())},
+        "living, it does not say since when": {"bench.pid": parent, "bench.begun": ""},
         "another machine": {"bench.host": "elsewhere", "bench.pid": str(dead.pid)},
     }.items():
-        tags = {**owner.owner_tags(), **changes}
-        monkeypatch.setattr(owner, "owner_tags", lambda tags=tags: tags)
-        runs[name] = start(tracker, {**record(), "id": name})
-        monkeypatch.undo()
-    assert tracker.heal() == 2
-    status = {name: tracker._client.get_run(run).info.status for name, run in runs.items()}
-    assert {name for name, value in status.items() if value == "KILLED"} == {
-        "dead",
-        "same number, earlier process",
-    }
+        runs[name] = begin(
+            tracker, {**record(settings=SETTINGS), "id": name.replace("'", "")}, folder.path, 0
+        )
+        for key, value in changes.items():
+            tracker._client.set_tag(runs[name].mlflow_id, key, value)
+    gone = {"dead", "our number, earlier process"}
+    if owner.begun(os.getpid()):  # the system says when a process began
+        gone.add("a living one's number, earlier process")
+    assert tracker.heal() == len(gone)
+    assert {name for name, run in runs.items() if status(tracker, run.mlflow_id) == "KILLED"} == gone
     assert tracker.heal() == 0
+
+
+def test_the_dead_are_closed_as_they_say_that_they_ended(
+    tracker: Tracker, folder: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = record(settings=SETTINGS)
+    with monkeypatch.context() as patched:
+        faulty(tracker._client, "set_terminated", ["before"], patched)  # the last request
+        with pytest.raises(TrackingError):
+            tracker.deliver(made, Attempt(folder.path))
+    tracker = again(tracker)
+    assert tracker.lacking([made]) == [made], "it is not closed"
+    assert tracker.heal() == 1
+    assert tracker.lacking([made]) == []
+    assert_whole_once(tracker, made)
+
+
+def test_a_clock_that_is_put_back_ends_no_run_before_it_began(tracker: Tracker, folder: RunFolder) -> None:
+    made = record(settings=SETTINGS)
+    attempt = Attempt(folder.path)
+    now = datetime.now(UTC)
+    tracker.deliver(known(made, 2) | {"started": now.isoformat()}, attempt)
+    made |= {"started": now.isoformat(), "finished": (now - timedelta(hours=1)).isoformat()}
+    tracker.deliver(made, attempt)
+    assert_whole_once(tracker, made)
+
+
+def test_names_from_files_are_harmless(tracker: Tracker, tmp_path: Path) -> None:
+    """Quotes, markup, control characters and paths are text to the store, and only text."""
+    names = ("a' OR tags.x = 'y", "<script>", "../../etc", "tab\tand `tick`", "ü" * 300)
+    for seed, name in enumerate(names):
+        made = record(seed, settings={**SETTINGS, "note": name}) | {"variant": name}
+        run = tracker.deliver(made, Attempt(run_folder(tmp_path, made).path))
+        assert_whole_once(tracker, made)
+        assert tracker._client.get_run(run).data.params["note"] == name
+
+
+# The experiment as people find it
 
 
 def test_the_summary_run_is_one_and_holds_the_report(tracker: Tracker, tmp_path: Path) -> None:
@@ -177,8 +319,9 @@ def test_the_summary_run_is_one_and_holds_the_report(tracker: Tracker, tmp_path:
     run = tracker.summary(report)
     (report / "report.md").write_text("# second")
     assert tracker.summary(report) == run
+    assert status(tracker, run) == "FINISHED"
     assert artifacts(tracker, run) == ["figures", "images", "report.md", "results.csv"]
-    assert len(artifacts(tracker, run, "images")) == 2, "an unchanged sheet is not logged again"
+    assert len(artifacts(tracker, run, "images")) == 2, "a sheet replaces the one before"
     assert Path(tracker._client.download_artifacts(run, "report.md", str(tmp_path))).read_text() == "# second"
 
 
@@ -215,145 +358,34 @@ def test_a_view_that_cannot_be_written_is_a_warning(
     ]
 
 
-def test_what_goes_wrong_mid_run_is_a_tracking_error(
-    tracker: Tracker, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("bench.tracking.curves.SEND_EVERY", 0.0)
-    run = start(tracker, record())
-
-    def gone(*_: object, **__: object) -> None:
-        raise OSError("http://me:secret@host went away")
-
-    with monkeypatch.context() as patched:
-        patched.setattr(tracker._client, "log_batch", gone)
-        for _ in range(2):
-            with pytest.raises(
-                TrackingError, match=r"^MLflow failed while logging epoch 1: http://\*\*\*@host went"
-            ) as caught:
-                tracker.epoch(run, 1, curve(1))
-        assert caught.value.__suppress_context__, "a traceback would print the password"
-    tracker.epoch(run, 2, curve(2))
-    tracker.finish(run, record(), tracker.reports)
-    assert sorted(steps(tracker, run, "test/elbo")) == [1, 2, 3, 4, 5], "what failed is sent with the rest"
-
-
-def test_epochs_within_a_second_share_a_request(
-    tracker: Tracker, folder: RunFolder, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """What tracking costs is its requests, so they are counted and no time is taken."""
-    now = 1000.0
-    clock = SimpleNamespace(monotonic=lambda: now, time=time.time)
-    for module in (tracking.tracker, tracking.curves):
-        monkeypatch.setattr(module, "time", clock)
-    run = start(tracker, record())
-    sent: list[int] = []
-    send = tracker._client.log_batch
-
-    def counted(mlflow_id: str, **kinds: Any) -> None:
-        sent.append(epoch)
-        send(mlflow_id, **kinds)
-
-    monkeypatch.setattr(tracker._client, "log_batch", counted)
-    for epoch in range(1, 21):
-        tracker.epoch(run, epoch, curve(epoch))
-        now += 0.3
-    assert sent == [5, 9, 13, 17], "the clock read 1.2 s more at each"
-    tracker.finish(run, record(), folder.path)
-    assert steps(tracker, run, "test/elbo") == list(range(1, 21))
-
-
-def test_the_store_lies_where_it_was_asked_for(uri: str, tracker: Tracker) -> None:
-    file = store.database_file(uri)
-    assert file is not None
-    assert file.with_name("mlflow.db-wal").exists(), "readers do not wait for the writer"
-    location = tracker._client.get_experiment(tracker.experiment_id).artifact_location
-    assert location == (file.parent / "mlartifacts" / "test_the_store_lies_where_it_was_asked_for").as_uri()
-
-
-@pytest.mark.parametrize(
-    ("given", "expected"),
-    [
-        ("sqlite:////tmp/x.db", "sqlite:////tmp/x.db"),
-        ("http://host:5000/", "http://host:5000"),
-        ("postgresql://u:p@h/db", "postgresql://u:p@h/db"),
-    ],
-)
-def test_uris_that_are_understood(given: str, expected: str) -> None:
-    assert tracking.resolve_uri(given) == expected
-
-
-def test_the_default_uri(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    assert tracking.resolve_uri(None) == f"sqlite:///{tmp_path}/mlflow.db"
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://host")
-    assert tracking.resolve_uri(None) == "http://host"
-
-
-@pytest.mark.parametrize(
-    "given", ["mlruns", "./mlflow.db", "file:///tmp/mlruns", "sqlite://", "sqlite:///:memory:"]
-)
-def test_uris_that_cannot_be_used(given: str) -> None:
-    with pytest.raises(BenchError, match=r"write sqlite:///FILE\.db"):
-        tracking.resolve_uri(given)
-
-
-def test_a_store_that_cannot_be_opened_is_bad_input(tmp_path: Path) -> None:
-    (tmp_path / "junk.db").write_bytes(b"not a database" * 100)
-    for name in ("junk.db", "junk.db/mlflow.db"):
-        with pytest.raises(BenchError, match=r"cannot track runs in .*give --tracking-uri"):
-            Tracker(f"sqlite:///{tmp_path}/{name}", "x", reports=tmp_path)
-
-
-@pytest.mark.parametrize("scheme", ["http", "postgresql"])
-def test_an_unreachable_server_is_bad_input_within_seconds(scheme: str, tmp_path: Path) -> None:
-    with socket.socket() as taken:  # bound, not listening: connections are refused
-        taken.bind(("127.0.0.1", 0))
-        before = time.monotonic()
-        with pytest.raises(BenchError, match="cannot track runs in") as caught:
-            Tracker(f"{scheme}://me:secret@127.0.0.1:{taken.getsockname()[1]}/x", "x", reports=tmp_path)
-    assert time.monotonic() - before < 8
-    assert "secret" not in str(caught.value)
-    assert caught.value.__suppress_context__
-
-
-def test_a_deleted_experiment_is_bad_input(uri: str, tmp_path: Path) -> None:
-    tracker = Tracker(uri, "deleted", reports=tmp_path)
-    tracker._client.delete_experiment(tracker.experiment_id)
-    with pytest.raises(BenchError, match="mlflow experiments restore"):
-        Tracker(uri, "deleted", reports=tmp_path)
-
-
-def test_secrets_are_redacted_and_nothing_else() -> None:
-    assert (
-        tracking.redacted("see http://a:b@c@host/x and sqlite:////a@b.db")
-        == "see http://***@host/x and sqlite:////a@b.db"
-    )
-    assert (
-        tracking.redacted("postgresql://h/db?user=u&password=p&sslmode=on")
-        == "postgresql://h/db?user=u&password=***&sslmode=on"
-    )
-
-
-def test_links_lead_into_the_ui(tracker: Tracker) -> None:
-    links = tracker.links("http://u:p@127.0.0.1:8000", ["r1", "r2"])
-    page = f"http://127.0.0.1:8000/#/experiments/{tracker.experiment_id}/runs"
+def test_links_lead_into_the_ui() -> None:
+    links = ui.links("http://127.0.0.1:8000/", "7", ["r1", "r2"])
+    page = "http://127.0.0.1:8000/#/experiments/7/runs"
     assert links["experiment"] == page
     assert links["One footing"] == f"{page}?viewStateShareKey=bench-one-footing&compareRunsMode=CHART"
-    assert links["compare"].endswith(
-        f"runs=%5B%22r1%22%2C%20%22r2%22%5D&experiments=%5B%22{tracker.experiment_id}%22%5D"
-    )
-    assert "compare" not in tracker.links()
+    assert links["compare"].endswith("runs=%5B%22r1%22%2C%20%22r2%22%5D&experiments=%5B%227%22%5D")
+    assert "compare" not in ui.links("http://127.0.0.1:8000", "7")
+
+
+def test_the_link_to_an_experiment_holds_no_credentials(tracker: Tracker) -> None:
+    page = f"/#/experiments/{tracker.experiment_id}/runs"
+    assert tracker.page == f"http://127.0.0.1:5000{page}", "where `bench ui` serves"
+    tracker.uri = "http://me:secret@host:8000"
+    assert tracker.page == f"http://host:8000{page}"
 
 
 def test_the_pages_of_a_store_compare_the_best_seed_of_each_variant(tracker: Tracker, tmp_path: Path) -> None:
+    def ranked(variant: str, seed: int, rank: int) -> dict[str, Any]:
+        made = record(seed, variant=variant, settings=SETTINGS)
+        return {**made, "metrics": {"elbo_bernoulli": -100.0 - 10 * rank - seed}}
+
     best = []
     for rank, variant in enumerate(("conv", "mlp")):
-        runs = [tracker.deliver(ranked(variant, seed, rank), tmp_path) for seed in (1, 2)]
+        runs = [tracker.deliver(ranked(variant, seed, rank), Attempt(tmp_path)) for seed in (1, 2)]
         best.append(runs[0])
-    tracker.deliver({**ranked("worst", 0, 9), "status": "failed"}, tmp_path)
+    tracker.deliver({**ranked("worst", 0, 9), "status": "failed"}, Attempt(tmp_path))
     links = dict(tracking.pages(tracker.uri, "http://127.0.0.1:8000"))
-    page = tracker.links("http://127.0.0.1:8000", best)
+    page = ui.links("http://127.0.0.1:8000", tracker.experiment_id, best)
     assert links[f"{tracker.experiment} · compare"] == page["compare"]
     assert links[f"{tracker.experiment} · One footing"] == page["One footing"]
 
@@ -364,54 +396,3 @@ def test_the_documented_searches_are_understood(tracker: Tracker) -> None:
     assert len(block.splitlines()) == 3
     for search in block.splitlines():
         assert list(tracker._client.search_runs([tracker.experiment_id], search)) == []
-
-
-def ranked(variant: str, seed: int, rank: int) -> dict[str, Any]:
-    made = record(seed=seed, variant=variant)
-    return {**made, "metrics": {"elbo_bernoulli": -100.0 - 10 * rank - seed}}
-
-
-def test_the_ui_command_binds_to_loopback_and_hides_passwords(uri: str) -> None:
-    command = tracking.ui_command(uri, 5001)
-    assert command[command.index("--host") + 1] == "127.0.0.1"
-    assert uri in command
-    assert "secret" not in " ".join(tracking.ui_command("postgresql://u:secret@h/db", 5001))
-    assert tracking.ui_environment(uri)["MLFLOW_BACKEND_STORE_URI"] == uri
-    assert os.environ["MLFLOW_DISABLE_TELEMETRY"] == "true"
-    with pytest.raises(BenchError, match="UI of its own"):
-        tracking.ui_command("http://host:5000", 5001)
-
-
-@pytest.mark.parametrize("dtype", [np.uint8, np.float32, bool])
-def test_small_pictures_are_enlarged_without_smoothing(dtype: type) -> None:
-    pixels = np.eye(28).astype(dtype) * (255 if dtype is np.uint8 else 1)
-    image = np.asarray(images.as_image(pixels))
-    assert image.shape == (280, 280)
-    assert set(np.unique(image)) == {0, 255}
-
-
-def test_a_variant_has_one_colour_and_variants_differ() -> None:
-    colours = {entries.color(f"variant-{i}") for i in range(30)}
-    assert len(colours) >= 28
-    assert all(len(colour) == 7 and int(colour[1:], 16) for colour in colours)
-
-
-def test_importing_bench_tracking_does_not_import_mlflow() -> None:
-    code = "import sys, bench.tracking; sys.exit('mlflow' in sys.modules or 'torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
-
-
-def test_nothing_is_printed(tmp_path: Path) -> None:
-    """A new store, a run and an unreachable server: not one line of MLflow's on the terminal."""
-    code = f"""
-from bench.tracking import Tracker
-t = Tracker("sqlite:///{tmp_path}/new.db", "x", reports="{tmp_path}")
-r = t.start({{"a": 1}}, run_id="a-s0-00000000", variant="a", seed=0)
-t.finish(r, {{"id": "a-s0-00000000", "status": "finished"}}, "{tmp_path}")
-try:
-    Tracker("http://127.0.0.1:9", "x", reports="{tmp_path}")
-except Exception as error:
-    assert type(error).__name__ == "BenchError", error
-"""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

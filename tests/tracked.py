@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from bench import tracking
 from bench.store.records import RunFolder
-from bench.tracking import Tracker
+from bench.tracking import Attempt, Tracker
 
 EPOCHS = 5
 
@@ -54,21 +53,25 @@ def run_folder(reports: Path, made: dict[str, Any]) -> RunFolder:
     return folder
 
 
-def described(made: dict[str, Any]) -> dict[str, Any]:
-    """What a run is started with."""
-    return {
-        "run": made["run"], "variant": made["variant"], "seed": made["seed"],
-        "tags": tracking.run_tags(made), "data": made["data"],
-    }  # fmt: skip
+def known(made: dict[str, Any], epochs: int = 0) -> dict[str, Any]:
+    """What is known of a run that goes on, some epochs long."""
+    late = ("status", "finished", "metrics", "monte_carlo_error", "evaluation_seconds")
+    return {key: value for key, value in made.items() if key not in late} | {
+        "curves": made["curves"][:epochs]
+    }
 
 
-def start(tracker: Tracker, made: dict[str, Any], *, resume: bool = False) -> str:
-    """Open a run in the store."""
-    return tracker.start(run_id=made["id"], resume=resume, **described(made))
+def begin(
+    tracker: Tracker, made: dict[str, Any], folder: Path, epochs: int, *, resume: bool = False
+) -> Attempt:
+    """A run that goes on, with its first picture, in the store."""
+    attempt = Attempt(folder, resume, [(folder / "pictures/samples-epoch-001.png", "samples", 1)])
+    tracker.deliver(known(made, epochs), attempt)
+    return attempt
 
 
 def artifacts(tracker: Tracker, run: str, inside: str | None = None) -> list[str]:
-    """Paths of a run's artifacts."""
+    """Give the paths of a run's artifacts."""
     return sorted(item.path for item in tracker._client.list_artifacts(run, inside))
 
 

@@ -63,7 +63,7 @@ def print_end(campaign: Campaign) -> bool:
     for line in summary_lines(load(plan.folder)):
         print(line)
     print(f"report: {plan.folder / 'report.md'}")
-    print(f"MLflow: {campaign.tracker.links()['experiment']} (start it with: bench ui)")
+    print(f"MLflow: {campaign.tracker.page} (start it with: bench ui)")
     return all(state == "finished" for state in states)
 
 

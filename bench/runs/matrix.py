@@ -29,7 +29,7 @@ from bench.runs.takeover import take_over
 from bench.store import records
 from bench.store.lock import LOCK, held
 from bench.store.records import CHECKPOINT, DONE, Record, write_json_atomic
-from bench.tracking import Tracker, Writer, run_tags
+from bench.tracking import Tracker, Writer
 
 HERE = Path(__file__).resolve().parent
 REPORT_SHARE = 0.05  # of the time since the last report that writing one may take, while runs go on
@@ -69,9 +69,7 @@ def run_matrix(
     Raises KeyboardInterrupt after everything under way was recorded, BenchError where another process does
     the same experiment or the folder can no longer be written.
     """
-    tracker = Tracker(
-        plan.request.tracking_uri, sync.experiment_name(plan.folder, plan.data.name), reports=plan.folder
-    )
+    tracker = Tracker(plan.request.tracking_uri, sync.experiment_name(plan.folder, plan.data.name))
     one_thread(plan.device)
     signal.signal(
         signal.SIGTERM, signal.default_int_handler
@@ -205,24 +203,23 @@ class Campaign:
         waiting = {planned.id for planned in self.plan.todo}
         for record in sync.lacking(tracker, self.plan.folder)[0]:
             if record["id"] not in waiting:
-                self._writer.finish(record["id"], record, self._folder(record["id"]))
+                self._writer.finish(record, self._folder(record["id"]))
 
     # What the executor tells
 
     def starting(self, job: Job) -> None:
         """A worker is about to take the run: open it in MLflow, or the attempt that it goes on with."""
         self.display.start(job.id, _title(job), job.run.epochs)
-        run = job.run.model_dump(mode="json")
-        described = {**job.about, "run": run, "environment": {"device": str(self.plan.device)}}
-        self._writer.start(
-            job.id,
-            run=run,
-            variant=job.run.variant,
-            seed=job.run.seed,
-            tags=run_tags(described),
-            data={"name": self.plan.data.name, "digest": self.plan.data.digest},
-            resume=job.resume > 0,
-        )
+        known = {
+            **job.about,
+            "id": job.id,
+            "variant": job.run.variant,
+            "seed": job.run.seed,
+            "run": job.run.model_dump(mode="json"),
+            "environment": {"device": str(self.plan.device)},
+            "data": {"name": self.plan.data.name, "digest": self.plan.data.digest},
+        }
+        self._writer.start(known, job.folder, resume=job.resume > 0)
 
     def event(self, job: Job, kind: str, data: dict[str, Any]) -> None:
         """An epoch ended, a picture was drawn, evaluation began, or the run goes on or begins again."""
@@ -242,7 +239,7 @@ class Campaign:
         """The run has its record. The first that fails ends the matrix, where that was asked for."""
         self.outcomes[job.id] = record["status"]
         self.display.end(job.id, _title(job), record)
-        self._writer.finish(job.id, record, job.folder)
+        self._writer.finish(record, job.folder)
         if self.stopped:
             return
         if self._fail_fast and record["status"] in ("failed", "diverged"):

@@ -13,7 +13,7 @@ from bench.report import cells
 from bench.store import records
 from bench.store.lock import LOCK, held
 from bench.store.records import Record, RunFolder
-from bench.tracking import Tracker, TrackingError
+from bench.tracking import Attempt, Tracker, TrackingError
 
 SENT = ("finished", "diverged", "failed")  # an interrupted run is done again
 SPEC = "experiment.json"
@@ -39,7 +39,7 @@ def sync(given: Sequence[Path], reports: Path, uri: str | None) -> Iterator[Sync
     experiment that is in use is refused. Raises BenchError, also for a store that goes away meanwhile.
     """
     for folder in folders(given, reports):
-        tracker = Tracker(uri, experiment_name(folder), reports=folder)
+        tracker = Tracker(uri, experiment_name(folder))
         other = "give other folders"
         with held(folder / LOCK, str(folder), other, needed=False), tracker.claimed():
             try:
@@ -115,7 +115,7 @@ def _send(tracker: Tracker, folder: Path) -> Synced:
     bare = 0
     for record in missing:
         run = RunFolder(folder / "records" / record["id"])
-        tracker.deliver(record, run.path)
+        tracker.deliver(record, Attempt(run.path))
         bare += run.bare(record)
     describe(tracker, folder)
     return Synced(tracker.experiment, len(missing), there, bare)

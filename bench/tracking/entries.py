@@ -1,4 +1,4 @@
-"""What of a run goes into MLflow, under which name: parameters, curves, final metrics, tags, pictures."""
+"""What of a record goes into MLflow, under which name: parameters, curves, final metrics, tags."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.errors import printable, redacted
-from bench.store.records import read_json
+from bench.store.records import Record
 
 if TYPE_CHECKING:
     from mlflow.entities import DatasetInput
@@ -22,17 +22,14 @@ CURVES = {
     "train_loss": "train/loss",
     "train_loss_nats": "train/loss_nats",
     "learning_rate": "train/learning_rate",
-    "test_loss": "test/loss",
-    "test_loss_nats": "test/loss_nats",
     "validation_loss": "validation/loss",
     "validation_loss_nats": "validation/loss_nats",
-    "elbo": "test/elbo",
-    "reconstruction": "test/reconstruction",
-    "kl": "test/kl",
+    "test_loss": "test/loss",
+    "test_loss_nats": "test/loss_nats",
     "active_units": "latent/active_units",
     "train_seconds": "time/seconds",
     "images_per_second": "time/images_per_second",
-}
+}  # any other is `test/NAME`
 TOTAL_SECONDS = "time/total_seconds"  # training seconds so far: the x axis of "Time against ELBO"
 
 STATUS = {"finished": "FINISHED", "diverged": "FAILED", "failed": "FAILED", "interrupted": "KILLED"}
@@ -41,19 +38,19 @@ OUTCOME_TAGS = ("outcome", "reason", "diverged.epoch", "diverged.term", "bench.r
 
 
 def run_name(variant: str, seed: int) -> str:
-    """How a run is called in the UI's table."""
+    """Name a run in the UI's table."""
     return f"{variant} · seed {seed}"
 
 
 def color(variant: str) -> str:
-    """A colour for a variant, the same for all its seeds and in every session, as #rrggbb."""
+    """Choose a colour for all seeds of a variant, the same in every session, as #rrggbb."""
     hue, shade, *_ = hashlib.sha256(variant.encode()).digest()
     rgb = colorsys.hls_to_rgb(hue / 256, (0.3, 0.45, 0.6)[shade % 3], 0.7)
     return "#" + "".join(f"{round(255 * part):02x}" for part in rgb)
 
 
 def flatten(value: object, prefix: str = "") -> Iterator[tuple[str, str]]:
-    """A part as `encoder` -> `mlp` and `encoder.hidden` -> `[512, 256]`; text as it is, the rest as JSON."""
+    """Spread a part as `encoder` -> `mlp` and `encoder.hidden` -> `[512, 256]`; text as it is, else JSON."""
     if isinstance(value, Mapping):
         items = value
         if value.keys() == {"name", "options"}:
@@ -66,20 +63,21 @@ def flatten(value: object, prefix: str = "") -> Iterator[tuple[str, str]]:
 
 
 def finite(values: Mapping[str, Any] | None) -> dict[str, float]:
-    """The numbers that may be logged: MLflow would store NaN as 0 and infinity as 1.8e308."""
+    """Keep the numbers that may be logged: MLflow would store NaN as 0 and infinity as 1.8e308."""
     numbers = {k: v for k, v in (values or {}).items() if isinstance(v, (int, float))}
     return {key: float(value) for key, value in numbers.items() if math.isfinite(value)}
 
 
-def curve_point(row: Mapping[str, Any]) -> dict[str, float]:
-    """One epoch of `curves` under the names it has in MLflow."""
-    return {CURVES.get(key, f"test/{key}"): value for key, value in finite(row).items() if key != "epoch"}
+def curve_point(row: Mapping[str, Any], seconds: float) -> dict[str, float]:
+    """Give one epoch of `curves` its names in MLflow; `seconds` of training so far."""
+    named = {CURVES.get(key, f"test/{key}"): value for key, value in finite(row).items() if key != "epoch"}
+    return named | {TOTAL_SECONDS: seconds}
 
 
-def final_metrics(record: Mapping[str, Any]) -> dict[str, float]:
-    """The numbers a run ends with, logged without a step: drawn as bars, sortable in the table.
+def final_metrics(record: Record) -> dict[str, float]:
+    """Collect the numbers that a run ends with, logged without a step: drawn as bars, sortable in the table.
 
-    None while it may still go on: they would be logged twice.
+    A run that may still go on has none: they would be logged twice.
     """
     if record["status"] not in WHOLE:
         return {}
@@ -92,51 +90,35 @@ def final_metrics(record: Mapping[str, Any]) -> dict[str, float]:
     }
 
 
-def run_tags(record: Mapping[str, Any]) -> dict[str, str]:
-    """Tags from a record, or from as much of one as is known when the run starts.
-
-    Reads `experiment`, `run.document`, `likelihood_class`, `git`, `environment`, `command`, where present.
-    """
+def tags(record: Record, experiment: str, folder: Path) -> dict[str, str]:
+    """Tag a run with what it is and what it came from, as far as its record knows; `folder` holds it."""
     git, run = record.get("git") or {}, record.get("run") or {}
-    tags = {
-        "sweep": record.get("experiment"),
+    variant = record.get("variant", "")
+    known = {
+        **(record.get("environment") or {}),
+        "variant": variant,
+        "seed": record.get("seed"),
+        "sweep": experiment.partition(" · ")[0],
         "document": run.get("document"),
         "likelihood_class": record.get("likelihood_class"),
-        "mlflow.source.git.commit": git.get("commit"),
-        "git.dirty": json.dumps(bool(git["dirty"])) if "dirty" in git else None,
         "command": record.get("command"),
-        **(record.get("environment") or {}),
-    }
-    return {key: redacted(str(value)) for key, value in tags.items() if value is not None}
-
-
-def sweep(folder: Path, record: Mapping[str, Any]) -> str | None:
-    """The experiment of a run's folder: a record that was taken over names the one that it was made in."""
-    try:
-        name = read_json(folder / "experiment.json")["name"]
-    except (OSError, ValueError, TypeError, KeyError):  # records may lie alone
-        name = record.get("experiment")
-    return name if isinstance(name, str) else None
-
-
-def marks(run_id: str, experiment: str, variant: str, seed: int) -> dict[str, str]:
-    """The tags by which a run is found, drawn and told from other attempts."""
-    return {
-        "bench.id": run_id,
+        "git.dirty": json.dumps(bool(git["dirty"])) if "dirty" in git else None,
+        "bench.id": record.get("id"),
         "bench.experiment": experiment,
         "bench.attempt": "latest",
-        "variant": variant,
-        "seed": str(seed),
+        "mlflow.note.content": description(record.get("command"), folder),
         "mlflow.runColor": color(variant),
         "mlflow.source.name": "bench",
         "mlflow.source.type": "LOCAL",
+        "mlflow.source.git.commit": git.get("commit"),
     }
+    return _shown(known)
 
 
-def outcome_tags(record: Mapping[str, Any]) -> dict[str, str]:
-    """How the run ended, and, if it went wrong, where and why."""
+def outcome_tags(record: Record) -> dict[str, str]:
+    """Tag a run with how it ended and, if it went wrong, where and why."""
     where = record.get("diverged") or {}
-    tags = {
+    known = {
         "outcome": record["status"],
         "bench.recorded": record.get("finished"),
         "reason": record.get("reason"),
@@ -144,31 +126,30 @@ def outcome_tags(record: Mapping[str, Any]) -> dict[str, str]:
         "diverged.term": where.get("term"),
         "likelihood_class": record.get("likelihood_class"),
     }
-    return {key: redacted(str(value)) for key, value in tags.items() if value is not None}
+    return _shown(known)
+
+
+def _shown(known: Mapping[str, object]) -> dict[str, str]:
+    return {key: redacted(str(value)) for key, value in known.items() if value is not None}
 
 
 def dataset_input(data: Mapping[str, Any]) -> DatasetInput:
-    """The data set under our own digest: MLflow's covers the first few images only."""
+    """Describe the data set under bench's own digest: MLflow's covers the first few images only."""
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
-    sizes = {key: value for key, value in data.items() if isinstance(value, int)}
-    dataset = Dataset(
-        name=str(data["name"]),
-        digest=str(data["digest"])[:12],
-        source_type="local",
-        source=json.dumps({"uri": str(data["name"])}),
-        profile=json.dumps(sizes),
-    )
+    name, digest = str(data["name"]), str(data["digest"])[:12]
+    sizes = json.dumps({key: value for key, value in data.items() if isinstance(value, int)})
+    dataset = Dataset(name, digest, source_type="local", source=json.dumps({"uri": name}), profile=sizes)
     return DatasetInput(dataset, [InputTag("mlflow.data.context", "train")])
 
 
 def description(command: str | None, folder: Path) -> str:
-    """The run's description (Markdown): how to repeat it and where its record lies."""
+    """Describe a run (Markdown): how to repeat it and where its record lies."""
     line = " ".join(redacted(command or "").split())  # on one line nothing inside can end the block
     repeat = f"Repeat this run:\n\n```\n{line}\n```\n\n" if line else ""
     return f"{repeat}Its record: `{printable(folder.as_posix()).replace('`', '?')}/record.json`"
 
 
 def milliseconds(time: str | None) -> int | None:
-    """An ISO time of a record in MLflow's unit, milliseconds since 1970."""
+    """Convert an ISO time of a record to MLflow's unit, milliseconds since 1970."""
     return int(datetime.fromisoformat(time).timestamp() * 1000) if time else None

@@ -1,78 +1,38 @@
-"""Pictures in MLflow's image grid: under which key and step, and each once, whatever failed in between."""
+"""Pictures for MLflow's image grid."""
 
 from __future__ import annotations
 
 import re
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    import numpy as np
-    from mlflow import MlflowClient
-    from numpy.typing import NDArray
-    from PIL.Image import Image
+from PIL import Image
 
 WIDTH = 256  # pixels; the UI enlarges narrower pictures by blurring them
 EPOCH_PICTURE = re.compile(r"(?P<key>.+)-epoch-(?P<step>\d+)")  # samples-epoch-020.png
-SMALL = "+compressed.webp"  # the copy that the grid shows; MLflow writes it after the picture
-LOGGED = re.compile(r"images/(?P<name>(?P<key>[^+]+)\+step\+(?P<step>\d+)\+.*?)(\.png|\+compressed\.webp)")
 
-There = dict[tuple[str, int], str]  # by key and step: how MLflow named a picture that lacks its copy, else ""
+Picture = tuple[Path, str, int]  # file, key, step
 
 
-def in_folder(folder: Path, epochs: int) -> Iterator[tuple[Path, str, int]]:
-    """The pictures in a folder as file, key and step: the last epoch where the name says none."""
+def in_folder(folder: Path, epochs: int) -> Iterator[Picture]:
+    """Find the pictures in a folder; one whose name gives no epoch belongs to the last."""
     for file in sorted(folder.glob("*.png")):
         found = EPOCH_PICTURE.fullmatch(file.stem)
         yield (file, found["key"], int(found["step"])) if found else (file, file.stem, epochs)
 
 
-def in_store(client: MlflowClient, mlflow_id: str) -> There:
-    """The pictures that a run in the store has."""
-    there: There = {}
-    paths = [file.path for file in client.list_artifacts(mlflow_id, "images")]
-    for found in filter(None, map(LOGGED.fullmatch, paths)):
-        key = found["key"], int(found["step"])
-        there[key] = "" if there.get(key) == "" or found[4] == SMALL else found["name"]
-    return there
+def convert(picture: Picture, folder: Path) -> None:
+    """Write a picture and the small copy that the grid shows, under the names that the UI parses.
 
-
-def log(
-    client: MlflowClient,
-    mlflow_id: str,
-    picture: Path | str | NDArray[np.generic],
-    key: str,
-    step: int,
-    there: There,
-) -> None:
-    """Log a picture, or what the store lacks of it."""
-    half = there.get((key, step))
-    if half is None:
-        client.log_image(mlflow_id, as_image(picture), key=key, step=step, synchronous=True)
-    elif half:
-        image = as_image(picture)
-        image.thumbnail((WIDTH, WIDTH))
-        with tempfile.TemporaryDirectory() as folder:
-            image.save(Path(folder) / (half + SMALL))
-            client.log_artifact(mlflow_id, str(Path(folder) / (half + SMALL)), "images")
-        client.set_tag(mlflow_id, "mlflow.loggedImages", "True")
-    there[key, step] = ""
-
-
-def as_image(picture: Path | str | NDArray[np.generic]) -> Image:
-    """A file or pixels as a picture at least 256 pixels wide, enlarged by whole factors without smoothing."""
-    import numpy as np
-    import PIL.Image
-
-    if isinstance(picture, (str, Path)):
-        with PIL.Image.open(picture) as file:
-            image = file.convert(file.mode if file.mode in ("L", "RGB") else "RGB")
-    else:
-        pixels = np.asarray(picture)
-        if pixels.dtype != np.uint8:
-            pixels = np.round(np.clip(pixels, 0.0, 1.0) * 255).astype(np.uint8)
-        image = PIL.Image.fromarray(pixels)
+    Narrow pictures are enlarged by whole factors. MLflow's own `log_image` puts time and a random number into
+    the names; here they are fixed, so that a picture sent twice replaces itself.
+    """
+    file, key, step = picture
+    with Image.open(file) as opened:
+        image = opened.convert(opened.mode if opened.mode in ("L", "RGB") else "RGB")
     factor = -(-WIDTH // image.width)
-    return image.resize((image.width * factor, image.height * factor), PIL.Image.Resampling.NEAREST)
+    image = image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
+    name = f"{key}+step+{step}+timestamp+{step}+bench"
+    image.save(folder / f"{name}.png")
+    image.thumbnail((WIDTH, WIDTH))
+    image.save(folder / f"{name}+compressed.webp")

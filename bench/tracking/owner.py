@@ -1,4 +1,4 @@
-"""Which process writes a run, so that a run whose process died can be told from one that is still going."""
+"""Which process writes a run, so that one whose process died can be told from one that goes on."""
 
 from __future__ import annotations
 
@@ -8,26 +8,22 @@ from collections.abc import Mapping
 from pathlib import Path
 from uuid import uuid4
 
-PROCESS = uuid4().hex  # tells this process from an earlier one that had the same number
+PROCESS = uuid4().hex  # stands for the start of this process where the system does not tell it
 
 
 def owner_tags() -> dict[str, str]:
-    """The tags that mark a run as written by this process."""
-    return {
-        "bench.host": platform.node(),
-        "bench.pid": str(os.getpid()),
-        "bench.begun": begun(os.getpid()),
-        "bench.process": PROCESS,
-    }
+    """Name this process in the tags of a run that it writes."""
+    pid = os.getpid()
+    return {"bench.host": platform.node(), "bench.pid": str(pid), "bench.begun": begun(pid) or PROCESS}
 
 
 def ours(tags: Mapping[str, str]) -> bool:
-    """Whether this very process writes the run."""
-    return tags.get("bench.process") == PROCESS
+    """Tell whether this very process writes the run."""
+    return owner_tags().items() <= tags.items()
 
 
 def abandoned(tags: Mapping[str, str]) -> bool:
-    """Whether the run's process, on this machine, is surely gone; in doubt, no."""
+    """Tell whether the run's process was on this machine and is surely gone."""
     if tags.get("bench.host") != platform.node() or not tags.get("bench.pid", "").isdigit():
         return False
     pid = int(tags["bench.pid"])
@@ -46,7 +42,7 @@ def abandoned(tags: Mapping[str, str]) -> bool:
 
 
 def begun(pid: int) -> str:
-    """When a process of this machine began, as Linux counts: boot and clock ticks since; elsewhere empty."""
+    """Give when a process began, as Linux counts: boot and clock ticks since; elsewhere an empty text."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
         stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")

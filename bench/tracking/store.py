@@ -20,12 +20,18 @@ from filelock import FileLock
 
 from bench.errors import BenchError, redacted
 from bench.store.lock import held
-from bench.tracking import views
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Experiment
 
+MARK = "bench"  # the tag of an experiment that is ours
+EXPERIMENT_TAGS = {
+    MARK: "experiment",
+    "mlflow.experimentKind": "custom_model_development",  # else the UI asks whether this is about prompts
+    "mlflow.experiment.primaryMetric.name": "elbo_bernoulli",
+    "mlflow.experiment.primaryMetric.greaterIsBetter": "True",
+}
 DEFAULT_URI = "sqlite:///mlflow.db"
 PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 BUSY = 20  # seconds that an sqlite store may be locked by others, here as in MLflow
@@ -146,8 +152,8 @@ def experiment_id(client: MlflowClient, uri: str, name: str) -> str:
     """
     try:
         found = client.get_experiment_by_name(name) or _create(client, uri, name)
-        for key in views.EXPERIMENT_TAGS.keys() - found.tags.keys():  # someone else made it
-            client.set_experiment_tag(found.experiment_id, key, views.EXPERIMENT_TAGS[key])
+        for key in EXPERIMENT_TAGS.keys() - found.tags.keys():  # someone else made it
+            client.set_experiment_tag(found.experiment_id, key, EXPERIMENT_TAGS[key])
     except Exception as error:
         where, why = redacted(uri), redacted(str(error))
         raise BenchError(f"cannot open the experiment {name!r} in {where}: {why}") from None
@@ -161,7 +167,7 @@ def experiment_id(client: MlflowClient, uri: str, name: str) -> str:
 
 def _create(client: MlflowClient, uri: str, name: str) -> Experiment:
     try:
-        made = client.create_experiment(name, artifact_location(uri, name), tags=views.EXPERIMENT_TAGS)
+        made = client.create_experiment(name, artifact_location(uri, name), tags=EXPERIMENT_TAGS)
         return client.get_experiment(made)
     except Exception:
         found = client.get_experiment_by_name(name)  # another process was faster

@@ -1,28 +1,29 @@
-"""One experiment in one MLflow store, written by explicit run ids: no global state, one owner of a status."""
+"""One experiment in an MLflow store. One function, `deliver`, sends what the store lacks of a run."""
 
 from __future__ import annotations
 
 import json
+import tempfile
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import version
+from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.errors import redacted
 from bench.store.records import FORMAT, RECORD, Record, RunFolder
-from bench.tracking import entries, images, owner, summary, views
-from bench.tracking.curves import Curves, Point
+from bench.tracking import entries, images, owner, views
 from bench.tracking.store import claimed, connect, experiment_id, is_server, reason, resolve_uri
+from bench.tracking.ui import links
 
 if TYPE_CHECKING:
-    import numpy as np
     from mlflow.entities import Run
-    from numpy.typing import NDArray
 
 BATCH = {"metrics": 1000, "params": 100, "tags": 100}  # what one request of MLflow may hold
+TOGETHER = 50  # epochs a request: less than 1000 numbers, and a request is stored whole or not at all
 
 
 class TrackingError(Exception):
@@ -30,168 +31,89 @@ class TrackingError(Exception):
 
 
 @dataclass
-class _Open:
-    """A run that this process writes: when it began (ms since 1970) and what of it the store has."""
+class Attempt:
+    """One attempt at a run, and what of it the store holds.
 
-    began: int
-    curves: Curves = field(default_factory=Curves)
-    pictures: images.There | None = None  # None is to be asked of the store
+    With `resume` it goes on in the MLflow run of the attempt before, if that stopped and nobody writes it.
+    """
+
+    folder: Path  # the run's
+    resume: bool = False
+    drawn: list[images.Picture] = field(default_factory=list)  # so far; at the end, all in the folder
+    mlflow_id: str = ""
+    began: int = 0  # milliseconds since 1970
+    epochs: int | None = None  # the last that the store holds; None before it has the parameters
+    pictures: set[images.Picture] = field(default_factory=set)  # that the store holds
 
 
 class Tracker:
     """One MLflow experiment and the runs in it.
 
-    `uri` None means MLFLOW_TRACKING_URI, else `sqlite:///mlflow.db` in the working directory; `reports` is
-    the experiment's reports folder. Raises BenchError, before anything trains, when the store cannot be used
-    or the experiment was deleted in it. `warnings` collects what went wrong but not enough to raise.
+    `uri` None means MLFLOW_TRACKING_URI, else `sqlite:///mlflow.db` in the working directory. Raises
+    BenchError, before anything trains, when the store cannot be used or the experiment was deleted in it.
+    `warnings` collects what went wrong without being an error.
     """
 
-    def __init__(self, uri: str | None, experiment: str, *, reports: Path) -> None:
+    def __init__(self, uri: str | None, experiment: str) -> None:
         self.uri = resolve_uri(uri)
         self.experiment = experiment
-        self.reports = Path(reports)
         self.warnings: list[str] = []
         self._client = connect(self.uri)
-        self._open: dict[str, _Open] = {}
         self.experiment_id = experiment_id(self._client, self.uri, experiment)
+
+    @property
+    def page(self) -> str:
+        """Link to the experiment in the server's UI, or in that of `bench ui`; without credentials."""
+        base = self.uri if is_server(self.uri) else "http://127.0.0.1:5000"
+        return links(redacted(base).replace("***@", ""), self.experiment_id)["experiment"]
 
     def claimed(self) -> AbstractContextManager[None]:
         """Keep other processes from writing this experiment, in an sqlite store; BenchError if one does."""
         return claimed(self.uri, self.experiment_id, self.experiment)
 
-    # The life of a run
+    # Runs
 
-    def start(
-        self,
-        run: Mapping[str, Any],
-        *,
-        run_id: str,
-        variant: str,
-        seed: int,
-        tags: Mapping[str, str] | None = None,
-        data: Mapping[str, Any] | None = None,
-        started: str | None = None,
-        resume: bool = False,
-    ) -> str:
-        """Open an MLflow run for `run_id` (ours) and give its id; earlier attempts are tagged superseded.
+    def deliver(self, record: Record, attempt: Attempt) -> str:
+        """Send what the store lacks of a run; close it if its record has a status. Give its MLflow id.
 
-        `run` is the resolved run, logged as parameters; `tags` come from `run_tags`; `data` is the record's
-        `data` (name, digest, sizes), logged as the run's data set; `started` an ISO time, now if absent. With
-        `resume` the last attempt goes on where it stopped, if it is here and nobody else writes it.
+        While a run goes on, its record so far has no status. May be repeated, after a failure too: an epoch,
+        a number or a picture sent twice is stored once. A record that the store holds is left alone. Earlier
+        attempts at the run are tagged superseded.
         """
-        from mlflow.entities import Param, RunTag
-
-        tags = {
-            **(tags or {}),
-            **owner.owner_tags(),
-            **entries.marks(run_id, self.experiment, variant, seed),
-            "mlflow.note.content": entries.description(
-                (tags or {}).get("command"), self.reports / "records" / run_id
-            ),
-        }
-        params = {**dict(entries.flatten(run)), "variant": variant, "seed": str(seed)}
-        with _tracking(f"starting {run_id}"):
-            attempts = self._attempts(run_id)
-            before = next(filter(_unfinished, attempts), None) if resume else None
-            self._supersede(attempt for attempt in attempts if attempt is not before)
-            if before:
-                mlflow_id = self._reopen(before)
-                self._log(mlflow_id, tags=[RunTag(key, value) for key, value in tags.items()])
-            else:
-                mlflow_id = self._create(entries.run_name(variant, seed), tags, started)
-            self._log(mlflow_id, params=[Param(key, value[:6000]) for key, value in params.items()])
-            if data:
-                self._client.log_inputs(mlflow_id, datasets=[entries.dataset_input(data)])
-        return mlflow_id
-
-    def epoch(self, mlflow_run_id: str, epoch: int, metrics: Mapping[str, Any]) -> None:
-        """Log one row of the record's `curves`; epochs count from 1, and one logged before is left as it is.
-
-        Epochs that follow each other within a second share a request.
-        """
-        with _tracking(f"logging epoch {epoch}"):
-            curves = self._open[mlflow_run_id].curves
-            curves.take(epoch, metrics, _now())
-            if time.monotonic() >= curves.due:
-                self._send(mlflow_run_id)
-
-    def image(
-        self, mlflow_run_id: str, picture: Path | str | NDArray[np.generic], key: str, step: int
-    ) -> None:
-        """Log a picture under `key` at an epoch: a file, or pixels [H, W(, 3)], uint8 or in [0, 1].
-
-        One that is there already is left as it is.
-        """
-        with _tracking(f"logging the picture {key}"):
-            run = self._open[mlflow_run_id]
-            there = images.in_store(self._client, mlflow_run_id) if run.pictures is None else run.pictures
-            run.pictures = None  # until this one is known to have arrived
-            images.log(self._client, mlflow_run_id, picture, key, step, there)
-            run.pictures = there
-
-    def finish(self, mlflow_run_id: str, record: Mapping[str, Any], folder: Path | str) -> None:
-        """Make the run whole from its record and folder, whatever was logged before, and close it."""
-        from mlflow.entities import Metric, RunTag
-
-        run, files = self._open[mlflow_run_id], RunFolder(folder)
-        with _tracking(f"finishing {record['id']}"):
-            # A clock that was put back must not end a run before it began
-            end = max(entries.milliseconds(record.get("finished")) or _now(), run.began)
-            first = entries.milliseconds(record.get("started")) or end
-            for row in record.get("curves") or []:
-                run.curves.take(row["epoch"], row, min(end, first + int(run.curves.seconds * 1000)))
-            self._send(mlflow_run_id)
-            final = entries.final_metrics(record).items()
-            self._log(mlflow_run_id, metrics=[Metric(key, value, end, 0) for key, value in final])
-            epochs = (record.get("run") or {}).get("epochs", run.curves.epoch)
-            for picture in images.in_folder(files.pictures, epochs):
-                self.image(mlflow_run_id, *picture)
-            self._artifacts(mlflow_run_id, record, files)
-            # The tags come last: they say that everything before them arrived.
-            tags = entries.outcome_tags(record).items()
-            self._log(mlflow_run_id, tags=[RunTag(key, value[:5000]) for key, value in tags])
-            self._client.set_terminated(mlflow_run_id, entries.STATUS[record["status"]], end)
-        del self._open[mlflow_run_id]
-
-    # Order in the store
-
-    def heal(self) -> int:
-        """Close what dead processes of this machine left RUNNING here, as KILLED or as it says that it ended.
-
-        Gives how many. A live process's runs, and those of other machines, are never touched.
-        """
-        healed = 0
-        with _tracking("closing abandoned runs"):
-            for run in list(self._search("attributes.status = 'RUNNING'")):
-                if owner.abandoned(run.data.tags):
-                    self._kill(run, f"process {run.data.tags['bench.pid']} ended without closing this run")
-                    healed += 1
-        return healed
+        with _tracking(f"sending {record['id']}"):
+            if not attempt.mlflow_id:
+                earlier = self._search(f"tags.`bench.id` = '{record['id']}'")
+                for run in earlier:
+                    if _holds(run, record):
+                        return str(run.info.run_id)
+                self._open(record, attempt, earlier)
+            if attempt.epochs is None:
+                self._send_settings(record, attempt)
+            self._send_epochs(record, attempt)
+            self._send_pictures(record, attempt)
+            if "status" in record:
+                self._close(record, attempt)
+        return attempt.mlflow_id
 
     def lacking(self, records: Iterable[Record]) -> list[Record]:
-        """Those of the records whose run the store does not hold, whole."""
+        """List those of the records whose run the store does not hold whole."""
         with _tracking("looking for what was sent"):
-            latest = list(self._search("tags.`bench.attempt` = 'latest'"))
+            latest = self._search("tags.`bench.attempt` = 'latest'")
         there = {run.data.tags.get("bench.id"): run for run in latest}
-        return [record for record in records if not _holds(there.get(record["id"]), record)]
+        return [r for r in records if r["id"] not in there or not _holds(there[r["id"]], r)]
 
-    def deliver(self, record: Mapping[str, Any], folder: Path | str) -> str:
-        """Log a record into a store that lacks it, and give its MLflow run id; delivering twice is once."""
-        with _tracking(f"looking for {record['id']}"):
-            for run in self._attempts(record["id"]):
-                if _holds(run, record):
-                    return str(run.info.run_id)
-        mlflow_id = self.start(
-            record["run"],
-            run_id=record["id"],
-            variant=record["variant"],
-            seed=record["seed"],
-            tags=entries.run_tags({**record, "experiment": entries.sweep(self.reports, record)}),
-            data=record.get("data"),
-            started=record.get("started"),
-        )
-        self.finish(mlflow_id, record, folder)
-        return mlflow_id
+    def heal(self) -> int:
+        """Close what dead processes of this machine left RUNNING here; give how many runs.
+
+        Each ends as it says that it ended, else KILLED. A living process's runs, and those of other machines,
+        are never touched.
+        """
+        with _tracking("closing abandoned runs"):
+            running = self._search("attributes.status = 'RUNNING'")
+            dead = [run for run in running if owner.abandoned(run.data.tags)]
+            for run in dead:
+                self._kill(run, f"process {run.data.tags['bench.pid']} ended without closing this run")
+        return len(dead)
 
     # The experiment as people find it
 
@@ -204,7 +126,7 @@ class Tracker:
     def save_views(self, *, seed: int = 0, epochs: int = 1) -> None:
         """Write the saved views; pictures are shown of `seed`, at epoch `epochs`.
 
-        A view that a user edited is left alone. What goes wrong becomes a line of `warnings`, never an error.
+        A view that a user edited is left alone. What goes wrong becomes a line of `warnings`, not an error.
         """
         try:
             if not views.known(version("mlflow")):
@@ -217,61 +139,113 @@ class Tracker:
         except Exception as error:
             self.warnings.append(f"saved views were not written to MLflow: {redacted(str(error))}")
 
-    def summary(self, report_folder: Path | str) -> str:
-        """Keep one run that holds the report, tables and figures, replaced each time; gives its MLflow id.
+    def summary(self, folder: Path) -> str:
+        """Put a folder's report, tables and figures into a run of their own; give its MLflow id.
 
-        Figures named `contact….png` are logged as images too, so that the UI draws them in its image grid.
+        There is one, whose files are replaced. Figures named `contact….png` also go into the image grid.
         """
         with _tracking("logging the report"):
-            return summary.keep(self._client, self.experiment_id, self.experiment, Path(report_folder))
-
-    def links(self, base: str | None = None, runs: Sequence[str] = ()) -> dict[str, str]:
-        """Links by name in a UI at `base`: `experiment`, each saved view, `compare` for `runs` (MLflow ids).
-
-        `base` None is the server itself, or http://127.0.0.1:5000 for a database.
-        """
-        base = base or (self.uri if is_server(self.uri) else "http://127.0.0.1:5000")
-        return views.links(redacted(base).replace("***@", ""), self.experiment_id, runs)
-
-    # Inside
-
-    def _create(self, name: str, tags: Mapping[str, str], started: str | None) -> str:
-        began = entries.milliseconds(started) or _now()
-        run = self._client.create_run(self.experiment_id, start_time=began, run_name=name, tags=dict(tags))
-        mlflow_id = str(run.info.run_id)
-        self._open[mlflow_id] = _Open(began, pictures={})
+            found = self._search("tags.`bench.summary` = 'report'")
+            tags = {"bench.summary": "report", "mlflow.source.name": "bench", "mlflow.source.type": "LOCAL"}
+            run = (found or [self._client.create_run(
+                self.experiment_id, run_name=f"report · {self.experiment}", tags=tags
+            )])[0]  # fmt: skip
+            mlflow_id = str(run.info.run_id)
+            if run.info.status == "RUNNING":  # new, or its process died at once
+                self._client.set_terminated(mlflow_id)
+            for file in [*folder.glob("report.md"), *folder.glob("*.csv"), *folder.glob("figures/**/*.*")]:
+                inside = file.parent.relative_to(folder).as_posix()
+                self._client.log_artifact(mlflow_id, str(file), None if inside == "." else inside)
+            self._log_images(mlflow_id, [(f, f.stem, 1) for f in folder.glob("figures/**/contact*.png")])
         return mlflow_id
 
-    def _reopen(self, run: Run) -> str:
-        """Let an attempt go on: nothing of how it stopped, and all that it logged."""
-        mlflow_id = str(run.info.run_id)
-        for tag in run.data.tags.keys() & set(entries.OUTCOME_TAGS):
-            self._client.delete_tag(mlflow_id, tag)
-        self._client.update_run(mlflow_id, "RUNNING")
-        history = self._client.get_metric_history(mlflow_id, entries.TOTAL_SECONDS)
-        last = max(history, key=lambda point: point.step, default=None)
-        curves = Curves(last.step, last.value) if last else Curves()
-        self._open[mlflow_id] = _Open(run.info.start_time, curves)
-        return mlflow_id
+    # One run, step by step
 
-    def _search(self, filter_string: str) -> Iterator[Run]:
-        token: str | None = None
-        while True:
-            page = self._client.search_runs([self.experiment_id], filter_string, page_token=token)
-            yield from page
-            token = page.token
-            if not token:
-                return
+    def _open(self, record: Record, attempt: Attempt, earlier: list[Run]) -> None:
+        """Create the attempt's MLflow run, or reopen that of the attempt before it."""
+        from mlflow.entities import RunTag
 
-    def _attempts(self, bench_id: str) -> list[Run]:
-        return list(self._search(f"tags.`bench.id` = '{bench_id}'"))
+        tags = entries.tags(record, self.experiment, attempt.folder) | owner.owner_tags()
+        stopped = next(filter(_unfinished, earlier), None) if attempt.resume else None
+        for run in earlier:
+            if run is not stopped:
+                self._client.set_tag(run.info.run_id, "bench.attempt", "superseded")
+                theirs = run.data.tags
+                if run.info.status == "RUNNING" and (owner.ours(theirs) or owner.abandoned(theirs)):
+                    self._kill(run, "a later attempt took its place")
+        if stopped:
+            mlflow_id = str(stopped.info.run_id)
+            for tag in stopped.data.tags.keys() & set(entries.OUTCOME_TAGS):
+                self._client.delete_tag(mlflow_id, tag)
+            self._log(mlflow_id, tags=[RunTag(key, value) for key, value in tags.items()])
+            self._client.update_run(mlflow_id, "RUNNING")
+            attempt.began = stopped.info.start_time
+        else:
+            attempt.began = entries.milliseconds(record.get("started")) or _now()
+            name = entries.run_name(record["variant"], record["seed"])
+            new = self._client.create_run(self.experiment_id, attempt.began, tags, name)
+            mlflow_id = str(new.info.run_id)
+        attempt.mlflow_id = mlflow_id
 
-    def _supersede(self, attempts: Iterable[Run]) -> None:
-        for run in attempts:
-            self._client.set_tag(run.info.run_id, "bench.attempt", "superseded")
-            tags = run.data.tags
-            if run.info.status == "RUNNING" and (owner.ours(tags) or owner.abandoned(tags)):
-                self._kill(run, "a later attempt took its place")
+    def _send_settings(self, record: Record, attempt: Attempt) -> None:
+        """Log parameters and data set; find out which epochs an earlier attempt has logged."""
+        from mlflow.entities import Param
+
+        mlflow_id = attempt.mlflow_id
+        named = {"variant": record["variant"], "seed": str(record["seed"])}
+        params = dict(entries.flatten(record.get("run") or {})) | named
+        self._log(mlflow_id, params=[Param(key, value[:6000]) for key, value in params.items()])
+        if record.get("data"):
+            self._client.log_inputs(mlflow_id, datasets=[entries.dataset_input(record["data"])])
+        logged = self._client.get_metric_history(mlflow_id, entries.TOTAL_SECONDS)
+        attempt.epochs = max((point.step for point in logged), default=0)
+
+    def _send_epochs(self, record: Record, attempt: Attempt) -> None:
+        """Log the epochs that the store lacks, at the training time that each took since the run began."""
+        from mlflow.entities import Metric
+
+        rows = list(record.get("curves") or ())
+        seconds = accumulate(entries.finite(row).get("train_seconds", 0.0) for row in rows)
+        new = [(row, so_far) for row, so_far in zip(rows, seconds, strict=True)
+               if row["epoch"] > (attempt.epochs or 0)]  # fmt: skip
+        for first in range(0, len(new), TOGETHER):
+            chunk = new[first : first + TOGETHER]
+            points = [
+                Metric(key, value, attempt.began + int(1000 * so_far), row["epoch"])
+                for row, so_far in chunk
+                for key, value in entries.curve_point(row, so_far).items()
+            ]
+            self._log(attempt.mlflow_id, metrics=points)
+            attempt.epochs = chunk[-1][0]["epoch"]
+
+    def _send_pictures(self, record: Record, attempt: Attempt) -> None:
+        drawn = attempt.drawn
+        if "status" in record:
+            epochs = (record.get("run") or {}).get("epochs") or attempt.epochs or 1
+            drawn = list(images.in_folder(RunFolder(attempt.folder).pictures, epochs))
+        new = [picture for picture in drawn if picture not in attempt.pictures and picture[0].exists()]
+        self._log_images(attempt.mlflow_id, new)
+        attempt.pictures.update(new)
+
+    def _close(self, record: Record, attempt: Attempt) -> None:
+        """Log final numbers, files and how the run ended; the tags last, as they say that all is there."""
+        from mlflow.entities import Metric, RunTag
+
+        mlflow_id, folder = attempt.mlflow_id, RunFolder(attempt.folder)
+        # A clock that was put back must not end a run before it began
+        end = max(entries.milliseconds(record.get("finished")) or _now(), attempt.began)
+        final = entries.final_metrics(record).items()
+        self._log(mlflow_id, metrics=[Metric(key, value, end, 0) for key, value in final])
+        if folder.weights.exists():
+            self._client.log_artifact(mlflow_id, str(folder.weights))
+        for file in sorted(folder.pictures.glob("*.*")):
+            if not images.EPOCH_PICTURE.fullmatch(file.stem):  # those are in the image grid
+                self._client.log_artifact(mlflow_id, str(file), "pictures")
+        text = json.dumps({"format": FORMAT, **record}, indent=1, ensure_ascii=False, allow_nan=False)
+        self._client.log_text(mlflow_id, text, RECORD)
+        tags = entries.outcome_tags(record).items()
+        self._log(mlflow_id, tags=[RunTag(key, value[:5000]) for key, value in tags])
+        self._client.set_terminated(mlflow_id, entries.STATUS[record["status"]], end)
 
     def _kill(self, run: Run, why: str) -> None:
         status = entries.STATUS.get(run.data.tags.get("outcome", ""), "KILLED")
@@ -279,46 +253,43 @@ class Tracker:
             self._client.set_tag(run.info.run_id, "bench.healed", why)
         self._client.set_terminated(run.info.run_id, status, max(_now(), run.info.start_time))
 
-    def _send(self, mlflow_id: str) -> None:
-        from mlflow.entities import Metric
-
-        def send(points: list[Point]) -> None:
-            self._log(mlflow_id, metrics=[Metric(*point) for point in points])
-
-        self._open[mlflow_id].curves.send(send)
+    def _log_images(self, mlflow_id: str, pictures: list[images.Picture]) -> None:
+        if pictures:
+            with tempfile.TemporaryDirectory() as folder:
+                for picture in pictures:
+                    images.convert(picture, Path(folder))
+                self._client.log_artifacts(mlflow_id, folder, "images")
+            self._client.set_tag(mlflow_id, "mlflow.loggedImages", "True")
 
     def _log(self, mlflow_id: str, **kinds: list[Any]) -> None:
         for kind, items in kinds.items():
             for first in range(0, len(items), BATCH[kind]):
                 self._client.log_batch(mlflow_id, **{kind: items[first : first + BATCH[kind]]})
 
-    def _artifacts(self, mlflow_id: str, record: Mapping[str, Any], folder: RunFolder) -> None:
-        """The weights, the record, and the pictures that the image grid does not hold."""
-        if folder.weights.exists():
-            self._client.log_artifact(mlflow_id, str(folder.weights))
-        for file in sorted(folder.pictures.glob("*.*")):
-            if not images.EPOCH_PICTURE.fullmatch(file.stem):
-                self._client.log_artifact(mlflow_id, str(file), "pictures")
-        text = json.dumps({"format": FORMAT, **record}, indent=1, ensure_ascii=False, allow_nan=False)
-        self._client.log_text(mlflow_id, text, RECORD)
+    def _search(self, filter_string: str) -> list[Run]:
+        found: list[Run] = []
+        token: str | None = ""
+        while token is not None:
+            page = self._client.search_runs([self.experiment_id], filter_string, page_token=token or None)
+            found += page
+            token = page.token or None
+        return found
 
 
 @contextmanager
 def _tracking(doing: str) -> Iterator[None]:
-    """Whatever MLflow, its database or the network raises becomes a TrackingError without secrets."""
+    """Turn whatever MLflow, its database or the network raises into a TrackingError without secrets."""
     try:
         yield
-    except TrackingError:
-        raise
     except Exception as error:
         raise TrackingError(f"MLflow failed while {doing}: {reason(error)}") from None
 
 
-def _holds(run: Run | None, record: Mapping[str, Any]) -> bool:
-    """Whether a run in the store is this very record, whole."""
-    tags = run.data.tags if run else {}
+def _holds(run: Run, record: Record) -> bool:
+    """Tell whether a run in the store is this very record, whole."""
+    tags = run.data.tags
     return (
-        run is not None
+        "status" in record
         and tags.get("bench.attempt") == "latest"
         and tags.get("outcome") == record["status"]
         and tags.get("bench.recorded") in (None, record.get("finished"))  # stores of bench 0.1 lack it
@@ -327,7 +298,7 @@ def _holds(run: Run | None, record: Mapping[str, Any]) -> bool:
 
 
 def _unfinished(run: Run) -> bool:
-    """Whether a run in the store may be taken up again."""
+    """Tell whether a run in the store may be taken up again."""
     tags = run.data.tags
     free = run.info.status != "RUNNING" or owner.ours(tags) or owner.abandoned(tags)
     return free and tags.get("bench.attempt") == "latest" and tags.get("outcome") not in entries.WHOLE

@@ -1,24 +1,34 @@
-"""MLflow's UI on a database store: on this machine alone, or behind a login for others."""
+"""MLflow's UI on a store: the command that serves it, here or behind a login, and links to its pages."""
 
 from __future__ import annotations
 
 import ipaddress
+import json
 import os
 import secrets
 import sys
+from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
+from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 from bench.errors import BenchError, printable, redacted
-from bench.tracking.store import is_server
+from bench.tracking.store import MARK, connect, is_server
+from bench.tracking.views import saved_views
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
 
 PASSWORD = "MLFLOW_AUTH_ADMIN_PASSWORD"  # noqa: S105  the name of a variable
 CONFIG = "MLFLOW_AUTH_CONFIG_PATH"  # MLflow's file that says where accounts are kept, and more
 SECRET = "MLFLOW_FLASK_SERVER_SECRET_KEY"  # noqa: S105  the name of a variable
 SHORTEST = 12  # characters of a password that MLflow accepts
+COMPARED = 30  # runs on the compare page at most: a link has to fit a browser's address bar
+FINISHED = "tags.`bench.attempt` = 'latest' AND tags.outcome = 'finished'"
 
 
 def ui_command(uri: str, port: int, host: str = "127.0.0.1") -> list[str]:
-    """The command that shows a database store in MLflow's UI; run it with `ui_environment(uri)`.
+    """Give the command that shows a database store in MLflow's UI; run it with `ui_environment(uri)`.
 
     Raises BenchError for a server, which has a UI already; for an address that others can reach without a
     login; and for a login that MLflow would not start with.
@@ -31,18 +41,16 @@ def ui_command(uri: str, port: int, host: str = "127.0.0.1") -> list[str]:
             f"--host {printable(host)} lets anyone who reaches it read and delete runs; set {PASSWORD} "
             f"({SHORTEST} characters or more) for a login, or keep 127.0.0.1 and forward the port with ssh -L"
         )
-    app = ["--app-name", "basic-auth"] if login else []
-    command = [sys.executable, "-m", "mlflow", "server", *app, "--host", host, "--port", str(port)]
-    command += ["--workers", "1"]
+    command = [sys.executable, "-m", "mlflow", "server", *(["--app-name", "basic-auth"] if login else [])]
+    command += ["--host", host, "--port", str(port), "--workers", "1"]
     # A password on a command line is there for every user of the machine to read.
     return command if redacted(uri) != uri else [*command, "--backend-store-uri", uri]
 
 
 def ui_environment(uri: str) -> dict[str, str]:
-    """The environment for `ui_command`: the store's address, no telemetry, no job runner."""
+    """Give the environment for `ui_command`: the store's address, no telemetry, no job runner."""
     return {
-        # It signs what MLflow's forms send; new with each start, as nothing has to outlast one
-        SECRET: secrets.token_hex(32),
+        SECRET: secrets.token_hex(32),  # signs MLflow's forms; new with each start
         **os.environ,
         "MLFLOW_BACKEND_STORE_URI": uri,
         "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -52,14 +60,14 @@ def ui_environment(uri: str) -> dict[str, str]:
 
 
 def ui_address(host: str, port: int) -> str:
-    """Where a browser on this machine finds the UI."""
+    """Give the address at which a browser on this machine finds the UI."""
     if host in ("0.0.0.0", "::"):  # noqa: S104  every address of the machine, this one among them
         host = "127.0.0.1"
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def with_login() -> bool:
-    """Whether the UI asks for a name and a password; raises BenchError where MLflow could not start it so."""
+    """Tell whether the UI asks for a name and a password; BenchError where MLflow could not start so."""
     password = os.environ.get(PASSWORD, "")
     if not (password or os.environ.get(CONFIG)):
         return False
@@ -73,8 +81,49 @@ def with_login() -> bool:
 
 
 def _loopback(host: str) -> bool:
-    """Whether only this machine reaches the address; a name that could mean anything does not count."""
+    """Tell whether only this machine reaches the address; a name could mean anything."""
     try:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def links(base: str, experiment_id: str, runs: Sequence[str] = ()) -> dict[str, str]:
+    """Link to an experiment in the UI at `base`, its views, and the comparison of `runs` (MLflow ids)."""
+    page = f"{base.rstrip('/')}/#/experiments/{experiment_id}/runs"
+    found = {"experiment": page}
+    for view in saved_views(0):
+        found[view.name] = f"{page}?viewStateShareKey={view.key}&compareRunsMode=CHART"
+    if runs:
+        ids, within = quote(json.dumps(list(runs))), quote(json.dumps([experiment_id]))
+        found["compare"] = f"{base.rstrip('/')}/#/compare-runs?runs={ids}&experiments={within}"
+    return found
+
+
+def pages(uri: str, base: str) -> Iterator[tuple[str, str]]:
+    """Give name and link of each page of the experiments that bench wrote, the latest experiment first.
+
+    The comparison is of each variant's best seed. Raises BenchError when the store cannot be read.
+    """
+    client = connect(uri)
+    try:
+        for experiment in client.search_experiments(order_by=["last_update_time DESC"]):
+            if MARK in experiment.tags:
+                best = _best_of_each_variant(client, experiment.experiment_id)
+                found = links(base, experiment.experiment_id, best if len(best) > 1 else ())
+                yield from ((f"{experiment.name} · {name}", link) for name, link in found.items())
+    except Exception as error:
+        raise BenchError(f"cannot read {redacted(uri)}: {redacted(str(error))}") from None
+
+
+def _best_of_each_variant(client: MlflowClient, experiment_id: str) -> list[str]:
+    best: dict[str, str] = {}
+    token: str | None = ""
+    while token is not None and len(best) < COMPARED:
+        page = client.search_runs(
+            [experiment_id], FINISHED, order_by=["metrics.elbo_bernoulli DESC"], page_token=token or None
+        )
+        for run in page:
+            best.setdefault(run.data.tags.get("variant", ""), str(run.info.run_id))
+        token = page.token or None
+    return list(best.values())[:COMPARED]

@@ -1,32 +1,22 @@
-"""Saved views of MLflow's experiment page, written by the tool, and links into its UI.
+"""Saved views of MLflow's experiment page.
 
-A view is an experiment tag whose value the UI reads back. The format is undocumented and was read from the
-front end of MLflow 3.17; so it is guarded by version, and failing to write it costs a warning, never a run.
+A view is an experiment tag whose value the UI reads. The format is undocumented and was read from the front
+end of MLflow 3.17. So it is guarded by version, and failing to write it is a warning.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import quote
 from uuid import NAMESPACE_URL, uuid5
 
 TAG = "mlflow.sharedViewState."
 VERSIONS = ((3, 17), (4, 0))  # from, below: where this format is known to be read
 FOOTING = "One footing: every variant may be compared"
-OWN_TERMS = (
-    "Own terms: compare inside one likelihood class only"  # under another density it is another quantity
-)
+OWN_TERMS = "Own terms: compare inside one likelihood class only"  # each density is another quantity
 LONGEST = 20_000  # characters of an experiment tag
-MARK = "bench"  # the tag of an experiment that is ours
-EXPERIMENT_TAGS = {
-    MARK: "experiment",
-    "mlflow.experimentKind": "custom_model_development",  # else the UI asks whether this is about prompts
-    "mlflow.experiment.primaryMetric.name": "elbo_bernoulli",
-    "mlflow.experiment.primaryMetric.greaterIsBetter": "True",
-}
 
 Json = dict[str, Any]
 
@@ -183,15 +173,3 @@ def edited(value: str | None) -> bool:
         return False
     view = json.loads(value)
     return bool(view.get("updatedAt") != view.get("createdAt"))
-
-
-def links(base: str, experiment: str, runs: Sequence[str] = ()) -> dict[str, str]:
-    """Links into the UI at `base`: the experiment, each saved view, the comparison of `runs` (MLflow ids)."""
-    page = f"{base.rstrip('/')}/#/experiments/{experiment}/runs"
-    found = {"experiment": page}
-    for view in saved_views(0):
-        found[view.name] = f"{page}?viewStateShareKey={view.key}&compareRunsMode=CHART"
-    if runs:
-        ids, ids_of = quote(json.dumps(list(runs))), quote(json.dumps([experiment]))
-        found["compare"] = f"{base.rstrip('/')}/#/compare-runs?runs={ids}&experiments={ids_of}"
-    return found
