@@ -1,4 +1,4 @@
-"""What this machine has and lacks: Python, the torch/torchvision pair, devices, data, store, disk."""
+"""Check what this machine has: Python, the torch/torchvision pair, devices, data, store, disk."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from packaging.version import Version
 from bench.errors import BenchError
 
 OLDEST_PYTHON = (3, 11)
-DISK_GB = 2.0  # the whole matrix on MNIST with pictures and weights of every run
+DISK_GB = 2.0  # the runs of experiments/all.yaml on MNIST, with pictures and weights
 
 
 class Finding(NamedTuple):
-    """One line of `bench doctor`; what is not `required` may be absent, and bench still works."""
+    """Hold one line of `bench doctor`. What is not `required` may be absent: bench works without it."""
 
     name: str
     ok: bool
@@ -30,7 +30,7 @@ class Finding(NamedTuple):
 
 
 def check(data_dir: Path | None, tracking_uri: str) -> list[Finding]:
-    """Everything that a run needs of this machine, in the order in which to mend it."""
+    """Check everything that a run needs of this machine, in the order in which to mend it."""
     findings = [_python(), _torch_pair(), _mlflow()]
     if findings[1].ok:  # importing a mismatched pair is what crashes
         findings += [_devices(), *_data(data_dir)]
@@ -38,7 +38,7 @@ def check(data_dir: Path | None, tracking_uri: str) -> list[Finding]:
 
 
 def require_matching_torch() -> None:
-    """Refuse a torchvision that was built for another torch; reads metadata only, imports neither.
+    """Refuse a torchvision that was built for another torch. Reads metadata only, imports neither.
 
     Raises BenchError naming both versions and the torch that this torchvision asks for.
     """
@@ -89,7 +89,7 @@ def _devices() -> Finding:
 
 
 def _data(data_dir: Path | None) -> Iterator[Finding]:
-    """Every dataset read and verified, and none fetched."""
+    """Read and verify every data set. None is fetched."""
     from bench.data.datasets import DATASETS, DataUnavailable, load
 
     for name in DATASETS:
@@ -105,7 +105,7 @@ def _data(data_dir: Path | None) -> Iterator[Finding]:
 
 
 def _store(uri: str) -> Finding:
-    """Whether MLflow's store can be written to (SQLite) or answers (a server)."""
+    """Check that MLflow's store can be written to (SQLite) or answers (a server)."""
     scheme, _, rest = uri.partition("://")
     if not rest or scheme == "file":
         detail = f"{uri}: MLflow 3.13 and later refuse a folder as store; give sqlite:///mlflow.db"
