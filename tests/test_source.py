@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from bench.errors import BenchError
-from bench.spec.source import Leaf, Mapping, given, misread, read, read_text, trap
+from bench.spec.source import Leaf, Mapping, given, read, read_text, trap
 
 
 def leaf_of(text: str) -> Leaf:
@@ -57,11 +57,6 @@ def test_traps_are_named_with_what_to_write(text, hint):
 @pytest.mark.parametrize("text", ["1", "-0", "1.0e-3", "true", "False", "word", "'on'", "'1e-3'", "'010'"])
 def test_no_trap_where_there_is_none(text):
     assert trap(leaf_of(text)) == ""
-
-
-def test_only_numbers_that_no_reader_would_take_for_that_number_are_misread():
-    assert [t for t in ("010", "10:30", ".inf", "0x1") if not misread(leaf_of(t))] == []
-    assert [t for t in ("10", "on", "1e-3", "", "'010'", "0.1") if misread(leaf_of(t))] == []
 
 
 REFUSED = {

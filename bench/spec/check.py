@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 
 from bench.errors import did_you_mean
-from bench.spec.source import Leaf, Mapping, Node, Sequence, given, given_text, misread, trap
+from bench.spec.source import Leaf, Mapping, Node, Sequence, given, given_text, trap
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -126,8 +126,8 @@ def _plain(node: Node, what: str, ratio: Fraction | None) -> Any:
         return {key: _plain(child, what, ratio) for key, child in node.items()}
     if isinstance(node, Sequence):
         return [_plain(child, what, ratio) for child in node]
-    if misread(node):
-        raise node.error(f"{what} is {given(node)}; allowed: a plain decimal number; {trap(node)}")
+    if type(node.value) in (int, float) and (hint := trap(node)):
+        raise node.error(f"{what} is {given(node)}; allowed: a plain decimal number; {hint}")
     number = _fraction(node, ratio) if isinstance(node.value, str) else None
     return node.value if number is None else number
 

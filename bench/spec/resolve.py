@@ -50,11 +50,10 @@ def load(path: Path) -> Experiment:
         raise BenchError(f"{what}; {allowed}; rename the file")
     head = check(Head, draft.head.take("question", "seeds"), "the experiment")
     seeds = tuple(range(head.seeds) if isinstance(head.seeds, int) else head.seeds)
-    if len(set(seeds)) < len(seeds):
-        i = next(i for i, seed in enumerate(seeds) if seed in seeds[:i])
-        node = draft.head["seeds"]
-        again = node[i] if isinstance(node, Sequence) else node
-        raise again.error(f"seeds: {seeds[i]} again; allowed: different whole numbers; remove one")
+    written = draft.head.get("seeds")
+    for i, leaf in enumerate(written if isinstance(written, Sequence) else ()):
+        if seeds[i] in seeds[:i]:
+            raise leaf.error(f"seeds: {seeds[i]} again; allowed: different whole numbers; remove one")
     dataset, fallback = _dataset(draft.head.get("dataset"))
     resolver = _Resolver(draft, dataset)
     for name, block in draft.architectures.items():
@@ -142,18 +141,14 @@ class _Resolver:
         """Check a part and its options: a built-in one, or one of the file that it names."""
         block = mapping_of(node, kind, f"{kind}: {{name: ...}}")
         file = self.module(kind, block["file"]) if "file" in block else None
+        known = file.public if file else tuple(registry.entries(kind))
         if "name" not in block:
-            known = ", ".join(file.public if file else registry.entries(kind))
-            raise block.error(f"{what}: {kind} has no name; allowed: {known}; add `name: ...`")
-        if file:
-            name = word_of(block["name"], f"{kind} in {file.path.name}", file.public)
-            try:
-                entry = self.entry(file, kind, name, name)
-            except BenchError as error:
-                raise block["name"].error(str(error)) from None
-        else:
-            name = word_of(block["name"], kind, registry.entries(kind))
-            entry = registry.part(kind, name)
+            raise block.error(f"{what}: {kind} has no name; allowed: {', '.join(known)}; add `name: ...`")
+        name = word_of(block["name"], f"{kind} in {file.path.name}" if file else kind, known)
+        try:
+            entry = self.entry(file, kind, name, name) if file else registry.part(kind, name)
+        except BenchError as error:
+            raise block["name"].error(str(error)) from None
         title = f"{kind} {name}"
         options = block.take(*(key for key in block if key not in ("name", "file")))
         options.place = block["name"].place

@@ -272,11 +272,6 @@ def _number_trap(text: str, value: float) -> str:
     return "" if math.isfinite(value) else "write a finite number"
 
 
-def misread(node: Leaf) -> bool:
-    """Tell whether the leaf is a number to YAML that no reader would take for that number."""
-    return isinstance(node.value, int | float) and not isinstance(node.value, bool) and bool(trap(node))
-
-
 def given(node: Node) -> str:
     """Quote what was given, for an error: on one line, shortened."""
     if isinstance(node, Mapping):
