@@ -87,37 +87,22 @@ def bits(rng: random.Random, text: str) -> str:
     return data.decode("utf-8", "surrogateescape")
 
 
-def noise(rng: random.Random, text: str) -> str:
-    at = rng.randrange(len(text))
-    return text[:at] + rng.randbytes(rng.choice((1, 3, 40))).decode("utf-8", "surrogateescape") + text[at:]
-
-
-def truncated(rng: random.Random, text: str) -> str:
-    return text[: rng.randrange(len(text))]
-
-
-def cut(rng: random.Random, text: str) -> str:
-    at = rng.randrange(len(text))
-    return text[:at] + text[at + rng.choice((1, 2, 10, 100)) :]
-
-
-def repeated(rng: random.Random, text: str) -> str:
+def piece(rng: random.Random, text: str) -> str:
+    """A piece taken out, repeated, or put in; or the end cut off."""
     at, length = rng.randrange(len(text)), rng.choice((1, 10, 100))
-    return text[:at] + text[at : at + length] * rng.choice((2, 3, 50)) + text[at + length :]
+    noise = rng.randbytes(rng.choice((1, 3, 40))).decode("utf-8", "surrogateescape")
+    instead = rng.choice(("", noise, text[at : at + length] * rng.choice((2, 3, 50))))
+    return text[:at] + instead + text[at + length :] * rng.choice((0, 1, 1, 1))
 
 
 def token(rng: random.Random, text: str) -> str:
     tokens = TOKEN.findall(text) or [""]
-    at = rng.randrange(len(tokens))
-    how, other = rng.randrange(4), rng.choice((rng.choice(NASTY), rng.choice(KEYS), rng.choice(tokens)))
-    tokens[at] = (other, "", tokens[at] + other, other + tokens[at])[how]
-    return "".join(tokens)
-
-
-def swapped(rng: random.Random, text: str) -> str:
-    tokens = TOKEN.findall(text) or [""]
-    a, b = rng.randrange(len(tokens)), rng.randrange(len(tokens))
-    tokens[a], tokens[b] = tokens[b], tokens[a]
+    at, to = rng.randrange(len(tokens)), rng.randrange(len(tokens))
+    how, other = rng.randrange(5), rng.choice((rng.choice(NASTY), rng.choice(KEYS), tokens[to]))
+    if how == 4:
+        tokens[at], tokens[to] = tokens[to], tokens[at]
+    else:
+        tokens[at] = (other, "", tokens[at] + other, other + tokens[at])[how]
     return "".join(tokens)
 
 
@@ -127,10 +112,8 @@ def value(rng: random.Random, text: str) -> str:
     if not places:
         return token(rng, text)
     place = rng.choice(places)
-    other = rng.choice(
-        (rng.choice(NASTY), rng.choice(NASTY), str(rng.randrange(1, 40)), rng.choice(places)[0])
-    )
-    return text[: place.start()] + other + text[place.end() :]
+    others = (rng.choice(NASTY), rng.choice(NASTY), str(rng.randrange(1, 40)), rng.choice(places)[0])
+    return text[: place.start()] + rng.choice(others) + text[place.end() :]
 
 
 def lines(rng: random.Random, text: str) -> str:
@@ -156,8 +139,7 @@ def comment(rng: random.Random, text: str) -> str:
 
 
 EDITS: tuple[Edit, ...] = (
-    bits, noise, truncated, cut, repeated, token, token, swapped, value, value, value, value, lines,
-    comment, comment,
+    bits, piece, piece, piece, token, token, token, value, value, value, value, lines, comment, comment,
 )  # fmt: skip
 
 
@@ -168,17 +150,13 @@ NET = "encoder: {name: linear, hidden: 4}, decoder: {name: mlp, hidden: [5]}, la
 
 
 def laughs(rng: random.Random) -> str:
-    levels = [
-        f"a{i}: &a{i} [{', '.join([f'*a{i - 1}' if i else 'x'] * 10)}]" for i in range(rng.choice((3, 12)))
-    ]
-    return "\n".join(levels)
+    ten = (", ".join([f"*a{i - 1}" if i else "x"] * 10) for i in range(rng.choice((3, 12))))
+    return "\n".join(f"a{i}: &a{i} [{items}]" for i, items in enumerate(ten))
 
 
 def deep(rng: random.Random) -> str:
-    n, (start, end) = (
-        rng.choice((31, 33, 2_000, 50_000)),
-        rng.choice((("[", "]"), ("{a: ", "}"), ("- ", ""), ("? ", ""))),
-    )
+    start, end = rng.choice((("[", "]"), ("{a: ", "}"), ("- ", ""), ("? ", "")))
+    n = rng.choice((31, 33, 2_000, 50_000))
     return f"question: {start * n}{end * n}"
 
 
@@ -198,9 +176,8 @@ def many(rng: random.Random) -> str:
         chain = "".join(f"  v{i}: {{extends: v{i + rng.choice((0, 1, 1, 1))}}}\n" for i in range(n))
         return f"question: Why?\nvariants:\n{chain}  v{n}: {{{NET}}}\n"
     if what == 2:
-        return f"question: Why?\nvariants:\n  v: {{{NET}}}\n" + "".join(
-            f"  v{i}: {{extends: v}}\n" for i in range(n)
-        )
+        rows = "".join(f"  v{i}: {{extends: v}}\n" for i in range(n))
+        return f"question: Why?\nvariants:\n  v: {{{NET}}}\n{rows}"
     if what == 3:
         return "question: Why?\narchitectures:\n" + "".join(f"  v{i}: {{{NET}}}\n" for i in range(n // 3))
     excludes = ", ".join(f"{{batch_size: {i}}}" for i in range(1, n))

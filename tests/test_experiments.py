@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from bench.errors import BenchError
-from bench.spec.experiment import ABOUT, SETTINGS, Experiment, Part, Published, Variant
+from bench.spec.experiment import ABOUT, SETTINGS, Experiment, Part, Published, Run, Variant
 from bench.spec.grammar import BLOCKS, HEAD
 from bench.spec.resolve import load
 
@@ -31,114 +32,92 @@ def reductions(variant: Variant) -> tuple[object, object, object]:
     return options["reconstruction"], options["kl"], options["beta"]
 
 
-def nats(rows: tuple[Published, ...]) -> list[tuple[int | None, float]]:
-    return [(row.epoch, row.value * row.to_nats) for row in rows]
-
-
 def test_all_nine_are_shipped():
-    names = {path.stem for path in FILES}
-    assert names == {
+    assert [path.stem for path in FILES] == [
         "all", "beta", "documents", "encoder", "latent", "likelihood", "precision", "reduction", "stability",
-    }  # fmt: skip
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-def test_every_experiment_loads_asks_a_question(path):
+def test_every_experiment_asks_a_question_and_says_where_published_numbers_were_printed(path):
     experiment = load(path)
     assert experiment.question.endswith("?")
     assert (experiment.dataset, experiment.offline_fallback) == ("mnist", "digits")
     assert experiment.seeds == (0, 1, 2, 3, 4)
     runs = list(experiment.runs())
     assert len({run.identity("digest") for run in runs}) == len(runs) == 5 * len(experiment.variants)
-
-
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-def test_every_published_number_says_where_it_was_printed_and_is_plausible_in_nats(path):
-    for variant in load(path).variants.values():
+    for variant in experiment.variants.values():
         for row in variant.published:
             assert row.source
-            assert (
-                90 < row.value * row.to_nats < 190
-            )  # an MNIST VAE's loss, whatever the unit it was printed in
+            assert 90 < row.value * row.to_nats < 190  # an MNIST VAE's loss, in whatever unit it was printed
             assert row.epoch is None or row.epoch <= variant.epochs
 
 
-def test_document_000():
-    made = documented("000-mlp-512-256-2")
-    assert (made.document, made.latent, made.batch_size, made.epochs) == ("000", 2, 100, 20)
-    assert made.encoder.options == {"hidden": [512, 256], "activation": "relu"}
-    assert made.decoder.options == {"hidden": [256], "activation": "relu"}
-    assert made.posterior.name == "gaussian-raw-sigma"
-    assert made.likelihood.options == {"form": "probabilities", "eps": 1e-20}
-    assert reductions(made) == ("sum", "sum", 1.0)
-    assert nats(made.published) == [
-        (1, 170.4045), (2, 162.1281), (3, 157.918), (14, 147.6945), (20, 141.545),
-    ]  # fmt: skip
-    assert "unstated" in made.published[-1].source
+def test_every_published_record_is_of_a_run_that_an_experiment_still_asks_for():
+    """The same YAML still resolves to the same settings, and these still have the same hash."""
+    paths = list((FOLDER.parent / "reports/mnist").rglob("record.json"))
+    records = {path.parent.name: json.loads(path.read_text(encoding="utf-8")) for path in paths}
+    (digest,) = {record["data"]["digest"] for record in records.values()}
+    asked = {run.identity(digest) for path in FILES for run in load(path).runs()}
+    for folder, record in records.items():
+        identity = Run.model_validate(record["run"]).identity(digest)
+        assert identity in asked
+        assert identity[-8:] in folder
 
 
-@pytest.mark.parametrize(("latent", "epochs"), [(20, 20), (10, 20), (2, 150)])
-def test_document_001(latent, epochs):
-    made = documented(f"001-mlp-512-512-{latent}")
-    assert (made.document, made.latent, made.batch_size, made.epochs) == ("001", latent, 64, epochs)
-    assert made.encoder.options == {"hidden": [512, 512], "activation": "relu"}
-    assert made.decoder.options == {"hidden": [512], "activation": "relu"}
-    assert (made.input.name, made.target.name, made.shuffle) == ("grey", "threshold", False)
-    assert made.target.options == {"at": 0.5}
-    assert reductions(made) == ("sum", "sum", 1.0)
-    assert {row.metric for row in made.published} <= {"train_loss"}
+# What the documents' code does: latent size, batch size, epochs; reductions of the terms, and β
+TWO = {"hidden": [100, 100], "activation": ["relu", "tanh"]}
+DOCUMENTED = {
+    "000-mlp-512-256-2": (2, 100, 20, ("sum", "sum", 1.0), {"hidden": [512, 256], "activation": "relu"}),
+    "001-mlp-512-512-20": (20, 64, 20, ("sum", "sum", 1.0), {"hidden": [512, 512], "activation": "relu"}),
+    "001-mlp-512-512-10": (10, 64, 20, ("sum", "sum", 1.0), {"hidden": [512, 512], "activation": "relu"}),
+    "001-mlp-512-512-2": (2, 64, 150, ("sum", "sum", 1.0), {"hidden": [512, 512], "activation": "relu"}),
+    "002-conv-bn-16": (16, 128, 90, ("mean", "mean", 0.1), {}),
+    "003-linear-400-20": (20, 128, 20, ("batchmean", "batchmean", 1.0), {"hidden": 400}),
+    "003-linear-400-10": (10, 128, 20, ("batchmean", "batchmean", 1.0), {"hidden": 400}),
+    "003-linear-400-2": (2, 128, 20, ("batchmean", "batchmean", 1.0), {"hidden": 400}),
+    "004-mlp-100-100-32-beta-1": (32, 128, 20, ("batchmean", "batchmean", 1.0), TWO),
+    "004-mlp-100-100-32-beta-dz-dx": (32, 128, 20, ("batchmean", "batchmean", 32 / 784), TWO),
+}
+PRINTED = {
+    "000-mlp-512-256-2": [(1, 170.4045), (2, 162.1281), (3, 157.918), (14, 147.6945), (20, 141.545)],
+    "001-mlp-512-512-10": [(1, 144.5), (20, 92.3)],
+    "001-mlp-512-512-2": [(1, 176.7), (150, 133.1)],
+    "002-conv-bn-16": [(1, 188.8), (10, 156.3), (30, 152.4), (60, 150.7), (90, 150.3)],
+    "003-linear-400-20": [(1, 123.65), (20, 108.33)],
+    "003-linear-400-10": [(1, 130.09), (20, 115.35)],
+    "003-linear-400-2": [(1, 175.53), (20, 165.77)],
+}
 
 
-def test_document_001_published_is_a_training_loss_read_off_a_plot():
-    ten, two = documented("001-mlp-512-512-10"), documented("001-mlp-512-512-2")
-    assert nats(ten.published) == [(1, pytest.approx(144.5, abs=0.05)), (20, pytest.approx(92.3, abs=0.05))]
-    assert nats(two.published) == [(1, pytest.approx(176.7, abs=0.05)), (150, pytest.approx(133.1, abs=0.05))]
-    assert {row.uncertainty for row in (*ten.published, *two.published)} == {10.0}
-
-
-def test_document_002():
-    made = documented("002-conv-bn-16")
-    assert (made.document, made.latent, made.batch_size, made.epochs) == ("002", 16, 128, 90)
-    assert (made.encoder.name, made.decoder.name) == ("conv-bn", "conv-bn")
-    assert (made.validation, made.drop_last, made.shuffle) == (6000, True, True)
-    assert reductions(made) == ("mean", "mean", 0.1)
-    assert (made.schedule.name, made.schedule.options) == ("step", {"every": 30, "gamma": 0.1})
-    assert {row.metric for row in made.published} == {"validation_loss"}
-    expected = [188.8, 156.3, 152.4, 150.7, 150.3]
-    assert nats(made.published) == [
-        (epoch, pytest.approx(value, abs=0.05))
-        for epoch, value in zip((1, 10, 30, 60, 90), expected, strict=True)
-    ]
-
-
-@pytest.mark.parametrize(
-    ("latent", "first", "last"), [(20, 123.65, 108.33), (10, 130.09, 115.35), (2, 175.53, 165.77)]
-)
-def test_document_003(latent, first, last):
-    made = documented(f"003-linear-400-{latent}")
-    assert (made.document, made.latent, made.batch_size, made.epochs) == ("003", latent, 128, 20)
-    assert (made.encoder.name, made.encoder.options) == ("linear", {"hidden": 400})
-    assert made.decoder.options == {"hidden": [400], "activation": "relu"}
-    assert reductions(made) == ("batchmean", "batchmean", 1.0)
-    assert nats(made.published) == [
-        (1, pytest.approx(first, abs=0.006)),
-        (20, pytest.approx(last, abs=0.006)),
-    ]
-    assert {row.metric for row in made.published} == {"test_loss"}
-
-
-@pytest.mark.parametrize(("name", "beta"), [("beta-1", 1.0), ("beta-dz-dx", 32 / 784)])
-def test_document_004(name, beta):
-    made = documented(f"004-mlp-100-100-32-{name}")
-    assert (made.document, made.latent, made.batch_size, made.epochs) == ("004", 32, 128, 20)
-    networks = {"hidden": [100, 100], "activation": ["relu", "tanh"]}
-    assert (made.encoder.options, made.decoder.options) == (networks, networks)
-    assert (made.input, made.target) == (made.target, made.input)
-    assert made.input.options == {"mean": 0.1307, "std": 0.3081}
-    assert made.likelihood.options == {"variance": 0.5, "mean": "linear"}
-    assert (made.optimizer.name, made.optimizer.options) == ("adamw", {"lr": 1e-3, "weight_decay": 0.01})
-    assert reductions(made) == ("batchmean", "batchmean", beta)
-    assert made.published == ()
+def test_documents_yaml_says_what_the_documented_code_does():
+    made = shipped("documents").variants
+    assert list(made) == list(DOCUMENTED)
+    for name, v in made.items():
+        said = (v.latent, v.batch_size, v.epochs, reductions(v), v.encoder.options)
+        assert (v.document, said) == (name[:3], DOCUMENTED[name])
+        printed = [(row.epoch, row.value * row.to_nats) for row in v.published]
+        expected = PRINTED.get(name, [])
+        assert printed == [(epoch, pytest.approx(value, abs=0.05)) for epoch, value in expected], name
+    zero, one, two, three, four = (documented(list(made)[i]) for i in (0, 1, 4, 5, 8))
+    assert (zero.posterior.name, zero.decoder.options["hidden"]) == ("gaussian-raw-sigma", [256])
+    assert zero.likelihood.options == {"form": "probabilities", "eps": 1e-20}
+    assert "unstated" in zero.published[-1].source
+    assert (one.input.name, one.target.name, one.shuffle) == ("grey", "threshold", False)
+    assert (one.target.options, one.decoder.options["hidden"]) == ({"at": 0.5}, [512])
+    off_a_plot = documented("001-mlp-512-512-2").published
+    assert {(row.metric, row.uncertainty) for row in off_a_plot} == {("train_loss", 10.0)}
+    assert (two.encoder.name, two.decoder.name) == ("conv-bn", "conv-bn")
+    assert (two.validation, two.drop_last, two.shuffle) == (6000, True, True)
+    assert (two.schedule.name, two.schedule.options) == ("step", {"every": 30, "gamma": 0.1})
+    assert {row.metric for row in two.published} == {"validation_loss"}
+    assert (three.encoder.name, three.decoder.options["hidden"]) == ("linear", [400])
+    assert {row.metric for row in three.published} == {"test_loss"}
+    assert (four.decoder.options, four.input, four.input.options) == (
+        TWO, four.target, {"mean": 0.1307, "std": 0.3081},
+    )  # fmt: skip
+    assert four.likelihood.options == {"variance": 0.5, "mean": "linear"}
+    assert (four.optimizer.name, four.optimizer.options) == ("adamw", {"lr": 1e-3, "weight_decay": 0.01})
 
 
 def test_all_is_the_documents_and_the_controlled_matrix_under_one_protocol():
