@@ -37,11 +37,6 @@ WHOLE = ("finished", "diverged")  # a run that is over for good
 OUTCOME_TAGS = ("outcome", "reason", "diverged.epoch", "diverged.term", "bench.recorded", "bench.healed")
 
 
-def run_name(variant: str, seed: int) -> str:
-    """Name a run in the UI's table."""
-    return f"{variant} · seed {seed}"
-
-
 def color(variant: str) -> str:
     """Choose a colour for all seeds of a variant, the same in every session, as #rrggbb."""
     hue, shade, *_ = hashlib.sha256(variant.encode()).digest()

@@ -11,18 +11,18 @@ from dataclasses import dataclass, field
 from importlib.metadata import version
 from itertools import accumulate
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from bench.errors import redacted
 from bench.store.records import FORMAT, RECORD, Record, RunFolder
 from bench.tracking import entries, images, owner, views
-from bench.tracking.store import claimed, connect, experiment_id, is_server, reason, resolve_uri
+from bench.tracking.store import claimed, connect, experiment_id, is_server, reason, resolve_uri, search
 from bench.tracking.ui import links
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
 
-BATCH = {"metrics": 1000, "params": 100, "tags": 100}  # what one request of MLflow may hold
+PARAMS = 100  # that one request of MLflow may hold
 TOGETHER = 50  # epochs a request: less than 1000 numbers, and a request is stored whole or not at all
 
 
@@ -71,8 +71,6 @@ class Tracker:
         """Keep other processes from writing this experiment, in an sqlite store; BenchError if one does."""
         return claimed(self.uri, self.experiment_id, self.experiment)
 
-    # Runs
-
     def deliver(self, record: Record, attempt: Attempt) -> str:
         """Send what the store lacks of a run; close it if its record has a status. Give its MLflow id.
 
@@ -90,7 +88,13 @@ class Tracker:
             if attempt.epochs is None:
                 self._send_settings(record, attempt)
             self._send_epochs(record, attempt)
-            self._send_pictures(record, attempt)
+            drawn = attempt.drawn
+            if "status" in record:
+                epochs = (record.get("run") or {}).get("epochs") or attempt.epochs or 1
+                drawn = [*images.in_folder(RunFolder(attempt.folder).pictures, epochs)]
+            new = [picture for picture in drawn if picture not in attempt.pictures and picture[0].exists()]
+            self._log_images(attempt.mlflow_id, new)
+            attempt.pictures.update(new)
             if "status" in record:
                 self._close(record, attempt)
         return attempt.mlflow_id
@@ -109,8 +113,7 @@ class Tracker:
         are never touched.
         """
         with _tracking("closing abandoned runs"):
-            running = self._search("attributes.status = 'RUNNING'")
-            dead = [run for run in running if owner.abandoned(run.data.tags)]
+            dead = [r for r in self._search("attributes.status = 'RUNNING'") if owner.abandoned(r.data.tags)]
             for run in dead:
                 self._kill(run, f"process {run.data.tags['bench.pid']} ended without closing this run")
         return len(dead)
@@ -129,27 +132,28 @@ class Tracker:
         A view that a user edited is left alone. What goes wrong becomes a line of `warnings`, not an error.
         """
         try:
-            if not views.known(version("mlflow")):
-                raise ValueError(f"MLflow {version('mlflow')} may read them otherwise than 3.17 does")
+            here, (first, below) = version("mlflow"), views.VERSIONS
+            if not first <= tuple(map(int, here.split(".")[:2])) < below:
+                raise ValueError(f"MLflow {here} may read them otherwise than 3.17 does")
             present = self._client.get_experiment(self.experiment_id).tags
             for view in views.saved_views(epochs):
-                key, value = view.tag(seed, _now())
-                if not views.edited(present.get(key)):
-                    self._client.set_experiment_tag(self.experiment_id, key, value)
+                now = json.loads(present.get(views.TAG + view.key, "{}"))
+                if now.get("updatedAt") == now.get("createdAt"):  # else a user edited it
+                    value = view.value(seed, _now())
+                    self._client.set_experiment_tag(self.experiment_id, views.TAG + view.key, value)
         except Exception as error:
             self.warnings.append(f"saved views were not written to MLflow: {redacted(str(error))}")
 
     def summary(self, folder: Path) -> str:
-        """Put a folder's report, tables and figures into a run of their own; give its MLflow id.
+        """Put a folder's report, tables and figures into the run that holds them; give its MLflow id.
 
-        There is one, whose files are replaced. Figures named `contact….png` also go into the image grid.
+        What was there is replaced. Figures named `contact….png` also go into the image grid.
         """
+        tags = {"bench.summary": "report", "mlflow.source.name": "bench", "mlflow.source.type": "LOCAL"}
+        name = f"report · {self.experiment}"
         with _tracking("logging the report"):
             found = self._search("tags.`bench.summary` = 'report'")
-            tags = {"bench.summary": "report", "mlflow.source.name": "bench", "mlflow.source.type": "LOCAL"}
-            run = (found or [self._client.create_run(
-                self.experiment_id, run_name=f"report · {self.experiment}", tags=tags
-            )])[0]  # fmt: skip
+            run = found[0] if found else self._client.create_run(self.experiment_id, None, tags, name)
             mlflow_id = str(run.info.run_id)
             if run.info.status == "RUNNING":  # new, or its process died at once
                 self._client.set_terminated(mlflow_id)
@@ -163,8 +167,6 @@ class Tracker:
 
     def _open(self, record: Record, attempt: Attempt, earlier: list[Run]) -> None:
         """Create the attempt's MLflow run, or reopen that of the attempt before it."""
-        from mlflow.entities import RunTag
-
         tags = entries.tags(record, self.experiment, attempt.folder) | owner.owner_tags()
         stopped = next(filter(_unfinished, earlier), None) if attempt.resume else None
         for run in earlier:
@@ -173,41 +175,39 @@ class Tracker:
                 theirs = run.data.tags
                 if run.info.status == "RUNNING" and (owner.ours(theirs) or owner.abandoned(theirs)):
                     self._kill(run, "a later attempt took its place")
-        if stopped:
-            mlflow_id = str(stopped.info.run_id)
-            for tag in stopped.data.tags.keys() & set(entries.OUTCOME_TAGS):
-                self._client.delete_tag(mlflow_id, tag)
-            self._log(mlflow_id, tags=[RunTag(key, value) for key, value in tags.items()])
-            self._client.update_run(mlflow_id, "RUNNING")
-            attempt.began = stopped.info.start_time
+        if stopped is None:
+            began = entries.milliseconds(record.get("started")) or _now()
+            name = f"{record['variant']} · seed {record['seed']}"
+            stopped = self._client.create_run(self.experiment_id, began, tags, name)
         else:
-            attempt.began = entries.milliseconds(record.get("started")) or _now()
-            name = entries.run_name(record["variant"], record["seed"])
-            new = self._client.create_run(self.experiment_id, attempt.began, tags, name)
-            mlflow_id = str(new.info.run_id)
-        attempt.mlflow_id = mlflow_id
+            for tag in stopped.data.tags.keys() & set(entries.OUTCOME_TAGS):
+                self._client.delete_tag(stopped.info.run_id, tag)
+            self._set_tags(stopped.info.run_id, tags)
+            self._client.update_run(stopped.info.run_id, "RUNNING")
+        attempt.mlflow_id, attempt.began = str(stopped.info.run_id), stopped.info.start_time
 
     def _send_settings(self, record: Record, attempt: Attempt) -> None:
         """Log parameters and data set; find out which epochs an earlier attempt has logged."""
         from mlflow.entities import Param
 
-        mlflow_id = attempt.mlflow_id
         named = {"variant": record["variant"], "seed": str(record["seed"])}
-        params = dict(entries.flatten(record.get("run") or {})) | named
-        self._log(mlflow_id, params=[Param(key, value[:6000]) for key, value in params.items()])
+        settings = dict(entries.flatten(record.get("run") or {})) | named
+        params = [Param(key, value[:6000]) for key, value in settings.items()]
+        for first in range(0, len(params), PARAMS):
+            self._client.log_batch(attempt.mlflow_id, params=params[first : first + PARAMS])
         if record.get("data"):
-            self._client.log_inputs(mlflow_id, datasets=[entries.dataset_input(record["data"])])
-        logged = self._client.get_metric_history(mlflow_id, entries.TOTAL_SECONDS)
+            self._client.log_inputs(attempt.mlflow_id, datasets=[entries.dataset_input(record["data"])])
+        logged = self._client.get_metric_history(attempt.mlflow_id, entries.TOTAL_SECONDS)
         attempt.epochs = max((point.step for point in logged), default=0)
 
     def _send_epochs(self, record: Record, attempt: Attempt) -> None:
-        """Log the epochs that the store lacks, at the training time that each took since the run began."""
+        """Log the epochs that the store lacks, each at the training time since the run began."""
         from mlflow.entities import Metric
 
         rows = list(record.get("curves") or ())
         seconds = accumulate(entries.finite(row).get("train_seconds", 0.0) for row in rows)
-        new = [(row, so_far) for row, so_far in zip(rows, seconds, strict=True)
-               if row["epoch"] > (attempt.epochs or 0)]  # fmt: skip
+        timed = zip(rows, seconds, strict=True)
+        new = [(row, so_far) for row, so_far in timed if row["epoch"] > (attempt.epochs or 0)]
         for first in range(0, len(new), TOGETHER):
             chunk = new[first : first + TOGETHER]
             points = [
@@ -215,27 +215,18 @@ class Tracker:
                 for row, so_far in chunk
                 for key, value in entries.curve_point(row, so_far).items()
             ]
-            self._log(attempt.mlflow_id, metrics=points)
+            self._client.log_batch(attempt.mlflow_id, metrics=points)
             attempt.epochs = chunk[-1][0]["epoch"]
-
-    def _send_pictures(self, record: Record, attempt: Attempt) -> None:
-        drawn = attempt.drawn
-        if "status" in record:
-            epochs = (record.get("run") or {}).get("epochs") or attempt.epochs or 1
-            drawn = list(images.in_folder(RunFolder(attempt.folder).pictures, epochs))
-        new = [picture for picture in drawn if picture not in attempt.pictures and picture[0].exists()]
-        self._log_images(attempt.mlflow_id, new)
-        attempt.pictures.update(new)
 
     def _close(self, record: Record, attempt: Attempt) -> None:
         """Log final numbers, files and how the run ended; the tags last, as they say that all is there."""
-        from mlflow.entities import Metric, RunTag
+        from mlflow.entities import Metric
 
         mlflow_id, folder = attempt.mlflow_id, RunFolder(attempt.folder)
         # A clock that was put back must not end a run before it began
         end = max(entries.milliseconds(record.get("finished")) or _now(), attempt.began)
         final = entries.final_metrics(record).items()
-        self._log(mlflow_id, metrics=[Metric(key, value, end, 0) for key, value in final])
+        self._client.log_batch(mlflow_id, metrics=[Metric(key, value, end, 0) for key, value in final])
         if folder.weights.exists():
             self._client.log_artifact(mlflow_id, str(folder.weights))
         for file in sorted(folder.pictures.glob("*.*")):
@@ -243,8 +234,7 @@ class Tracker:
                 self._client.log_artifact(mlflow_id, str(file), "pictures")
         text = json.dumps({"format": FORMAT, **record}, indent=1, ensure_ascii=False, allow_nan=False)
         self._client.log_text(mlflow_id, text, RECORD)
-        tags = entries.outcome_tags(record).items()
-        self._log(mlflow_id, tags=[RunTag(key, value[:5000]) for key, value in tags])
+        self._set_tags(mlflow_id, entries.outcome_tags(record))
         self._client.set_terminated(mlflow_id, entries.STATUS[record["status"]], end)
 
     def _kill(self, run: Run, why: str) -> None:
@@ -252,6 +242,11 @@ class Tracker:
         if status == "KILLED":
             self._client.set_tag(run.info.run_id, "bench.healed", why)
         self._client.set_terminated(run.info.run_id, status, max(_now(), run.info.start_time))
+
+    def _set_tags(self, mlflow_id: str, tags: dict[str, str]) -> None:
+        from mlflow.entities import RunTag
+
+        self._client.log_batch(mlflow_id, tags=[RunTag(key, value[:5000]) for key, value in tags.items()])
 
     def _log_images(self, mlflow_id: str, pictures: list[images.Picture]) -> None:
         if pictures:
@@ -261,19 +256,8 @@ class Tracker:
                 self._client.log_artifacts(mlflow_id, folder, "images")
             self._client.set_tag(mlflow_id, "mlflow.loggedImages", "True")
 
-    def _log(self, mlflow_id: str, **kinds: list[Any]) -> None:
-        for kind, items in kinds.items():
-            for first in range(0, len(items), BATCH[kind]):
-                self._client.log_batch(mlflow_id, **{kind: items[first : first + BATCH[kind]]})
-
-    def _search(self, filter_string: str) -> list[Run]:
-        found: list[Run] = []
-        token: str | None = ""
-        while token is not None:
-            page = self._client.search_runs([self.experiment_id], filter_string, page_token=token or None)
-            found += page
-            token = page.token or None
-        return found
+    def _search(self, wanted: str) -> list[Run]:
+        return list(search(self._client, self.experiment_id, wanted))
 
 
 @contextmanager
@@ -287,14 +271,10 @@ def _tracking(doing: str) -> Iterator[None]:
 
 def _holds(run: Run, record: Record) -> bool:
     """Tell whether a run in the store is this very record, whole."""
-    tags = run.data.tags
-    return (
-        "status" in record
-        and tags.get("bench.attempt") == "latest"
-        and tags.get("outcome") == record["status"]
-        and tags.get("bench.recorded") in (None, record.get("finished"))  # stores of bench 0.1 lack it
-        and run.info.status == entries.STATUS[record["status"]]
-    )
+    tags, status = run.data.tags, record.get("status")
+    same = tags.get("bench.recorded") in (None, record.get("finished"))  # stores of bench 0.1 lack it
+    whole = tags.get("outcome") == status and run.info.status == entries.STATUS.get(status or "")
+    return same and whole and tags.get("bench.attempt") == "latest"
 
 
 def _unfinished(run: Run) -> bool:

@@ -9,15 +9,11 @@ import secrets
 import sys
 from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
-from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from bench.errors import BenchError, printable, redacted
-from bench.tracking.store import MARK, connect, is_server
+from bench.tracking.store import MARK, connect, is_server, reason, search
 from bench.tracking.views import saved_views
-
-if TYPE_CHECKING:
-    from mlflow import MlflowClient
 
 PASSWORD = "MLFLOW_AUTH_ADMIN_PASSWORD"  # noqa: S105  the name of a variable
 CONFIG = "MLFLOW_AUTH_CONFIG_PATH"  # MLflow's file that says where accounts are kept, and more
@@ -35,7 +31,14 @@ def ui_command(uri: str, port: int, host: str = "127.0.0.1") -> list[str]:
     """
     if is_server(uri):
         raise BenchError(f"{redacted(uri)} is a server with a UI of its own; open it in a browser")
-    login = with_login()
+    password = os.environ.get(PASSWORD, "")
+    login = bool(password or os.environ.get(CONFIG))
+    if password and len(password) < SHORTEST:
+        raise BenchError(f"{PASSWORD} has {len(password)} characters; MLflow takes {SHORTEST} or more")
+    if login and find_spec("flask_wtf") is None:
+        raise BenchError(
+            f"{PASSWORD} is set, but MLflow's login is not installed; pip install 'mlflow[auth]'"
+        )
     if not (login or _loopback(host)):
         raise BenchError(
             f"--host {printable(host)} lets anyone who reaches it read and delete runs; set {PASSWORD} "
@@ -64,20 +67,6 @@ def ui_address(host: str, port: int) -> str:
     if host in ("0.0.0.0", "::"):  # noqa: S104  every address of the machine, this one among them
         host = "127.0.0.1"
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-
-
-def with_login() -> bool:
-    """Tell whether the UI asks for a name and a password; BenchError where MLflow could not start so."""
-    password = os.environ.get(PASSWORD, "")
-    if not (password or os.environ.get(CONFIG)):
-        return False
-    if password and len(password) < SHORTEST:
-        raise BenchError(f"{PASSWORD} has {len(password)} characters; MLflow takes {SHORTEST} or more")
-    if find_spec("flask_wtf") is None:
-        raise BenchError(
-            f"{PASSWORD} is set, but MLflow's login is not installed; pip install 'mlflow[auth]'"
-        )
-    return True
 
 
 def _loopback(host: str) -> bool:
@@ -109,21 +98,13 @@ def pages(uri: str, base: str) -> Iterator[tuple[str, str]]:
     try:
         for experiment in client.search_experiments(order_by=["last_update_time DESC"]):
             if MARK in experiment.tags:
-                best = _best_of_each_variant(client, experiment.experiment_id)
-                found = links(base, experiment.experiment_id, best if len(best) > 1 else ())
-                yield from ((f"{experiment.name} · {name}", link) for name, link in found.items())
+                best: dict[str, str] = {}
+                for run in search(
+                    client, experiment.experiment_id, FINISHED, ["metrics.elbo_bernoulli DESC"]
+                ):
+                    best.setdefault(run.data.tags.get("variant", ""), str(run.info.run_id))
+                compared = [*best.values()][:COMPARED] if len(best) > 1 else []
+                for name, link in links(base, experiment.experiment_id, compared).items():
+                    yield f"{experiment.name} · {name}", link
     except Exception as error:
-        raise BenchError(f"cannot read {redacted(uri)}: {redacted(str(error))}") from None
-
-
-def _best_of_each_variant(client: MlflowClient, experiment_id: str) -> list[str]:
-    best: dict[str, str] = {}
-    token: str | None = ""
-    while token is not None and len(best) < COMPARED:
-        page = client.search_runs(
-            [experiment_id], FINISHED, order_by=["metrics.elbo_bernoulli DESC"], page_token=token or None
-        )
-        for run in page:
-            best.setdefault(run.data.tags.get("variant", ""), str(run.info.run_id))
-        token = page.token or None
-    return list(best.values())[:COMPARED]
+        raise BenchError(f"cannot read {redacted(uri)}: {reason(error)}") from None

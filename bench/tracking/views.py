@@ -23,16 +23,15 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True)
 class View:
-    """One saved view: charts by section, what the runs are grouped by, and which runs it shows."""
+    """One saved view: charts by section, and the metrics in the columns of the table.
+
+    It shows the variants' means over seeds, or else the runs of the first seed one by one.
+    """
 
     name: str
     sections: Mapping[str, tuple[Json, ...]]
     columns: tuple[str, ...]
-    order_by: str = "elbo_bernoulli"
-    ascending: bool = False
-    grouped: bool = True
     first_seed_only: bool = False
-    all_runs: bool = True  # else the first 10: the image grid draws no more
     across: int = 2  # charts beside each other
     height: int = 400  # of a chart, in pixels
 
@@ -41,38 +40,35 @@ class View:
         """The id in the view's tag and link; stable, so that a link stays good."""
         return "bench-" + self.name.lower().replace(",", "").replace(" ", "-")
 
-    def tag(self, seed: int, now: int) -> tuple[str, str]:
-        """The experiment tag that makes the view; `now` in milliseconds since 1970.
-
-        Raises ValueError when it exceeds what a tag holds.
-        """
+    def value(self, seed: int, now: int) -> str:
+        """Give the value of its tag; `now` in milliseconds since 1970. ValueError where that is too long."""
         state = json.dumps(self._state(seed), separators=(",", ":"))
         value = json.dumps({"name": self.name, "createdAt": now, "updatedAt": now, "state": state})
         if len(value) > LONGEST:
             raise ValueError(f"the view {self.name!r} takes {len(value)} characters, a tag holds {LONGEST}")
-        return TAG + self.key, value
+        return value
 
     def _state(self, seed: int) -> Json:
-        chosen = "tags.`bench.attempt` = 'latest'" + (
-            f" AND params.`seed` = '{seed}'" if self.first_seed_only else ""
-        )
+        chosen = f" AND params.`seed` = '{seed}'" if self.first_seed_only else ""
+        columns = ["params.`variant`", "params.`seed`", *(f"metrics.`{name}`" for name in self.columns)]
         by_variant = {
             "aggregateFunction": "average",
             "groupByKeys": [{"mode": "param", "groupByData": "variant"}],
         }
+        pictures = any(chart["type"] == "IMAGE" for charts in self.sections.values() for chart in charts)
         return {
-            "searchFilter": chosen,
-            "orderByKey": f"metrics.`{self.order_by}`",
-            "orderByAsc": self.ascending,
+            "searchFilter": f"tags.`bench.attempt` = 'latest'{chosen}",
+            "orderByKey": "metrics.`elbo_bernoulli`",
+            "orderByAsc": False,
             "startTime": "ALL",
             "lifecycleFilter": "Active",
             "datasetsFilter": [],
             "modelVersionFilter": "All Runs",
-            "selectedColumns": list(self.columns),
-            "runsHiddenMode": "SHOW_ALL" if self.all_runs else "FIRST_10_RUNS",
-            "groupBy": by_variant if self.grouped else None,
+            "selectedColumns": columns,
+            "runsHiddenMode": "FIRST_10_RUNS" if pictures else "SHOW_ALL",  # the image grid draws no more
+            "groupBy": None if self.first_seed_only else by_variant,
             "groupsExpanded": {},
-            "useGroupedValuesInCharts": self.grouped,
+            "useGroupedValuesInCharts": not self.first_seed_only,
             "hideEmptyCharts": True,
             "isAccordionReordered": True,
             "compareRunSections": [
@@ -91,85 +87,50 @@ class View:
         return str(uuid5(NAMESPACE_URL, f"bench/{self.name}/{name}"))
 
 
-def line(metric: str, *, against: str | None = None) -> Json:
-    """A curve per run or group, by epoch or against another metric."""
+def saved_views(epochs: int) -> tuple[View, ...]:
+    """List the views of every experiment; pictures open at the last of `epochs`."""
+    footing = ("elbo_bernoulli", "log_px_bernoulli", "elbo_gaussian", "log_px_gaussian", "mse")
+    latent = ("active_units", "aggregate_kl", "linear_probe_accuracy", "frechet_distance")
+    pictures = [{"type": "IMAGE", "imageKeys": [key], "step": epochs, "showRunParams": False}
+                for key in ("samples", "reconstructions")]  # fmt: skip
+    seconds, elbo = ({"key": key, "type": "METRIC"} for key in ("train_seconds", "elbo_bernoulli"))
+    return (
+        View(
+            "ELBO by variant, mean over seeds",
+            {
+                FOOTING: (_bar("elbo_bernoulli"), _line("test/kl")),
+                OWN_TERMS: (_line("test/elbo"), _line("test/reconstruction")),
+            },
+            ("elbo_bernoulli", "elbo", "kl", "reconstruction"),
+        ),
+        View(
+            "One footing",
+            {FOOTING: tuple(map(_bar, footing)), "Latent space and samples": tuple(map(_bar, latent))},
+            (*footing, *latent), across=3,
+        ),
+        View(
+            "Samples by step", {"Pictures of the first seed": tuple(pictures)},
+            ("elbo_bernoulli", "frechet_distance"), first_seed_only=True, across=1, height=640,
+        ),
+        View(  # of one seed, as the UI would draw the means of several as one zigzag
+            "Time against ELBO",
+            {
+                FOOTING: ({"type": "SCATTER", "xaxis": seconds, "yaxis": elbo},),
+                OWN_TERMS: (_line("test/elbo", against="time/total_seconds"),),
+            },
+            ("train_seconds", "images_per_second", "elbo_bernoulli"),
+            first_seed_only=True, across=1, height=320,
+        ),
+    )  # fmt: skip
+
+
+def _bar(metric: str) -> Json:
+    return {"type": "BAR", "metricKey": metric}
+
+
+def _line(metric: str, against: str = "") -> Json:
     x = {"xAxisKey": "metric", "selectedXAxisMetricKey": against} if against else {"xAxisKey": "step"}
     return {
         "type": "LINE", "metricKey": metric, "selectedMetricKeys": [metric], "useGlobalXaxisKey": False,
         "xAxisScaleType": "linear", "scaleType": "linear", "lineSmoothness": 0, "ignoreOutliers": False, **x,
     }  # fmt: skip
-
-
-def bar(metric: str) -> Json:
-    """A bar per run or group."""
-    return {"type": "BAR", "metricKey": metric}
-
-
-def scatter(x: str, y: str) -> Json:
-    """A point per run or group."""
-    return {"type": "SCATTER", "xaxis": {"key": x, "type": "METRIC"}, "yaxis": {"key": y, "type": "METRIC"}}
-
-
-def images(key: str, step: int) -> Json:
-    """A picture per run, with a slider for the epoch."""
-    return {"type": "IMAGE", "imageKeys": [key], "step": step, "showRunParams": False}
-
-
-def columns(*metrics: str) -> tuple[str, ...]:
-    """The columns of the runs table: variant, seed, then metrics."""
-    return ("params.`variant`", "params.`seed`", *(f"metrics.`{name}`" for name in metrics))
-
-
-def saved_views(epochs: int) -> tuple[View, ...]:
-    """The views of every experiment; pictures open at the last of `epochs`."""
-    footing = ("elbo_bernoulli", "log_px_bernoulli", "elbo_gaussian", "log_px_gaussian", "mse")
-    latent = ("active_units", "aggregate_kl", "linear_probe_accuracy", "frechet_distance")
-    return (
-        View(
-            "ELBO by variant, mean over seeds",
-            {
-                FOOTING: (bar("elbo_bernoulli"), line("test/kl")),
-                OWN_TERMS: (line("test/elbo"), line("test/reconstruction")),
-            },
-            columns("elbo_bernoulli", "elbo", "kl", "reconstruction"),
-        ),
-        View(
-            "One footing",
-            {
-                FOOTING: tuple(bar(name) for name in footing),
-                "Latent space and samples": tuple(bar(name) for name in latent),
-            },
-            columns(*footing, *latent),
-            across=3,
-        ),
-        View(
-            "Samples by step",
-            {"Pictures of the first seed": (images("samples", epochs), images("reconstructions", epochs))},
-            columns("elbo_bernoulli", "frechet_distance"),
-            grouped=False, first_seed_only=True, all_runs=False, across=1, height=640,
-        ),
-        View(
-            "Time against ELBO",
-            {
-                FOOTING: (scatter("train_seconds", "elbo_bernoulli"),),
-                OWN_TERMS: (line("test/elbo", against="time/total_seconds"),),
-            },
-            columns("train_seconds", "images_per_second", "elbo_bernoulli"),
-            across=1, height=320,
-            grouped=False, first_seed_only=True,  # grouped, the UI would draw all seeds as one zigzag
-        ),
-    )  # fmt: skip
-
-
-def known(version: str) -> bool:
-    """Whether this MLflow's front end reads views as written here."""
-    first, below = VERSIONS
-    return first <= tuple(int(part) for part in version.split(".")[:2]) < below
-
-
-def edited(value: str | None) -> bool:
-    """Whether a view's tag was changed in the UI since the tool wrote it."""
-    if value is None:
-        return False
-    view = json.loads(value)
-    return bool(view.get("updatedAt") != view.get("createdAt"))
