@@ -33,7 +33,7 @@ class Saved:
 
 
 def load_model(folder: Path | str) -> VAE:
-    """Load the trained model of a run's folder (`reports/all/records/<run id>`): on the CPU, in eval mode.
+    """Load the trained model of a run's folder (`reports/runs/<key>`): on the CPU, in eval mode.
 
     Of a diverged run, the model after its last finite epoch. Torch's random numbers are left alone.
 
@@ -51,7 +51,7 @@ def read_saved(folder: Path | str) -> Saved:
     folder = folder.parent if folder.name == RECORD else folder
     record = records.read(folder)
     if record is None:
-        raise BenchError(f"{folder} holds no {RECORD}; give a run's folder: reports/all/records/RUN")
+        raise BenchError(f"{folder} holds no {RECORD}; give a run's folder: reports/runs/RUN")
     shape = (record.get("data") or {}).get("shape", FIRST_SHAPE)
     try:
         if not (isinstance(shape, list) and len(shape) == 2 and all(map(_is_side, shape))):

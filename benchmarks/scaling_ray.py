@@ -22,7 +22,7 @@ from bench.engine.device import one_thread
 from bench.evaluation.samples import Reference, classifier
 from bench.runs import cluster
 from bench.runs import workers as executor
-from bench.runs.execute import Job, Workshop
+from bench.runs.execute import Job, SharedContext
 from bench.spec.resolve import load as load_spec
 from bench.store.records import Record
 
@@ -66,13 +66,13 @@ def jobs(folder: Path, count: int) -> list[Job]:
     return [Job(f"small-{run.seed}", run, folder / f"{run.seed}", {"experiment": "cost"}) for run in runs]
 
 
-def cost(run_all: Any, shop: Workshop, workers: int, count: int) -> tuple[float, float]:
+def cost(run_all: Any, shared: SharedContext, workers: int, count: int) -> tuple[float, float]:
     """Seconds of a matrix of so many runs, and those that this process itself was busy."""
     with tempfile.TemporaryDirectory() as folder:
         ears = Count()
         made = jobs(Path(folder), count)
         started, busy = time.perf_counter(), time.process_time()
-        run_all(made, shop, workers, ears)
+        run_all(made, shared, workers, ears)
         seconds = time.perf_counter() - started, time.process_time() - busy
     assert (ears.ended_runs, ears.failed) == (count, []), ears.failed
     return seconds
@@ -93,7 +93,9 @@ def main() -> None:
     one_thread(CPU)
     data = load("digits").share()
     net, _, _ = classifier(data)
-    shop = Workshop(data, CPU, net, Reference.of(net.features(data.test_images.flatten(1).float() / 255)))
+    shared = SharedContext(
+        data, CPU, net, Reference.of(net.features(data.test_images.flatten(1).float() / 255))
+    )
     started = time.perf_counter()
     cluster.connect(given.address, "http://nowhere")
     joining = time.perf_counter() - started
@@ -103,7 +105,7 @@ def main() -> None:
     before, costs = megabytes(), {}
     for workers in (1, 2):
         for name, run_all in (("local", executor.run_all), ("ray", cluster.run_all)):
-            small, large = (cost(run_all, shop, workers, count) for count in (few, many))
+            small, large = (cost(run_all, shared, workers, count) for count in (few, many))
             each, busy = ((b - a) / (many - few) for a, b in zip(small, large, strict=True))
             costs[workers, name] = each * workers
             start = small[0] - few * each + (joining if name == "ray" else 0.0)

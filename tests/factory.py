@@ -131,3 +131,9 @@ def a_cache(folder: Path) -> dict[str, str]:
         torch.manual_seed(0)
         save_file(samples.FeatureNet((28, 28), 10).state_dict(), path)
     return {"XDG_CACHE_HOME": str(folder)}
+
+
+def key_of(run_id: str) -> str:
+    """A key in the store for a run of this id: its digits twice, and its seed."""
+    name, _, digits = run_id.rpartition("-")
+    return f"{digits}{digits}-s{name.rpartition('-s')[2]}"

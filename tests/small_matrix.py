@@ -94,7 +94,7 @@ def results(folder: Path) -> list[dict[str, str]]:
 
 def records(folder: Path) -> list[dict[str, Any]]:
     """Every record there is: each must be whole at any moment."""
-    return [json.loads(f.read_text()) for f in folder.glob("reports/small/records/*/record.json")]
+    return [json.loads(f.read_text()) for f in folder.glob("reports/runs/*/record.json")]
 
 
 def in_mlflow(folder: Path) -> list[dict[str, str]]:
@@ -121,7 +121,7 @@ def check_whole(folder: Path, expected: list[dict[str, str]], fault: Fault, kind
     assert (lost, doubled) == (0, 0)
     assert [r["status"] for r in stored if r.get("bench.summary") == "report"] == ["FINISHED"]
     assert not [r for r in stored if r["status"] == "RUNNING"]
-    assert not [*folder.glob("reports/small/records/*/checkpoint.safetensors")]
+    assert not [*folder.glob("reports/runs/*/checkpoint.safetensors")]
 
 
 def worker_of(process: Matrix) -> int | None:

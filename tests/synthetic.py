@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import random
 from collections.abc import Callable, Mapping, Sequence
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
+
+from bench.store.experiments import RUNS, ExperimentFolder
 
 Settings = dict[str, Any]
 Measure = Callable[[str, Settings, int], dict[str, float]]
@@ -196,7 +200,10 @@ def write(
             "question": "Which documented VAE is best on one footing, and what do BCE/MSE and β change?",
             "dataset": "mnist", "declared_dataset": "mnist", "fallback": False, "seeds": list(seeds),
             "command": "bench run experiments/synthetic.yaml", "variants": dict(variants),
-            "planned": {run_id: {"variant": name, "seed": seed} for run_id, (name, seed) in planned.items()},
+            "planned": {
+                run_id: {"variant": name, "seed": seed, "run": key(folder, run_id, seed)}
+                for run_id, (name, seed) in planned.items()
+            },
             **experiment,
         },
     )  # fmt: skip
@@ -205,15 +212,25 @@ def write(
         if state == "missing":
             continue
         done = record(run_id, name, variants[name], seed, measure(name, variants[name], seed))
-        save(folder / "records" / run_id / "record.json", done if state == "finished" else lost(done, state))
+        run = folder.parent / RUNS / key(folder, run_id, seed)
+        save(run / "record.json", done if state == "finished" else lost(done, state))
         if pictures:
             for epoch in (1, variants[name]["epochs"]):
                 for kind in ("samples", "reconstructions"):
-                    picture(
-                        folder / "records" / run_id / "pictures" / f"{kind}-epoch-{epoch:03d}.png",
-                        seed + epoch,
-                    )
+                    picture(run / "pictures" / f"{kind}-epoch-{epoch:03d}.png", seed + epoch)
     return folder
+
+
+def key(folder: Path, run_id: str, seed: int) -> str:
+    """A key of its own for each run of each folder."""
+    return f"{hashlib.sha256(f'{folder.absolute()} {run_id}'.encode()).hexdigest()[:16]}-s{seed}"
+
+
+def runs_of(folder: Path, pattern: str = "*") -> dict[str, Path]:
+    """The folders of an experiment's runs whose ids match, as far as they are there."""
+    home = ExperimentFolder(folder)
+    found = {run_id: home.run(run_id).path for run_id in home.planned if fnmatch(run_id, pattern)}
+    return {run_id: path for run_id, path in found.items() if path.exists()}
 
 
 def baselines() -> dict[str, Any]:

@@ -18,7 +18,7 @@ from bench.engine.images import divide, untrained
 from bench.engine.replicas import train_stacked
 from bench.engine.train import Training, train
 from bench.runs import execute as runner
-from bench.runs.execute import Job, Workshop, execute, execute_group
+from bench.runs.execute import Job, SharedContext, execute, execute_group
 from bench.spec.experiment import Run
 from bench.store.records import CHECKPOINT, Record
 
@@ -38,7 +38,7 @@ TIMES = {"train_seconds", "images_per_second"}
 
 
 @pytest.fixture(scope="module")
-def shop() -> Workshop:
+def shared() -> SharedContext:
     return workshop()
 
 
@@ -111,7 +111,7 @@ class Stopped(BaseException):
     """What a killed process looks like from inside."""
 
 
-def stopped(job: Job, shop: Workshop, at: tuple[str, int]) -> None:
+def stopped(job: Job, shared: SharedContext, at: tuple[str, int]) -> None:
     """Do a run until an event has been told so many times."""
     kind_due, count = at
     seen = 0
@@ -123,7 +123,7 @@ def stopped(job: Job, shop: Workshop, at: tuple[str, int]) -> None:
             raise Stopped
 
     with pytest.raises(Stopped):
-        execute(job, shop, emit)
+        execute(job, shared, emit)
 
 
 def lasting(record: Record) -> Record:
@@ -139,16 +139,16 @@ def lasting(record: Record) -> Record:
 
 @pytest.mark.parametrize("at", [("epoch", 2), ("image", 6), ("evaluate", 1)], ids=lambda at: at[0])
 def test_a_stopped_run_leaves_the_record_and_the_files_of_a_whole_one(
-    at: tuple[str, int], tmp_path: Path, shop: Workshop
+    at: tuple[str, int], tmp_path: Path, shared: SharedContext
 ) -> None:
     [whole] = jobs_of(tmp_path / "whole", [3], epochs=3)
     [job] = jobs_of(tmp_path / "stopped", [3], epochs=3)
-    expected = execute(whole, shop, lambda kind, data: None)
-    stopped(job, shop, at)
+    expected = execute(whole, shared, lambda kind, data: None)
+    stopped(job, shared, at)
     epoch = epoch_kept(job.folder)
     assert epoch == {"epoch": 1, "image": 2, "evaluate": 3}[at[0]]
     told: list[tuple[str, Any]] = []
-    record = execute(replace(job, resume=epoch), shop, lambda kind, data: told.append((kind, data)))
+    record = execute(replace(job, resume=epoch), shared, lambda kind, data: told.append((kind, data)))
     assert record["resumed"] == [epoch]
     assert lasting(record) == lasting(expected)
     assert record["artifacts"] == expected["artifacts"]  # weights and pictures, byte for byte
@@ -160,40 +160,42 @@ def test_a_stopped_run_leaves_the_record_and_the_files_of_a_whole_one(
     assert {("samples", 1), ("samples", 2), ("samples", 3)} < set(pictures)
 
 
-def test_a_run_may_be_stopped_again_and_again(tmp_path: Path, shop: Workshop) -> None:
+def test_a_run_may_be_stopped_again_and_again(tmp_path: Path, shared: SharedContext) -> None:
     [whole] = jobs_of(tmp_path / "whole", [0], epochs=4)
     [job] = jobs_of(tmp_path / "stopped", [0], epochs=4)
-    expected = execute(whole, shop, lambda kind, data: None)
+    expected = execute(whole, shared, lambda kind, data: None)
     for epoch in (1, 2, 3):
-        stopped(replace(job, resume=epoch_kept(job.folder)), shop, ("epoch", epoch + 1))
+        stopped(replace(job, resume=epoch_kept(job.folder)), shared, ("epoch", epoch + 1))
         assert epoch_kept(job.folder) == epoch
-    record = execute(replace(job, resume=3), shop, lambda kind, data: None)
+    record = execute(replace(job, resume=3), shared, lambda kind, data: None)
     assert record["resumed"] == [1, 2, 3]
     assert record["artifacts"] == expected["artifacts"]
 
 
-def test_without_leave_to_go_on_a_run_starts_from_scratch(tmp_path: Path, shop: Workshop) -> None:
+def test_without_leave_to_go_on_a_run_starts_from_scratch(tmp_path: Path, shared: SharedContext) -> None:
     [job] = jobs_of(tmp_path, [0], epochs=2)
-    stopped(job, shop, ("epoch", 2))
-    record = execute(job, shop, lambda kind, data: None)
+    stopped(job, shared, ("epoch", 2))
+    record = execute(job, shared, lambda kind, data: None)
     assert "resumed" not in record
 
 
 @pytest.mark.parametrize("damage", ["checkpoint", "picture"])
-def test_what_is_damaged_is_done_again_from_scratch(damage: str, tmp_path: Path, shop: Workshop) -> None:
+def test_what_is_damaged_is_done_again_from_scratch(
+    damage: str, tmp_path: Path, shared: SharedContext
+) -> None:
     [whole] = jobs_of(tmp_path / "whole", [0], epochs=3)
     [job] = jobs_of(tmp_path / "stopped", [0], epochs=3)
-    expected = execute(whole, shop, lambda kind, data: None)
-    stopped(job, shop, ("epoch", 3))
+    expected = execute(whole, shared, lambda kind, data: None)
+    stopped(job, shared, ("epoch", 3))
     file = job.folder / (CHECKPOINT if damage == "checkpoint" else "pictures/samples-epoch-001.png")
     file.write_bytes(file.read_bytes()[:-100])
-    record = execute(replace(job, resume=2), shop, lambda kind, data: None)
+    record = execute(replace(job, resume=2), shared, lambda kind, data: None)
     assert "resumed" not in record
     assert record["artifacts"] == expected["artifacts"]
 
 
-def test_replicas_of_a_group_go_on_together_from_one_epoch(tmp_path: Path, shop: Workshop) -> None:
-    whole = execute_group(jobs_of(tmp_path / "whole", [0, 1, 2], epochs=3), shop, lambda *_: None)
+def test_replicas_of_a_group_go_on_together_from_one_epoch(tmp_path: Path, shared: SharedContext) -> None:
+    whole = execute_group(jobs_of(tmp_path / "whole", [0, 1, 2], epochs=3), shared, lambda *_: None)
     expected = {record["seed"]: record for record in whole}
     jobs = jobs_of(tmp_path / "stopped", [0, 1, 2], epochs=3)
 
@@ -202,11 +204,11 @@ def test_replicas_of_a_group_go_on_together_from_one_epoch(tmp_path: Path, shop:
             raise Stopped
 
     with pytest.raises(Stopped):
-        [*execute_group(jobs, shop, emit)]
+        [*execute_group(jobs, shared, emit)]
     epochs = [epoch_kept(job.folder) for job in jobs]
     assert epochs == [2, 2, 1]  # the last one was not written any more
     again = [replace(job, resume=epoch) for job, epoch in zip(jobs, epochs, strict=True)]
-    records = [*execute_group(again, shop, lambda *_: None)]
+    records = [*execute_group(again, shared, lambda *_: None)]
     assert {record["seed"]: record["resumed"] for record in records} == {0: [2], 1: [2], 2: [1]}
     for record in records:
         assert record["status"] == "finished"
@@ -220,7 +222,7 @@ def check_curves_close(got: Record, expected: Record) -> None:
 
 
 def test_a_full_disk_costs_the_checkpoint_and_not_the_run(
-    tmp_path: Path, shop: Workshop, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, shared: SharedContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write = Path.write_bytes
 
@@ -231,18 +233,18 @@ def test_a_full_disk_costs_the_checkpoint_and_not_the_run(
 
     monkeypatch.setattr(Path, "write_bytes", full)
     [job] = jobs_of(tmp_path, [0])
-    assert execute(job, shop, lambda kind, data: None)["status"] == "finished"
+    assert execute(job, shared, lambda kind, data: None)["status"] == "finished"
 
 
 def test_a_record_that_cannot_be_written_is_told_and_the_checkpoint_stays(
-    tmp_path: Path, shop: Workshop, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, shared: SharedContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(self: runner.RunFolder, record: Record) -> None:
         raise runner.BenchError("cannot write record.json: No space left on device")
 
     monkeypatch.setattr(runner.RunFolder, "write_record", full)
     [job] = jobs_of(tmp_path, [0])
-    record = execute(job, shop, lambda kind, data: None)
+    record = execute(job, shared, lambda kind, data: None)
     assert (record["status"], record["environmental"]) == ("failed", True)
     assert "No space left" in record["reason"]
     assert epoch_kept(job.folder) == 2

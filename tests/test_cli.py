@@ -119,7 +119,7 @@ def test_seeds_are_paired_and_records_hold_the_contract(
     done: tuple[Path, subprocess.CompletedProcess[str]],
 ) -> None:
     folder, _ = done
-    records = [json.loads(p.read_text()) for p in folder.glob("reports/tiny/records/*/record.json")]
+    records = [json.loads(p.read_text()) for p in folder.glob("reports/runs/*/record.json")]
     assert len(records) == 4
     for record in records:
         assert record["status"] == "finished"
@@ -137,7 +137,7 @@ def test_finished_runs_are_skipped_and_the_same_seed_gives_the_same_bits(
     again = forked.bench("run", "tiny.yaml", cwd=folder)
     assert again.returncode == 0
     assert "4 skipped" in again.stdout
-    path = next(folder.glob("reports/tiny/records/small-bernoulli-s1-*/record.json"))
+    path = next(folder.glob("reports/runs/small-bernoulli-s1-*/record.json"))
     before = json.loads(path.read_text())
     fresh = forked.bench(
         "run", "tiny.yaml", "--fresh", "--only", "small-bernoulli", "--seeds", "1,", cwd=folder
@@ -294,15 +294,13 @@ def test_an_interrupt_keeps_what_is_finished_and_exits_130(sign: signal.Signals,
     (tmp_path / "tiny.yaml").write_text(SPEC.replace("epochs: 2", "epochs: 5000"))
     process = under_way(tmp_path, workers=1)
     deadline = time.monotonic() + 120
-    while time.monotonic() < deadline and not list(tmp_path.glob("reports/tiny/records/*/pictures/*.png")):
+    while time.monotonic() < deadline and not list(tmp_path.glob("reports/runs/*/pictures/*.png")):
         time.sleep(0.2)
     process.send_signal(sign)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors
     assert "goes on with the rest" in errors
-    states = [
-        json.loads(p.read_text())["status"] for p in tmp_path.glob("reports/tiny/records/*/record.json")
-    ]
+    states = [json.loads(p.read_text())["status"] for p in tmp_path.glob("reports/runs/*/record.json")]
     assert states
     assert set(states) == {"interrupted"}
     plan = forked.bench("plan", "tiny.yaml", cwd=tmp_path)

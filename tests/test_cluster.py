@@ -30,7 +30,7 @@ from bench.evaluation.samples import FeatureNet, Reference
 from bench.runs import cluster
 from bench.runs import workers as executor
 from bench.runs.cluster import flights, join, node
-from bench.runs.execute import Job, Workshop
+from bench.runs.execute import Job, SharedContext
 from bench.store.records import CHECKPOINT, Record, RunFolder, read
 
 
@@ -46,12 +46,14 @@ os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(16)
 
 
 @pytest.fixture(scope="module")
-def shop() -> Workshop:
+def shared() -> SharedContext:
     tiny = a_dataset().share()
     with torch.random.fork_rng():
         torch.manual_seed(0)
         net = FeatureNet((28, 28), 10).eval()
-    return Workshop(tiny, CPU, net, Reference.of(net.features(tiny.test_images.flatten(1).float() / 255)))
+    return SharedContext(
+        tiny, CPU, net, Reference.of(net.features(tiny.test_images.flatten(1).float() / 255))
+    )
 
 
 def jobs_of(folder: Path, seeds: list[int], **changes: Any) -> list[Job]:
@@ -202,14 +204,14 @@ def test_a_folder_that_cannot_be_written_is_no_finished_run(tmp_path: Path) -> N
 
 
 def test_what_a_task_sends_makes_the_folder_that_a_run_here_makes(
-    tmp_path: Path, shop: Workshop, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, shared: SharedContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In this process, with a checkpoint at every event; then the same run again, from a checkpoint."""
-    monkeypatch.setattr(node, "_unpack", lambda parcel: shop)
+    monkeypatch.setattr(node, "_unpack", lambda parcel: shared)
     monkeypatch.setattr(node, "CHECKPOINT_SECONDS", 0.0)
     monkeypatch.setattr(checkpoint, "SHARE", float("inf"))  # of every epoch, however slow the disk
     (here,) = jobs_of(tmp_path / "here", [0], epochs=4)
-    expected = executor.execute(here, shop, lambda kind, data: None)
+    expected = executor.execute(here, shared, lambda kind, data: None)
     (job,) = jobs_of(tmp_path / "there", [0], epochs=4)
     flight, ears = flights._Flight({job.id: job}), Ears()
     flight.prepare(ears)
@@ -338,7 +340,7 @@ def test_the_command_makes_the_same_report(nodes: Any, tmp_path: Path) -> None:
     ]
     assert len(tables[0]) == 4
     assert tables[0] == tables[1]
-    for path in sorted(tmp_path.glob("ray/tiny/records/*")):
+    for path in sorted(tmp_path.glob("ray/runs/*")):
         got, expected = read(path), read(tmp_path / "local/tiny/records" / path.name)
         assert got
         assert expected
@@ -348,7 +350,7 @@ def test_the_command_makes_the_same_report(nodes: Any, tmp_path: Path) -> None:
 
 
 @needs_ray
-def test_a_node_is_lost_and_nothing_else(nodes: Any, tmp_path: Path, shop: Workshop) -> None:
+def test_a_node_is_lost_and_nothing_else(nodes: Any, tmp_path: Path, shared: SharedContext) -> None:
     doomed = nodes.add_node(num_cpus=1, object_store_memory=100 << 20)
 
     class Killer(Ears):
@@ -359,18 +361,18 @@ def test_a_node_is_lost_and_nothing_else(nodes: Any, tmp_path: Path, shop: Works
                 nodes.remove_node(doomed, allow_graceful=False)
 
     jobs, ears = jobs_of(tmp_path / "ray", [0, 1, 2, 3], epochs=EPOCHS), Killer()
-    cluster.run_all(jobs, shop, 3, ears)
+    cluster.run_all(jobs, shared, 3, ears)
     assert doomed not in nodes.worker_nodes
     assert ears.count("retry") >= 1
     assert ears.count("epoch") == EPOCHS * len(jobs)
     for job, other in zip(jobs, jobs_of(tmp_path / "local", [0, 1, 2, 3], epochs=EPOCHS), strict=True):
-        check_equal(ears.records[job.id], executor.execute(other, shop, lambda kind, data: None))
+        check_equal(ears.records[job.id], executor.execute(other, shared, lambda kind, data: None))
         assert RunFolder(job.folder).artifacts() == ears.records[job.id]["artifacts"]
 
 
 @needs_ray
 def test_cancelled_runs_are_interrupted_and_their_tasks_end(
-    nodes: Any, tmp_path: Path, shop: Workshop
+    nodes: Any, tmp_path: Path, shared: SharedContext
 ) -> None:
     names: set[str] = set()
 
@@ -383,7 +385,7 @@ def test_cancelled_runs_are_interrupted_and_their_tasks_end(
 
     jobs, ears = jobs_of(tmp_path, [0, 1, 2], epochs=5000), Impatient()
     with pytest.raises(KeyboardInterrupt):
-        cluster.run_all(jobs, shop, 2, ears)
+        cluster.run_all(jobs, shared, 2, ears)
     assert {run_id: record["status"] for run_id, record in ears.records.items()} == {
         "small-s0": "interrupted", "small-s1": "interrupted"
     }  # fmt: skip
@@ -396,11 +398,11 @@ def test_cancelled_runs_are_interrupted_and_their_tasks_end(
 
 
 @needs_ray
-def test_a_task_that_fails_is_a_failed_run(nodes: Any, tmp_path: Path, shop: Workshop) -> None:
+def test_a_task_that_fails_is_a_failed_run(nodes: Any, tmp_path: Path, shared: SharedContext) -> None:
     good, bad = jobs_of(tmp_path, [0, 1])
     bad = replace(bad, id="no\0folder")  # of this name on any node
     ears = Ears()
-    cluster.run_all([bad, good], shop, 1, ears)
+    cluster.run_all([bad, good], shared, 1, ears)
     assert ears.records[good.id]["status"] == "finished"
     assert ears.records[bad.id]["status"] == "failed"
     assert ears.records[bad.id]["reason"].startswith("its task failed: ValueError: ")

@@ -141,7 +141,8 @@ def test_a_collapsed_variant_is_no_contest_for_latents(tmp_path: Path) -> None:
 def test_times_of_different_machines_are_left_out(tmp_path: Path) -> None:
     levels = {"a": {"train_seconds": 9.0, "parameters": 3.0}}
     here, there = write(tmp_path / "here", levels), write(tmp_path / "there", levels)
-    for file in there.glob("records/*/record.json"):
+    for run in synthetic.runs_of(there).values():
+        file = run / "record.json"
         file.write_text(file.read_text().replace("Example CPU", "Another CPU"))
     (found,) = compare(str(here), str(there), tmp_path)
     assert rows(found).keys() == {"parameters"}
@@ -171,7 +172,8 @@ def test_without_a_shared_seed_nothing_is_paired(tmp_path: Path) -> None:
 
 def test_other_data_is_refused(tmp_path: Path) -> None:
     here, there = (write(tmp_path / name, {"a": {"mse": 1.0}}) for name in ("here", "there"))
-    for file in there.glob("records/*/record.json"):
+    for run in synthetic.runs_of(there).values():
+        file = run / "record.json"
         file.write_text(file.read_text().replace("0f1e2d3c", "ffffffff"))
     with pytest.raises(BenchError, match="different data"):
         compare(str(here), str(there), tmp_path)

@@ -29,12 +29,12 @@ def grid(path: Path, shade: int) -> None:
 def experiment(folder: Path, variants: dict[str, dict], epochs: tuple[int, ...] = (1, 2, 5, 20), **more):
     """An experiment whose runs left grids behind: samples shaded by variant and epoch, reconstructions."""
     synthetic.write(folder, variants, seeds=(0, 1), **more)
-    for run in (folder / "records").iterdir():
-        shade = SHADE[run.name[0]]
+    for run_id, run in synthetic.runs_of(folder).items():
+        shade = SHADE[run_id[0]]
         for epoch in epochs:
             grid(run / "pictures" / f"samples-epoch-{epoch:03d}.png", shade + epoch % 7)
             grid(run / "pictures" / f"reconstructions-epoch-{epoch:03d}.png", shade + 20)
-        if variants[run.name.rpartition("-s")[0]]["latent"] == 2:
+        if variants[run_id.rpartition("-s")[0]]["latent"] == 2:
             grid(run / "pictures" / "manifold.png", shade)
     return load(folder)
 
@@ -123,8 +123,9 @@ def test_a_variant_that_diverged_keeps_its_place(tmp_path: Path):
     status = {("b", 0): "diverged", ("b", 1): "diverged"}
     whole = sheet(experiment(tmp_path / "whole", four()), "contact-samples.png")
     results = experiment(tmp_path / "lost", four(), status=status)
-    for path in (tmp_path / "lost").glob("records/b-*/pictures/*-epoch-020.png"):
-        path.unlink()
+    for run in synthetic.runs_of(tmp_path / "lost", "b-*").values():
+        for path in run.glob("pictures/*-epoch-020.png"):
+            path.unlink()
     image = sheet(results, "contact-samples.png")
     assert image.shape == whole.shape
     assert len(places(whole, cell(SHADE["b"] + 20 % 7))) == 1
@@ -169,7 +170,7 @@ def test_the_report_shows_the_sheets_with_captions_and_the_same_bytes_each_time(
     contact._cut.cache_clear()
     write_report(tmp_path)
     assert {file: (tmp_path / "figures" / file).read_bytes() for file in sheets} == sheets
-    for folder in (tmp_path / "records").iterdir():
+    for folder in synthetic.runs_of(tmp_path).values():
         shutil.rmtree(folder / "pictures")
     assert "contact-" not in write_report(tmp_path).read_text()
     assert not list((tmp_path / "figures").glob("contact-*"))
@@ -177,7 +178,7 @@ def test_the_report_shows_the_sheets_with_captions_and_the_same_bytes_each_time(
 
 def test_a_gif_is_shown_too(tmp_path: Path):
     experiment(tmp_path, four())
-    for run in (tmp_path / "records").iterdir():
+    for run in synthetic.runs_of(tmp_path).values():
         Image.new("P", (9, 9)).save(run / "pictures" / "progress.gif")
     report = write_report(tmp_path, figures=False).read_text()
     assert "### Samples as training goes on" in report

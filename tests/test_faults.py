@@ -30,7 +30,7 @@ from test_cli import bench
 
 __all__ = ["undisturbed"]  # a fixture
 pytestmark = pytest.mark.faults
-CHECKPOINTS = "reports/small/records/*/checkpoint.safetensors"
+CHECKPOINTS = "reports/runs/*/checkpoint.safetensors"
 
 
 def test_ctrl_c_and_sigterm_in_the_middle(

@@ -31,6 +31,7 @@ from bench.pictures import grids
 from bench.runs.generate import STEPS, Drawing, Places, find, generate, read_image
 from bench.saved import load_model
 from bench.spec.experiment import Run
+from bench.store.experiments import ExperimentFolder
 from bench.store.records import RunFolder
 
 pytestmark = [
@@ -63,8 +64,10 @@ def model_of(run: Run, seed: int) -> VAE:
 def leave(reports: Path, run: Run, experiment: str = "one", status: str = "finished", **more: Any) -> Path:
     """A run's folder as bench leaves it, its experiment.json brought up to date."""
     run_id = run.identity(TINY.digest)
-    folder = RunFolder(reports / experiment / "records" / run_id)
-    folder.path.mkdir(parents=True)
+    key = run.key(TINY.digest)
+    folder = RunFolder(reports / "runs" / key)
+    folder.path.mkdir(parents=True, exist_ok=True)
+    (reports / experiment).mkdir(exist_ok=True)
     if status != "failed":
         weights = model_of(run, run.seed).state_dict()
         save_file({name: value.contiguous() for name, value in weights.items()}, folder.weights)
@@ -79,9 +82,13 @@ def leave(reports: Path, run: Run, experiment: str = "one", status: str = "finis
     file = reports / experiment / "experiment.json"
     known = json.loads(file.read_text()) if file.exists() else {"variants": {}, "planned": {}}
     known["variants"][run.variant] = {}
-    known["planned"][run_id] = {"variant": run.variant, "seed": run.seed}
+    known["planned"][run_id] = {"variant": run.variant, "seed": run.seed, "run": key}
     file.write_text(json.dumps(known))
     return folder.path
+
+
+def run_path(reports: Path, run_id: str) -> Path:
+    return ExperimentFolder(reports / "one").run(run_id).path
 
 
 @pytest.fixture
@@ -200,7 +207,7 @@ def seed_of(what: str, reports: Path, experiment: str | None = None) -> tuple[st
 
 def test_a_run_is_found_by_folder_id_and_variant(reports: Path) -> None:
     run_id = a_run(seed=2).identity(TINY.digest)
-    folder = reports / "one/records" / run_id
+    folder = run_path(reports, run_id)
     for what in (str(folder), str(folder / "record.json"), run_id):
         assert seed_of(what, reports) == ("small", 2)
     assert seed_of("small", reports) == ("small", 1)  # seed 0 diverged: the smallest that finished
@@ -261,7 +268,7 @@ def test_the_same_seed_gives_the_same_bytes(kind: str, reports: Path, tmp_path: 
 def test_samples_are_those_of_the_report(reports: Path, tmp_path: Path) -> None:
     picture = tmp_path / "a.png"
     drawn("small", reports, picture, seed=4)
-    model = load_model(reports / "one/records" / a_run(seed=1).identity(TINY.digest))
+    model = load_model(run_path(reports, a_run(seed=1).identity(TINY.digest)))
     with Image.open(picture) as file:
         assert np.array_equal(np.asarray(file), np.asarray(grids.samples(model, (28, 28), 4)))
 
@@ -303,7 +310,7 @@ def test_interpolations_run_from_mean_to_mean(reports: Path, tmp_path: Path) -> 
     assert rows.shape[:2] == (3, STEPS)  # each to the next, the last to the first
     assert np.array_equal(tiles(tmp_path / "from.png")[:, 0], TINY.test_images[:3].numpy())
     assert np.array_equal(tiles(tmp_path / "to.png")[:, 0], TINY.test_images[[1, 2, 0]].numpy())
-    model = load_model(reports / "one/records" / a_run(seed=1).identity(TINY.digest))
+    model = load_model(run_path(reports, a_run(seed=1).identity(TINY.digest)))
     with torch.no_grad():
         means = encode(model, TINY.test_images[:3].flatten(1)).mean
         made = (model.grey_mean(model.decode(means)) * 255).round().view(3, 28, 28).numpy()
@@ -366,7 +373,7 @@ def test_a_run_of_a_store_is_drawn_as_from_its_folder(reports: Path, tmp_path: P
 
     uri = f"sqlite:///{tmp_path}/store.db"
     run = a_run(seed=2)
-    folder = reports / "one/records" / run.identity(TINY.digest)
+    folder = run_path(reports, run.identity(TINY.digest))
     tracker = Tracker(uri, "one")
     mlflow_id = tracker.deliver(RunFolder(folder).read() or {}, Attempt(folder))
     here = drawn(str(folder), reports, tmp_path / "a.png", n=5)

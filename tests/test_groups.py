@@ -15,7 +15,7 @@ from factory import a_dataset, a_run, part
 from bench.evaluation.samples import FeatureNet, Reference
 from bench.runs import execute as runner
 from bench.runs import workers as executor
-from bench.runs.execute import Job, Workshop, execute, execute_group
+from bench.runs.execute import Job, SharedContext, execute, execute_group
 from bench.runs.workers import GROUP, groups, run_all
 from bench.spec.experiment import Run
 from bench.store.records import Record, read
@@ -23,16 +23,18 @@ from bench.store.records import Record, read
 CPU = torch.device("cpu")
 
 
-def workshop() -> Workshop:
+def workshop() -> SharedContext:
     data = a_dataset()
     with torch.random.fork_rng():
         torch.manual_seed(0)
         net = FeatureNet((28, 28), 10).eval()
-    return Workshop(data, CPU, net, Reference.of(net.features(data.test_images.flatten(1).float() / 255)))
+    return SharedContext(
+        data, CPU, net, Reference.of(net.features(data.test_images.flatten(1).float() / 255))
+    )
 
 
 @pytest.fixture(scope="module")
-def shop() -> Workshop:
+def shared() -> SharedContext:
     return workshop()
 
 
@@ -77,13 +79,13 @@ def check_value(got: Any, expected: Any, where: str) -> None:
         assert got == expected, where
 
 
-def test_a_group_leaves_the_records_of_its_runs_alone(tmp_path: Path, shop: Workshop) -> None:
+def test_a_group_leaves_the_records_of_its_runs_alone(tmp_path: Path, shared: SharedContext) -> None:
     told: list[tuple[str, str]] = []
     grouped = jobs_of(tmp_path / "group", [0, 4])
     for job in grouped:
         job.folder.mkdir(parents=True)
         (job.folder / "left over").touch()  # of an attempt that was broken off
-    records = list(execute_group(grouped, shop, lambda run_id, kind, data: told.append((run_id, kind))))
+    records = list(execute_group(grouped, shared, lambda run_id, kind, data: told.append((run_id, kind))))
     for job, record in zip(grouped, records, strict=True):
         assert record == {k: v for k, v in (read(job.folder) or {}).items() if k != "format"}
         assert "left over" not in record["artifacts"]
@@ -94,11 +96,11 @@ def test_a_group_leaves_the_records_of_its_runs_alone(tmp_path: Path, shop: Work
         assert kinds.count("epoch") == 2
         assert kinds.count("evaluate") == 1
     for job, record in zip(jobs_of(tmp_path / "alone", [0, 4]), records, strict=True):
-        check_alike(record, execute(job, shop, lambda kind, data: None))
+        check_alike(record, execute(job, shared, lambda kind, data: None))
 
 
 def test_a_diverged_run_of_a_group_is_recorded_and_the_others_go_on(
-    tmp_path: Path, shop: Workshop, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, shared: SharedContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = runner.untrained
 
@@ -109,7 +111,7 @@ def test_a_diverged_run_of_a_group_is_recorded_and_the_others_go_on(
         return model
 
     monkeypatch.setattr(runner, "untrained", untrained)
-    good, bad = execute_group(jobs_of(tmp_path, [0, 1]), shop, lambda run_id, kind, data: None)
+    good, bad = execute_group(jobs_of(tmp_path, [0, 1]), shared, lambda run_id, kind, data: None)
     assert good["status"] == "finished"
     assert bad["status"] == "diverged"
     assert bad["diverged"] == {"epoch": 1, "term": "training reconstruction"}
@@ -120,13 +122,13 @@ def test_a_diverged_run_of_a_group_is_recorded_and_the_others_go_on(
 
 
 def test_what_cannot_be_stacked_is_done_one_by_one(
-    tmp_path: Path, shop: Workshop, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, shared: SharedContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: Any) -> Any:
         raise torch.OutOfMemoryError("out of memory\nTried to allocate much")
 
     monkeypatch.setattr(runner, "train_stacked", full)
-    for record in execute_group(jobs_of(tmp_path, [0, 1]), shop, lambda run_id, kind, data: None):
+    for record in execute_group(jobs_of(tmp_path, [0, 1]), shared, lambda run_id, kind, data: None):
         assert record["status"] == "finished"
         assert (record["environment"]["engine"], record["environment"]["replicas"]) == ("fast", 1)
         assert record["environment"]["engine_note"] == "not stacked: OutOfMemoryError: out of memory"
@@ -165,7 +167,7 @@ class Ears:
 class Crew:
     """A worker that records the first run of its group and dies in the second."""
 
-    def __init__(self, shop: Workshop, core: int) -> None:
+    def __init__(self, shared: SharedContext, core: int) -> None:
         self.jobs: dict[str, Job] = {}
         self.connection = self
         self.lines: list[tuple[str, str, dict[str, Any]]] = []
@@ -190,14 +192,14 @@ class Crew:
 
 
 def test_runs_of_a_worker_that_dies_have_a_second_chance(
-    tmp_path: Path, shop: Workshop, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, shared: SharedContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(executor, "_Worker", Crew)
     monkeypatch.setattr(executor, "wait", lambda lines, timeout: lines)
     monkeypatch.setattr(executor, "groups", lambda jobs, device: [[*jobs][:3], [*jobs][3:]])
     jobs = jobs_of(tmp_path, [0, 1, 2, 3])
     ears = Ears()
-    run_all(jobs, shop, 1, ears)
+    run_all(jobs, shared, 1, ears)
     # 1 and 2 are lost with the first group and go together: 1 is recorded, 2 is lost once more
     assert [ears.records[j.id]["status"] for j in jobs] == ["finished", "finished", "failed", "finished"]
     reason = "its worker process ended with signal SIGKILL"
@@ -210,12 +212,12 @@ def test_runs_of_a_worker_that_dies_have_a_second_chance(
     assert begun == [jobs[i].id for i in (0, 1, 2, 1, 2, 3)]
 
 
-def test_what_the_environment_did_is_tried_once_more(tmp_path: Path, shop: Workshop) -> None:
+def test_what_the_environment_did_is_tried_once_more(tmp_path: Path, shared: SharedContext) -> None:
     """By a real worker, whose run cannot write its folder."""
     [job, hopeless] = [*jobs_of(tmp_path, [0]), *jobs_of(tmp_path, [1], variant="hopeless")]
     hopeless.folder.write_text("a file where the folder should be")
     ears = Ears()
-    run_all([hopeless, job], shop, 1, ears)
+    run_all([hopeless, job], shared, 1, ears)
     assert ears.records[job.id]["status"] == "finished"
     lost = ears.records[hopeless.id]
     assert lost["status"] == "failed"
@@ -247,7 +249,7 @@ def test_an_exception_ends_its_run_and_no_other(
     fault: Callable[[], None],
     environmental: bool,
     tmp_path: Path,
-    shop: Workshop,
+    shared: SharedContext,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """It is recorded with where it came from, and whether it is worth another attempt."""
@@ -259,7 +261,7 @@ def test_an_exception_ends_its_run_and_no_other(
         return train(run, *words)
 
     monkeypatch.setattr(runner, "train", faulty)
-    one, two, three = (execute(job, shop, lambda *_: None) for job in jobs_of(tmp_path, [0, 1, 2]))
+    one, two, three = (execute(job, shared, lambda *_: None) for job in jobs_of(tmp_path, [0, 1, 2]))
     assert (one["status"], three["status"]) == ("finished", "finished")
     left = read(tmp_path / "s1")
     assert left is not None

@@ -2,49 +2,109 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
-from factory import a_run, part
 
-from bench.runs.plan import _state
-from bench.store.records import Record
+from bench.errors import BenchError
+from bench.runs.plan import Plan, make_plan
+from bench.runs.request import Request
+from bench.spec.resolve import load
+from bench.store.records import RunFolder
 
-ID = "small-s0-00000000"
+SPEC = """
+question: What is to be done?
+dataset: digits
+seeds: [0, 1]
+defaults: {epochs: 2, latent: 2, encoder: {name: mlp, hidden: [8]}, decoder: {name: mlp, hidden: [8]}}
+variants:
+  a: {}
+  b: {batch_size: 64}
+"""
 
 
-def kept(status: str, run_id: str = ID, reason: str | None = None, **changes: Any) -> dict[str, Record]:
-    """A record of the run, or of what it was before it changed."""
-    run = a_run(**changes)
-    return {
-        run_id: {"id": run_id, "variant": run.variant, "seed": run.seed, "status": status, "reason": reason,
-                 "run": run.model_dump(mode="json")}
-    }  # fmt: skip
+def plan(folder: Path, spec: str = SPEC, **options: Any) -> Plan:
+    """The plan of a file, as it would be written before the runs are done."""
+    (folder / "small.yaml").write_text(spec)
+    made = make_plan(Request(load(folder / "small.yaml"), reports=folder / "reports", **options))
+    made.write()
+    return made
+
+
+def record(made: Plan, key: str, status: str = "finished", reason: str | None = None, **more: Any) -> None:
+    """Leave the record of a planned run."""
+    (run,) = [planned.run for planned in made.runs if planned.key == key][:1]
+    RunFolder(made.home.runs / key).write_record(
+        {
+            "id": "made-s0-00000000", "variant": run.variant, "seed": run.seed, "status": status,
+            "reason": reason, "experiment": "small", "run": run.model_dump(mode="json"), **more,
+        }
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize(
-    ("found", "todo", "why"),
+    ("status", "reason", "todo", "why"),
     [
-        (kept("finished"), False, "finished"),
-        (kept("diverged", reason="kl became infinite"), False, "diverged: kl became infinite"),
-        (kept("failed", reason="out of memory"), True, "failed before: out of memory"),
-        (kept("interrupted", reason="Ctrl-C"), True, "interrupted before: Ctrl-C"),
-        ({}, True, "never run"),
-        (kept("finished", "old", batch_size=9), True, "changed: batch_size 9 → 8"),
-        (
-            kept("finished", "old", optimizer=part("adam", lr=0.5)),
-            True,
-            "changed: optimizer.options.lr 0.5 → None",
-        ),
-        (kept("finished", "old"), True, "another version of the data or of bench ran before"),
-        (kept("finished", "old", seed=1), True, "never run"),
+        ("finished", None, False, "finished"),
+        ("diverged", "kl became infinite", False, "diverged: kl became infinite"),
+        ("failed", "out of memory", True, "failed before: out of memory"),
+        ("interrupted", "Ctrl-C", True, "interrupted before: Ctrl-C"),
     ],
 )
-def test_a_run_is_done_where_its_identity_is_not_and_says_why(
-    found: dict[str, Record], todo: bool, why: str
-) -> None:
-    assert _state(a_run(), ID, found, fresh=False) == (todo, why)
+def test_a_record_decides(tmp_path: Path, status: str, reason: str | None, todo: bool, why: str) -> None:
+    first = plan(tmp_path)
+    record(first, first.runs[0].key, status, reason)
+    again = plan(tmp_path)
+    assert [(p.todo, p.why) for p in again.runs] == [(todo, why), *[(True, "never run")] * 3]
+    assert plan(tmp_path, fresh=True).runs[0].why == "asked for by --fresh"
+    assert len(plan(tmp_path, fresh=True).todo) == 4
 
 
-def test_what_is_finished_is_done_again_where_that_is_asked_for() -> None:
-    assert _state(a_run(), ID, kept("finished"), fresh=True) == (True, "asked for by --fresh")
+def test_what_changed_is_told(tmp_path: Path) -> None:
+    first = plan(tmp_path)
+    for planned in first.runs:
+        record(first, planned.key)
+    changed = plan(
+        tmp_path, SPEC.replace("batch_size: 64", "batch_size: 32, optimizer: {name: adam, lr: 0.5}")
+    )
+    assert [p.why for p in changed.runs[:2]] == [
+        "finished",
+        "changed: batch_size 64 → 32, optimizer.options.lr 0.001 → 0.5",
+    ]
+
+
+def test_what_was_done_for_another_experiment_is_done(tmp_path: Path) -> None:
+    first = plan(tmp_path)
+    for planned in first.runs:
+        record(first, planned.key, experiment="documents")
+    (tmp_path / "mine.yaml").write_text(
+        "extends: small.yaml\nquestion: And mine?\nvariants: {c: {batch_size: 16}, d: {batch_size: 64}}\n"
+    )
+    mine = make_plan(Request(load(tmp_path / "mine.yaml"), reports=tmp_path / "reports"))
+    assert [p.id.rpartition("-")[0] for p in mine.todo] == ["c-s0", "c-s1"]
+    assert {p.why for p in mine.runs if not p.todo} == {"finished, made for documents"}
+
+
+def test_two_names_of_one_run_are_done_once(tmp_path: Path) -> None:
+    made = plan(tmp_path, SPEC + "  same: {}\n", seeds=(3,))
+    assert len(made.runs) == 3
+    assert [p.run.variant for p in made.todo] == ["a", "b"]
+    assert made.runs[0].key == made.runs[2].key
+
+
+def test_only_leaves_others_alone(tmp_path: Path) -> None:
+    made = plan(tmp_path, only=("b",))
+    assert [p.why for p in made.runs] == ["left out by --only", "never run"] * 2
+    assert {p.run.variant for p in made.todo} == {"b"}
+
+
+def test_an_epoch_without_a_batch_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(BenchError, match="b: drop_last leaves no batch, as batch_size 6000"):
+        plan(tmp_path, SPEC.replace("batch_size: 64", "batch_size: 6000, drop_last: true"))
+
+
+def test_an_experiment_may_not_be_called_as_the_store(tmp_path: Path) -> None:
+    (tmp_path / "runs.yaml").write_text(SPEC)
+    with pytest.raises(BenchError, match="runs is the folder of all runs"):
+        make_plan(Request(load(tmp_path / "runs.yaml"), reports=tmp_path / "reports"))

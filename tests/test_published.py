@@ -12,7 +12,7 @@ import test_verify
 from factory import a_cache
 from forked import bench
 from test_cli import SPEC
-from test_verify import cell, edit, replace, run_id, snapshot
+from test_verify import cell, edit, replace, run_id, run_path, snapshot
 
 from bench.errors import BenchError
 from bench.report import contact, write_report
@@ -38,7 +38,7 @@ pytestmark = [
 
 def publish(folder: Path) -> Path:
     """Leave of every run what is committed: its record."""
-    for run in (folder / "records").iterdir():
+    for run in (folder.parent / "runs").glob("[!.]*"):
         for path in run.iterdir():
             if path.is_dir():
                 shutil.rmtree(path)
@@ -50,8 +50,7 @@ def publish(folder: Path) -> Path:
 def contents(folder: Path) -> dict[str, bytes]:
     """What a report's folder holds beside its records."""
     files = (path for path in folder.rglob("*") if path.is_file() and path.name != ".lock")
-    found = {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
-    return {name: content for name, content in found.items() if not name.startswith("records/")}
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
 
 
 @pytest.fixture
@@ -64,10 +63,10 @@ def folder(complete: Path) -> Path:
 
 @pytest.mark.skipif(not (ROOT / ".git").exists(), reason="not a git checkout")
 def test_git_takes_a_record_and_nothing_else_of_a_run() -> None:
-    run = "reports/mnist/documents/records/a-s0-01234567"
+    run = "reports/mnist/runs/0123456789abcdef-s0"
     kept = [f"{run}/record.json", "reports/mnist/documents/experiment.json"]
     others = [f"{run}/weights.safetensors", f"{run}/pictures/kl.png", f"{run}/checkpoint.safetensors"]
-    others += ["reports/mnist/documents/.lock", "reports/mnist/documents/records/.taken-1/record.json"]
+    others += ["reports/mnist/documents/.lock", "reports/mnist/runs/.claim-host-1"]
     told = subprocess.run(
         ["git", "check-ignore", "--no-index", *kept, *others],
         cwd=ROOT, capture_output=True, text=True, check=True,
@@ -88,12 +87,12 @@ def test_the_report_is_the_complete_folders_byte_for_byte(complete: Path) -> Non
 
 
 def test_a_run_that_is_made_again_shows_its_own_pictures(complete: Path) -> None:
-    before, run = contents(complete), complete / "records" / run_id("plain")
+    before, run = contents(complete), run_path(complete, "plain")
     kept = shutil.copytree(run, complete.parent / "kept")
     publish(complete)
     shutil.rmtree(run)
     shutil.copytree(kept, run)
-    (copy,) = (complete / "figures/runs").glob(f"{run.name}-kl.png")
+    (copy,) = (complete / "figures/runs").glob(f"{run_id('plain')}-kl.png")
     copy.write_bytes(b"stale")
     write_report(complete)
     assert contents(complete) == before
@@ -101,7 +100,7 @@ def test_a_run_that_is_made_again_shows_its_own_pictures(complete: Path) -> None
 
 def test_a_copy_that_is_not_shown_goes_only_where_the_run_has_the_picture(complete: Path) -> None:
     extra = complete / "figures/runs" / f"{run_id('plain', 1)}-kl.png"
-    shutil.copy(complete / "records" / run_id("plain", 1) / "pictures/kl.png", extra)
+    shutil.copy(run_path(complete, "plain", 1) / "pictures/kl.png", extra)
     publish(complete)
     write_report(complete)
     assert extra.exists()
@@ -147,13 +146,13 @@ def test_one_digit_of_the_report_is_told(folder: Path) -> None:
 
 
 def test_a_run_that_lacks_some_files_differs(folder: Path) -> None:
-    run = folder / "records" / run_id("plain", 1)
+    run = run_path(folder, "plain", 1)
     listed = json.loads((run / RECORD).read_text())["artifacts"]
     (run / "notes.txt").touch()
     findings = verify(folder)
     assert findings.differences == [
-        *(f"{run.name}/{name}: missing" for name in listed),
-        f"{run.name}/notes.txt: the record does not list it",
+        *(f"{run_id('plain', 1)}/{name}: missing" for name in listed),
+        f"{run_id('plain', 1)}/notes.txt: the record does not list it",
     ]
     assert findings.unchecked == ["weights and pictures of 11 runs are not here"]
 
@@ -177,14 +176,16 @@ def test_a_damaged_copy_is_told_and_stops_nothing(folder: Path) -> None:
 
 
 def test_a_record_that_names_a_file_outside_says_so(folder: Path) -> None:
-    run = folder / "records" / run_id("plain")
+    run = run_path(folder, "plain")
     edit(run / RECORD, lambda r: r["artifacts"].update({"../../report.md": "0" * 64}))
-    assert verify(folder).differences == [f"{run.name}: the record names ../../report.md, outside its folder"]
+    assert verify(folder).differences == [
+        f"{run_id('plain')}: the record names ../../report.md, outside its folder"
+    ]
 
 
 @pytest.mark.usefixtures("here")
 def test_measuring_again_takes_what_weights_there_are(complete: Path) -> None:
-    run = complete / "records" / run_id("plain")
+    run = run_path(complete, "plain")
     kept = shutil.copytree(run, complete.parent / "kept")
     publish(complete)
     with pytest.raises(
@@ -205,7 +206,7 @@ def test_measuring_again_takes_what_weights_there_are(complete: Path) -> None:
 def test_a_model_that_is_not_here_says_how_to_make_it(folder: Path) -> None:
     expected = r"its weights are not here; bench run SPEC --fresh --only plain makes them$"
     with pytest.raises(BenchError, match=expected):
-        load_model(folder / "records" / run_id("plain"))
+        load_model(run_path(folder, "plain"))
 
 
 def test_a_failed_run_left_only_its_record(tmp_path: Path) -> None:

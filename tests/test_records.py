@@ -86,17 +86,6 @@ def test_a_damaged_or_foreign_record_names_the_file_and_the_way_out(tmp_path: Pa
         records.read(tmp_path)
 
 
-def test_find_gives_every_record_by_id(tmp_path: Path) -> None:
-    assert records.find(tmp_path) == {}
-    for name in ("b-s0-00000002", "a-s0-00000001"):
-        RunFolder(tmp_path / "records" / name).write_record({**RECORD, "id": name})
-    (tmp_path / "records" / "c-s0-00000003").mkdir()  # started, never finished
-    assert list(records.find(tmp_path)) == ["a-s0-00000001", "b-s0-00000002"]
-    RunFolder(tmp_path / "records" / "copy").write_record({**RECORD, "id": "a-s0-00000001"})
-    with pytest.raises(BenchError, match="same run"):
-        records.find(tmp_path)
-
-
 def test_artifacts_are_digested_by_relative_path(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     folder.pictures.mkdir()

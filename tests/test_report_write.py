@@ -67,7 +67,7 @@ def test_the_pictures_are_of_the_smallest_finished_seed_at_the_last_epoch(tmp_pa
     assert all((tmp_path / link).is_file() for link in links)
     run = "000-recsys-s1-00000001"
     copied = (tmp_path / f"figures/runs/{run}-samples.png").read_bytes()
-    assert copied == (tmp_path / f"records/{run}/pictures/samples-epoch-020.png").read_bytes()
+    assert copied == (synthetic.runs_of(tmp_path)[run] / "pictures/samples-epoch-020.png").read_bytes()
 
 
 def test_many_variants_are_shown_on_the_sheets_alone(folder: Path):
@@ -122,8 +122,8 @@ def test_equal_records_give_equal_bytes(folder: Path):
 
 
 def test_the_bytes_do_not_depend_on_where_it_is_written(folder: Path, tmp_path: Path):
-    other = tmp_path / "elsewhere" / "all"
-    shutil.copytree(folder, other)
+    other = tmp_path / "elsewhere" / folder.name
+    shutil.copytree(folder.parent, other.parent)
     for path in (other / "figures", other / "report.md", other / "results.csv"):
         shutil.rmtree(path) if path.is_dir() else path.unlink()
     write_report(other)
@@ -155,22 +155,22 @@ def test_a_fallback_is_loud(tmp_path: Path):
     assert report.startswith("# synthetic, on digits (NOT mnist)\n\n> **WARNING: MNIST WAS NOT AVAILABLE.")
 
 
-def test_broken_and_stray_records_are_told_not_trusted(tmp_path: Path):
+def test_a_broken_record_is_told_not_trusted(tmp_path: Path):
     small(tmp_path)
-    broken = next((tmp_path / "records").glob("a-s0*/record.json"))
-    broken.write_text('{"status": "finis')
-    synthetic.save(tmp_path / "records" / "old-s0-12345678" / "record.json", {"status": "finished"})
+    (broken,) = synthetic.runs_of(tmp_path, "a-s0*").values()
+    (broken / "record.json").write_text('{"status": "finis')
     report = write_report(tmp_path, figures=False).read_text()
-    assert "Covers 10 of 10 runs: 9 finished, 1 unreadable. 1 more records here" in report
+    assert "Covers 10 of 10 runs: 9 finished, 1 unreadable." in report
 
 
 def test_hostile_names_stay_text(tmp_path: Path):
+    reports = tmp_path / "reports"
     name = "a|b`<script>alert(1)</script>$x$\n# c"
     variants = {name: settings(note="</td>|", latent=2), "_b": settings(beta=0.5)}
-    planned = {f"r{i}-s0": {"variant": v, "seed": 0} for i, v in enumerate(variants)}
-    synthetic.write(tmp_path, {"x": settings()}, seeds=())
+    planned = {f"r{i}-s0": {"variant": v, "seed": 0, "run": f"{i:016x}-s0"} for i, v in enumerate(variants)}
+    synthetic.write(reports / "x", {"x": settings()}, seeds=())
     synthetic.save(
-        tmp_path / "experiment.json",
+        reports / "x" / "experiment.json",
         {
             "name": "<b>x</b>",
             "question": "# why\n| a |",
@@ -182,8 +182,12 @@ def test_hostile_names_stay_text(tmp_path: Path):
     for (run_id, plan), v in zip(planned.items(), variants.values(), strict=True):
         metrics = synthetic.measure(plan["variant"], v, 0)
         record = synthetic.record(run_id, plan["variant"], v, 0, metrics)
-        synthetic.save(tmp_path / "records" / run_id / "record.json", record)
-    html = MarkdownIt("commonmark", {"html": True}).enable("table").render(write_report(tmp_path).read_text())
+        synthetic.save(reports / "runs" / planned[run_id]["run"] / "record.json", record)
+    html = (
+        MarkdownIt("commonmark", {"html": True})
+        .enable("table")
+        .render(write_report(reports / "x").read_text())
+    )
     assert "<script" not in html
     assert "<b>x" not in html
     assert "</td>|" not in html

@@ -19,8 +19,9 @@ from bench.errors import BenchError
 from bench.evaluation.baselines import baselines
 from bench.evaluation.samples import FeatureNet, Reference, yardstick
 from bench.report import figures, write_report
-from bench.runs.execute import Job, Workshop, execute
+from bench.runs.execute import Job, SharedContext, execute
 from bench.store import records
+from bench.store.experiments import ExperimentFolder
 from bench.verify import Findings, verify, weights
 from bench.verify.compare import csv_file, markdown_file, same
 from bench.verify.laws import laws
@@ -49,12 +50,12 @@ VARIANTS: dict[str, dict[str, Any]] = {
 Edit = Callable[[dict[str, Any]], Any]
 
 
-def workshop() -> Workshop:
+def workshop() -> SharedContext:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         net = FeatureNet((28, 28), 10).eval()
     reference = Reference.of(net.features(DATA.test_images.flatten(1).float() / 255))
-    return Workshop(DATA, torch.device("cpu"), net, reference)
+    return SharedContext(DATA, torch.device("cpu"), net, reference)
 
 
 SHOP = workshop()
@@ -62,7 +63,7 @@ SHOP = workshop()
 
 def published(folder: Path) -> Path:
     """The same report without what is not published."""
-    shutil.rmtree(folder / "records")
+    shutil.rmtree(folder.parent / "runs")
     for name in ("experiment.json", "baselines.json"):
         (folder / name).unlink()
     return folder
@@ -70,6 +71,10 @@ def published(folder: Path) -> Path:
 
 def run_id(variant: str, seed: int = 0) -> str:
     return a_run(variant=variant, seed=seed, **full(variant)).identity(DATA.digest)
+
+
+def run_path(folder: Path, variant: str, seed: int = 0) -> Path:
+    return ExperimentFolder(folder).run(run_id(variant, seed)).path
 
 
 def full(variant: str) -> dict[str, Any]:
@@ -89,14 +94,17 @@ def full(variant: str) -> dict[str, Any]:
 def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Every kind of likelihood, target, reduction and posterior, two seeds, one variant that diverges."""
     folder = tmp_path_factory.mktemp("reports") / "tiny"
+    folder.mkdir()
     runs = [a_run(variant=name, seed=seed, **full(name)) for seed in (0, 1) for name in VARIANTS]
     planned, variants = {}, {}
     for run in runs:
         name = run.identity(DATA.digest)
-        planned[name] = {"variant": run.variant, "seed": run.seed}
+        planned[name] = {"variant": run.variant, "seed": run.seed, "run": run.key(DATA.digest)}
         settings = run.model_dump(mode="json", exclude={"variant", "seed"})
         variants[run.variant] = settings | {"label": f"{run.variant} · [x]", "axes": {}, "published": []}
-        record = execute(Job(name, run, folder / "records" / name, {"git": {}}), SHOP, lambda *_: None)
+        record = execute(
+            Job(name, run, folder.parent / "runs" / run.key(DATA.digest), {"git": {}}), SHOP, lambda *_: None
+        )
         assert record["status"] == ("diverged" if run.variant == "lost" else "finished"), record
     save(folder / "experiment.json", {"name": "tiny", "question": "What?", "dataset": "tiny", "seeds": [0, 1],
                                       "variants": variants, "planned": planned})  # fmt: skip
@@ -114,7 +122,7 @@ def folder(original: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
     there = {file: (original / "figures" / file, caption) for file, (caption, _) in figures.FIGURES.items()}
     drawn = {file: (caption, path.read_bytes()) for file, (path, caption) in there.items() if path.exists()}
     monkeypatch.setattr(figures, "draw", lambda results: drawn)
-    return Path(shutil.copytree(original, tmp_path / "tiny"))
+    return Path(shutil.copytree(original.parent, tmp_path / "reports")) / "tiny"
 
 
 def save(path: Path, value: object) -> None:
@@ -251,7 +259,7 @@ def test_rows_and_columns_of_a_csv(folder: Path) -> None:
 
 
 def test_a_byte_of_the_weights(folder: Path) -> None:
-    file = folder / "records" / run_id("plain") / records.WEIGHTS
+    file = run_path(folder, "plain") / records.WEIGHTS
     content, right = bytearray(file.read_bytes()), records.digest(file)
     content[-1] ^= 1
     file.write_bytes(content)
@@ -261,24 +269,24 @@ def test_a_byte_of_the_weights(folder: Path) -> None:
 
 
 def test_files_of_a_run_that_are_gone_or_too_many(folder: Path) -> None:
-    run = folder / "records" / run_id("squared", 1)
+    run = run_path(folder, "squared", 1)
     (run / "pictures/kl.png").unlink()
     (run / "notes.txt").touch()
     for allowed in (".DS_Store", "checkpoint.safetensors"):
         (run / allowed).touch()
     assert verify(folder).differences == [
-        f"{run.name}/pictures/kl.png: missing",
-        f"{run.name}/notes.txt: the record does not list it",
+        f"{run_id('squared', 1)}/pictures/kl.png: missing",
+        f"{run_id('squared', 1)}/notes.txt: the record does not list it",
     ]
 
 
 def test_a_record_that_lists_a_file_outside(folder: Path) -> None:
-    run = folder / "records" / run_id("plain")
+    run = run_path(folder, "plain")
     outside = {"../../report.md": "0" * 64, "\x1b[31m\n": "0" * 64}
     edit(run / "record.json", lambda r: r["artifacts"].update(outside))
     assert verify(folder).differences == [
-        f"{run.name}: the record names ../../report.md, outside its folder",
-        f"{run.name}/\\x1b[31m\\n: missing",
+        f"{run_id('plain')}: the record names ../../report.md, outside its folder",
+        f"{run_id('plain')}/\\x1b[31m\\n: missing",
     ]
 
 
@@ -306,7 +314,7 @@ def test_pictures_of_the_report(folder: Path) -> None:
 
 def test_a_metric_of_a_record(folder: Path) -> None:
     name = run_id("raw", 1)
-    edit(folder / "records" / name / "record.json", lambda r: r["metrics"].update(mse=0.123))
+    edit(ExperimentFolder(folder).run(name).record, lambda r: r["metrics"].update(mse=0.123))
     told = verify(folder).differences
     assert any(line.startswith(f"{name}: metrics.elbo_gaussian: found ") for line in told)
     assert any(
@@ -320,7 +328,7 @@ def test_a_metric_of_a_record(folder: Path) -> None:
 
 
 def test_a_record_that_cannot_be_read(folder: Path) -> None:
-    file = folder / "records" / run_id("plain") / "record.json"
+    file = run_path(folder, "plain") / "record.json"
     file.write_text(file.read_text()[:-20])
     told = verify(folder).differences
     assert told[0].startswith(f"{file} is truncated or not JSON; remove its folder")
@@ -328,10 +336,12 @@ def test_a_record_that_cannot_be_read(folder: Path) -> None:
 
 
 def test_a_run_that_is_under_way(folder: Path) -> None:
-    (folder / "records/new-s0-01234567/pictures").mkdir(parents=True)
+    new = {"variant": "plain", "seed": 9, "run": "0123456701234567-s9"}
+    edit(folder / "experiment.json", lambda e: e["planned"].update({"plain-s9-01234567": new}))
+    write_report(folder)
     findings = verify(folder)
     assert findings.differences == []
-    assert findings.unchecked == ["run folders without a record, under way or to be done: 1"]
+    assert findings.unchecked == ["runs without a record, under way or to be done: 1"]
 
 
 @pytest.mark.parametrize(
@@ -340,7 +350,6 @@ def test_a_run_that_is_under_way(folder: Path) -> None:
         (lambda r: r["run"].update(batch_size=9), "{id}, identity of its run and data: found"),
         (lambda r: r["data"].update(digest="f" * 32), "{id}, identity of its run and data: found"),
         (lambda r: r["data"].update(digest="f" * 32), "records: of different data, digests"),
-        (lambda r: r.update(id="small-s0-00000000"), '{id}, id: found "small-s0-00000000"'),
         (lambda r: r.update(seed=7), "{id}, seed: found 7, the records give 0"),
         (
             lambda r: r["artifacts"].pop("weights.safetensors"),
@@ -350,7 +359,7 @@ def test_a_run_that_is_under_way(folder: Path) -> None:
 )
 def test_what_a_record_is_of(folder: Path, change: Edit, expected: str) -> None:
     name = run_id("plain")
-    edit(folder / "records" / name / "record.json", change)
+    edit(ExperimentFolder(folder).run(name).record, change)
     assert any(line.startswith(expected.format(id=name)) for line in verify(folder).differences)
 
 
@@ -372,7 +381,7 @@ def test_a_record_of_an_older_engine_says_so(folder: Path, monkeypatch: pytest.M
 
 
 def record(folder: Path, variant: str) -> dict[str, Any]:
-    found = records.read(folder / "records" / run_id(variant))
+    found = records.read(run_path(folder, variant))
     assert found is not None
     return found
 
@@ -495,7 +504,7 @@ def test_weights_give_the_numbers_again(folder: Path) -> None:
 def test_a_record_and_report_forged_alike_do_not_agree_with_the_weights(folder: Path) -> None:
     forged = {"test_loss": 1.0001, "knn_accuracy": 0.9, "frechet_distance": 1.01, "parameters": 2}
     for name, factor in forged.items():
-        edit(folder / "records" / run_id("plain") / "record.json", off("metrics", name, by=factor))
+        edit(run_path(folder, "plain") / "record.json", off("metrics", name, by=factor))
     write_report(folder)
     told = [line for line in verify(folder, deep=True).differences if "its weights give" in line]
     assert [line.partition(":")[0] for line in told] == [f"{run_id('plain')}, metrics.{m}" for m in forged]
@@ -503,7 +512,7 @@ def test_a_record_and_report_forged_alike_do_not_agree_with_the_weights(folder: 
 
 @pytest.mark.usefixtures("here")
 def test_baselines_and_units_are_measured_again(folder: Path) -> None:
-    edit(folder / "records" / run_id("plain") / "record.json", off("kl_per_unit", 2, by=1.01))
+    edit(run_path(folder, "plain") / "record.json", off("kl_per_unit", 2, by=1.01))
     edit(folder / "baselines.json", lambda b: b["rows"][0].update(mse=0.5))
     edit(folder / "baselines.json", lambda b: b["samples"]["floor"].update(recall=0.5))
     told = verify(folder, deep=True).differences
@@ -518,7 +527,7 @@ def test_baselines_and_units_are_measured_again(folder: Path) -> None:
 def test_weights_that_are_gone_and_a_classifier_that_is_another(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (folder / "records" / run_id("plain") / "weights.safetensors").unlink()
+    (run_path(folder, "plain") / "weights.safetensors").unlink()
     monkeypatch.setattr(weights, "classifier", lambda data: (SHOP.net, 0.7, "another"))
     findings = verify(folder, deep=True)
     assert len(findings.differences) == 2

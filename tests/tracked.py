@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from factory import key_of
 from PIL import Image
 
 from bench.store.records import RunFolder
@@ -44,7 +45,7 @@ def record(
 
 def run_folder(reports: Path, made: dict[str, Any]) -> RunFolder:
     """The folder of a run with weights, pictures and its record."""
-    folder = RunFolder(reports / "records" / made["id"])
+    folder = RunFolder(reports.parent / "runs" / key_of(made["id"]))
     folder.pictures.mkdir(parents=True, exist_ok=True)
     folder.weights.write_bytes(b"weights")
     for name in ("samples-epoch-001", "samples-epoch-005", "manifold"):

@@ -32,6 +32,7 @@ from bench.cli.options import (
 
 @app.command(epilog="Example: bench run experiments/all.yaml --quick")
 def run(
+    context: typer.Context,
     spec: Spec,
     device: Device = "auto",
     seeds: Seeds = None,
@@ -53,22 +54,7 @@ def run(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")] = False,
 ) -> None:
     """Train, evaluate and track every run of an experiment that is not done yet, and write its report."""
-    request = request_of(
-        spec,
-        device,
-        seeds,
-        only,
-        epochs,
-        dataset,
-        data_dir,
-        tracking_uri,
-        reports,
-        fresh,
-        quick,
-        workers,
-        executor,
-        address,
-    )
+    request = request_of(context)
     from bench.cli.printing import print_end, print_plan
     from bench.runs.matrix import predict, run_matrix
     from bench.runs.plan import make_plan
@@ -82,6 +68,7 @@ def run(
 
 @app.command(epilog="Example: bench plan experiments/all.yaml --seeds 1")
 def plan(
+    context: typer.Context,
     spec: Spec,
     device: Device = "auto",
     seeds: Seeds = None,
@@ -95,9 +82,7 @@ def plan(
     workers: Workers = None,
 ) -> None:
     """Print every run with its state and why, and the time it should take; nothing is created."""
-    request = request_of(
-        spec, device, seeds, only, epochs, dataset, data_dir, None, reports, fresh, quick, workers
-    )
+    request = request_of(context)
     from bench.cli.printing import print_plan
     from bench.runs.matrix import predict
     from bench.runs.plan import make_plan
@@ -115,6 +100,17 @@ def report(folder: Report, reports: Reports = Path("reports")) -> None:
     folder = report_folder(folder, reports, "experiment.json")
     with held(folder / LOCK, str(folder), "copy the folder to where you may write and report that"):
         print(write_report(folder))
+
+
+@app.command(epilog="Example: bench migrate reports")
+def migrate(
+    reports: Annotated[Path, typer.Argument(help="A folder of reports.", show_default=False)],
+) -> None:
+    """Bring reports of the first edition up to date: their runs move into one store, every number stays."""
+    from bench.store.migrate import migrate as move
+
+    for line in move(reports):
+        print(line)
 
 
 @app.command(epilog="Example: bench sync reports/all --tracking-uri http://host:5000")

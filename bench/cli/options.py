@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,7 +11,7 @@ import typer
 from bench.errors import BenchError
 
 if TYPE_CHECKING:
-    from bench.runs.plan import Request
+    from bench.runs.request import Request
 
 Spec = Annotated[Path, typer.Argument(help="The experiment, a YAML file.", show_default=False)]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
@@ -34,47 +35,24 @@ Address = Annotated[
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress on stderr.")]
 
 
-def request_of(
-    spec: Path,
-    device: str,
-    seeds: str | None,
-    only: list[str] | None,
-    epochs: int | None,
-    dataset: str | None,
-    data_dir: Path | None,
-    tracking_uri: str | None,
-    reports: Path,
-    fresh: bool,
-    quick: bool,
-    workers: int | None,
-    executor: str = "local",
-    address: str | None = None,
-) -> Request:
-    """The options as one value; the spec is read first, so that its errors need no torch."""
+def request_of(context: typer.Context) -> Request:
+    """Make one value of the options of `run` or `plan`; the spec is read here, once, without torch.
+
+    Raises BenchError for a spec, seeds, a glob or an executor that cannot be used.
+    """
+    from bench.runs.request import Request
     from bench.spec.resolve import load
 
-    chosen = seeds_of(seeds)
-    if quick:
-        dataset, chosen = dataset or "digits", chosen or (0, 1, 2)
-    load(spec).with_overrides(seeds=chosen, epochs=epochs, dataset=dataset).select(only or ["*"])
-    check_executor(executor, address)
-    from bench.runs.plan import Request
-
-    return Request(
-        spec=spec,
-        device=device,
-        seeds=chosen,
-        only=tuple(only or ()),
-        epochs=epochs,
-        dataset=dataset,
-        data_dir=data_dir,
-        tracking_uri=tracking_uri,
-        reports=reports,
-        fresh=fresh,
-        workers=workers,
-        executor=executor,
-        address=address,
-    )
+    given = dict(context.params)
+    seeds, dataset = seeds_of(given["seeds"]), given["dataset"]
+    if given["quick"]:
+        dataset, seeds = dataset or "digits", seeds or (0, 1, 2)
+    changed = {"seeds": seeds, "dataset": dataset, "only": tuple(given["only"] or ())}
+    names = {field.name for field in fields(Request)} & given.keys()
+    request = Request(load(given["spec"]), **{name: given[name] for name in names} | changed)
+    check_executor(request.executor, request.address)
+    assert request.chosen  # noqa: S101  a glob that matches nothing is refused here, before torch is imported
+    return request
 
 
 def check_executor(executor: str, address: str | None) -> None:

@@ -15,7 +15,7 @@ from bench.report.tables import ARROWS, cell, finished
 from bench.store.records import STATUSES
 
 if TYPE_CHECKING:
-    from bench.runs.matrix import Campaign
+    from bench.runs.matrix import Matrix
     from bench.runs.plan import Plan
 
 
@@ -33,7 +33,7 @@ def print_plan(plan: Plan, seconds: dict[str, float], total: float, *, every_run
     lines = [
         experiment.question,
         f"matrix   {len(experiment.variants)} variants × {len(experiment.seeds)} seeds, "
-        f"{len(plan.todo)} runs to do" + (f", {len(plan.taken)} to take over" if plan.taken else ""),
+        f"{len(plan.todo)} runs to do",
         f"device   {plan.device}, {worker_count(plan)} at a time",
         f"data     {plan.data.name} ({plan.data.source}), {len(plan.data.train_images)} train, "
         f"{len(plan.data.test_images)} test images, digest {plan.data.digest[:12]}",
@@ -43,27 +43,25 @@ def print_plan(plan: Plan, seconds: dict[str, float], total: float, *, every_run
     print("\n".join(lines), file=stream)
     if every_run:
         for planned in plan.runs:
-            time = f"{duration(seconds[planned.id]):>7}" if planned.todo else "      –"
-            verb = "run" if planned.todo else "take" if planned.source else "skip"
-            print(f"{verb:4} {time}  {planned.id}  {planned.why}")
+            time = f"{duration(seconds[planned.id]):>7}" if planned.id in seconds else "      –"
+            print(f"{'run ' if planned.todo else 'skip'} {time}  {planned.id}  {planned.why}")
 
 
-def print_end(campaign: Campaign) -> bool:
+def print_end(matrix: Matrix) -> bool:
     """The end of `bench run`: what became of the runs, and where to look; whether all of them finished."""
-    plan = campaign.plan
-    states = [*campaign.outcomes.values()]
-    for warning in (*plan.warnings, *campaign.faults):
+    plan = matrix.plan
+    states = [*matrix.outcomes.values()]
+    for warning in (*plan.warnings, *matrix.faults):
         print(f"*** {warning} ***", file=sys.stderr)
-    if campaign.stopped:
-        print(f"stopped by --fail-fast: {campaign.stopped}", file=sys.stderr)
-    skipped = sum(not planned.todo and not planned.source for planned in plan.runs)
+    if matrix.stopped:
+        print(f"stopped by --fail-fast: {matrix.stopped}", file=sys.stderr)
+    skipped = sum(not planned.todo for planned in plan.runs)
     told = [f"{states.count(s)} {s}" for s in STATUSES if s in states]
-    told += [f"{len(plan.taken)} taken over"] if plan.taken else []
     print(", ".join([*told, f"{skipped} skipped"] if skipped else told or ["nothing to do"]))
     for line in summary_lines(load(plan.folder)):
         print(line)
     print(f"report: {plan.folder / 'report.md'}")
-    print(f"MLflow: {campaign.tracker.page} (start it with: bench ui)")
+    print(f"MLflow: {matrix.tracker.page} (start it with: bench ui)")
     return all(state == "finished" for state in states)
 
 

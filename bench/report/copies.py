@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.errors import BenchError
-from bench.store import records
+from bench.store.experiments import ExperimentFolder
 
 COPIES = "figures/runs"
 _LISTED = re.compile(r"pictures/(?P<file>[^/]+\.(?:png|gif))")
@@ -35,7 +35,8 @@ def pictures(folder: Path, run_id: str, record: Mapping[str, Any]) -> list[Pictu
 
     That one's source is its copy beside the report, where the run's own is not here.
     """
-    own = (folder / "records" / run_id / "pictures").glob("*.*")
+    run = ExperimentFolder(folder).run(run_id)
+    own = run.pictures.glob("*.*")
     names = {f"pictures/{path.name}" for path in own if path.is_file()} | set(record.get("artifacts") or ())
     found = sorted(
         (*_kind(match["file"]), name) for name in names if (match := _LISTED.fullmatch(name)) is not None
@@ -43,7 +44,7 @@ def pictures(folder: Path, run_id: str, record: Mapping[str, Any]) -> list[Pictu
     last = {kind: name for kind, _, name in found}
     made = []
     for kind, epoch, name in found:
-        source = folder / "records" / run_id / name
+        source = run.path / name
         copy = f"{COPIES}/{run_id}-{kind}{source.suffix}"
         if not source.is_file() and name == last[kind]:
             source = folder / copy
@@ -55,13 +56,14 @@ def pictures(folder: Path, run_id: str, record: Mapping[str, Any]) -> list[Pictu
 
 def stands_for_its_run(folder: Path, copy: Path) -> bool:
     """Whether a copy is all that is here of a picture which its run's record lists."""
-    for run in (folder / "records").glob("*"):
-        if copy.name.startswith(f"{run.name}-"):
+    home = ExperimentFolder(folder)
+    for run_id in home.planned:
+        if copy.name.startswith(f"{run_id}-"):
             try:
-                record = records.read(run) or {}
+                record = home.record(run_id) or {}
             except BenchError:
                 continue
-            if any(picture.source == copy for picture in pictures(folder, run.name, record)):
+            if any(picture.source == copy for picture in pictures(folder, run_id, record)):
                 return True
     return False
 

@@ -64,8 +64,8 @@ def _coverage(results: Results) -> str:
     states = [*STATES, *sorted(counts.keys() - set(STATES))]
     told = ", ".join(f"{counts[s]} {text(s)}" for s in states if counts[s]) or "none is planned"
     line = f"Covers {done} of {len(results.runs)} runs: {told}."
-    if results.strays:
-        line += f" {results.strays} more records here belong to another state of the experiment: left out."
+    if elsewhere := _made_elsewhere(results, results.runs):
+        line += f" Made elsewhere: {elsewhere}; the protocol names their devices, versions and commits."
     return line
 
 
@@ -219,10 +219,10 @@ def _protocol(results: Results) -> str:
         ],
         ["environment", _distinct(runs, _environment)],
         ["commit", _distinct(runs, _commit)],
-        ["taken over", _taken(results, runs)],
+        ["made elsewhere", _made_elsewhere(results, runs)],
         [
             "settings",
-            "`records/<run>/record.json` holds a run's resolved settings, `results.csv` its numbers",
+            "`../runs/<run>/record.json` holds a run's resolved settings, `results.csv` its numbers",
         ],
     ]
     command = results.experiment.get("command")
@@ -276,12 +276,12 @@ def _commit(run: Run) -> str:
     return f"{code(git['commit'])}{dirty}" if git.get("commit") else ""
 
 
-def _taken(results: Results, runs: Sequence[Run]) -> str:
-    """How many runs another experiment trained."""
+def _made_elsewhere(results: Results, runs: Sequence[Run]) -> str:
+    """How many runs were made for another experiment, with the same settings, seed and data."""
     own = results.experiment.get("name")
-    made_in = Counter(str(run.record.get("experiment") or "") for run in runs)
-    others = [f"{n} from {code(name)}" for name, n in made_in.items() if name not in ("", own)]
-    return f"{words(others)}, of {len(runs)} runs: equal settings, seed and data" if others else ""
+    made_for = Counter(str(run.record.get("experiment") or "") for run in runs)
+    others = [f"{n} for {code(name)}" for name, n in made_for.items() if name not in ("", own)]
+    return f"{words(others)}, of {len(runs)} runs" if others else ""
 
 
 def _distinct(runs: Sequence[Run], tell: Callable[[Run], str]) -> str:

@@ -1,6 +1,6 @@
 """What the report reads: the resolved experiment and the records of exactly its planned runs.
 
-Nothing here or above it imports torch: a report can be rebuilt anywhere from the folder alone.
+Nothing here or above it imports torch: a report can be rebuilt anywhere from the folders alone.
 """
 
 from __future__ import annotations
@@ -8,55 +8,20 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache, cached_property
+from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Required
-
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
-from typing_extensions import TypedDict
+from typing import Any
 
 from bench.errors import BenchError
 from bench.evaluation.metrics import METRICS, Metric
 from bench.report.statistics import Estimate, estimate
 from bench.store import records
+from bench.store.experiments import ExperimentFolder, Planned
 
 # What differs between machines in a way that changes times; the rest is told in the protocol.
 TIMING = ("device", "device_name", "threads", "precision", "engine", "replicas", "torch")
 
 SATURATED = 0.1  # nats from ln N within which the N test images are too few for I(x; z)
-
-_LOOSE = ConfigDict(extra="allow", strict=True)
-Rows = list[dict[str, Any]] | None
-
-
-class _Settings(TypedDict, total=False):
-    __pydantic_config__ = _LOOSE  # type: ignore[misc]
-
-    latent: int | None
-    epochs: int | None
-    axes: dict[str, Any] | None
-    published: Rows
-
-
-class _Planned(TypedDict):
-    variant: str
-    seed: int
-
-
-class _Experiment(TypedDict, total=False):
-    """The types that a report relies on; the id of a run names its folder, and no other."""
-
-    __pydantic_config__ = _LOOSE  # type: ignore[misc]
-
-    variants: Required[dict[str, _Settings]]
-    planned: dict[Annotated[str, Field(pattern=r"^\w[\w.-]*$")], _Planned] | None
-    seeds: list[int] | None
-    skipped: list[Any] | None
-
-
-@cache
-def _shape() -> TypeAdapter[_Experiment]:
-    return TypeAdapter(_Experiment)
 
 
 @dataclass(frozen=True)
@@ -218,7 +183,6 @@ class Results:
     experiment: Mapping[str, Any]
     variants: tuple[Variant, ...]
     baselines: Mapping[str, Any]
-    strays: int  # records in the folder that the experiment does not plan
     metrics: tuple[Metric, ...] = METRICS
 
     @property
@@ -262,46 +226,29 @@ class Results:
 
 
 def load(folder: Path) -> Results:
-    """Read an experiment's folder.
+    """Read an experiment's folder, and the runs that it plans.
 
     Raises:
         BenchError: `experiment.json` is absent or is not an experiment.
     """
-    path = folder / "experiment.json"
-    experiment = _json(path)
-    try:
-        _shape().validate_python(experiment)
-    except ValidationError as error:
-        state = (
-            f"is not a resolved experiment ({records.fault(error)})" if path.exists() else "does not exist"
-        )
-        raise BenchError(
-            f"{path} {state}: give the folder of an experiment that `bench run` has started"
-        ) from None
-    assert experiment is not None  # noqa: S101  validated
-    planned = experiment.get("planned") or {}
-    runs = [_run(folder, run_id, plan) for run_id, plan in planned.items()]
+    home = ExperimentFolder(folder)
+    runs = [_run(home, run_id, plan) for run_id, plan in home.planned.items()]
     variants = tuple(
         Variant(name, settings, tuple(sorted((r for r in runs if r.variant == name), key=lambda r: r.seed)))
-        for name, settings in experiment["variants"].items()
-        if any(r.variant == name for r in runs) or not planned
+        for name, settings in home.spec["variants"].items()
+        if any(r.variant == name for r in runs) or not home.planned
     )
-    here = {path.parent.name for path in (folder / "records").glob("*/record.json")}
-    return Results(
-        folder, experiment, variants, _json(folder / "baselines.json") or {}, len(here - set(planned))
-    )
+    return Results(folder, home.spec, variants, _json(folder / "baselines.json") or {})
 
 
-def _run(folder: Path, run_id: str, plan: Mapping[str, Any]) -> Run:
-    path = folder / "records" / run_id / "record.json"
-    variant, seed = str(plan["variant"]), int(plan["seed"])
+def _run(home: ExperimentFolder, run_id: str, plan: Planned) -> Run:
     try:
-        record = records.read(path)
+        record = home.record(run_id)
     except BenchError:
-        return Run(run_id, variant, seed, "unreadable")
+        return Run(run_id, plan["variant"], plan["seed"], "unreadable")
     if record is None:
-        return Run(run_id, variant, seed, "missing")
-    return Run(run_id, variant, seed, str(record["status"]), record)
+        return Run(run_id, plan["variant"], plan["seed"], "missing")
+    return Run(run_id, plan["variant"], plan["seed"], str(record["status"]), record)
 
 
 def _json(path: Path) -> dict[str, Any] | None:

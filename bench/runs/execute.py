@@ -52,7 +52,7 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Workshop:
+class SharedContext:
     """What every run of a process shares: the data and the yardstick of the sample metrics."""
 
     data: Dataset
@@ -61,12 +61,12 @@ class Workshop:
     reference: Reference
 
 
-def execute(job: Job, shop: Workshop, emit: Emit) -> Record:
+def execute(job: Job, shared: SharedContext, emit: Emit) -> Record:
     """Do one run and write its folder; returns the record, whose status says how it went."""
-    return _alone(_Attempt(job, shop, emit, Pace()))
+    return _alone(_Attempt(job, shared, emit, Pace()))
 
 
-def execute_group(jobs: Sequence[Job], shop: Workshop, emit: GroupEmit) -> Iterator[Record]:
+def execute_group(jobs: Sequence[Job], shared: SharedContext, emit: GroupEmit) -> Iterator[Record]:
     """Do runs that differ in their seed only: train them as one model, then measure and record each.
 
     Gives each record as soon as it is written. Where they can't be trained together (memory, a part without
@@ -75,13 +75,13 @@ def execute_group(jobs: Sequence[Job], shop: Workshop, emit: GroupEmit) -> Itera
     pace = Pace()
     by_epoch: dict[int, list[_Attempt]] = {}  # those that go on, from the same epoch only
     for job in jobs:
-        attempt = _Attempt(job, shop, partial(emit, job.id), pace, stacked=True)
+        attempt = _Attempt(job, shared, partial(emit, job.id), pace, stacked=True)
         by_epoch.setdefault(attempt.start.epoch if attempt.start else 0, []).append(attempt)
     for epoch in sorted(by_epoch):
-        yield from _level(by_epoch.pop(epoch), shop, emit)
+        yield from _level(by_epoch.pop(epoch), shared, emit)
 
 
-def _level(attempts: list[_Attempt], shop: Workshop, emit: GroupEmit) -> Iterator[Record]:
+def _level(attempts: list[_Attempt], shared: SharedContext, emit: GroupEmit) -> Iterator[Record]:
     jobs = [attempt.job for attempt in attempts]
     ends: list[Training | DivergedError] = []
     note = ""
@@ -96,21 +96,28 @@ def _level(attempts: list[_Attempt], shop: Workshop, emit: GroupEmit) -> Iterato
         return
     attempts.clear()  # and with them what lies on the device
     gc.collect()
-    if shop.device.type == "cuda":
+    if shared.device.type == "cuda":
         torch.cuda.empty_cache()
     for job in jobs:
-        yield _alone(_Attempt(job, shop, partial(emit, job.id), Pace(), note=note))
+        yield _alone(_Attempt(job, shared, partial(emit, job.id), Pace(), note=note))
 
 
 class _Attempt:
     """One run under way: its record so far, and once begun its data, model and pictures."""
 
     def __init__(
-        self, job: Job, shop: Workshop, emit: Emit, pace: Pace, *, stacked: bool = False, note: str = ""
+        self,
+        job: Job,
+        shared: SharedContext,
+        emit: Emit,
+        pace: Pace,
+        *,
+        stacked: bool = False,
+        note: str = "",
     ) -> None:
         self.checkpoint = Checkpoint(
             job.folder,
-            {"id": job.id, "torch": torch.__version__, "device": str(shop.device), "stacked": stacked},
+            {"id": job.id, "torch": torch.__version__, "device": str(shared.device), "stacked": stacked},
         )
         self.start = self.checkpoint.load() if job.resume else None
         if self.start is None:
@@ -119,7 +126,7 @@ class _Attempt:
         self.pace = pace
         self.job = job
         self.run = job.run
-        self.shop = shop
+        self.shared = shared
         self.emit = emit
         self.note = note  # why it is not trained with others
         self.folder = RunFolder(job.folder)
@@ -135,10 +142,10 @@ class _Attempt:
 
     def begin(self, divided: tuple[Images, Labels] | None = None) -> None:
         """Make the model, and the data where they are not given."""
-        self.images, self.labels = divided or divide(self.run, self.shop.data, self.shop.device)
-        self.model = untrained(self.run).to(self.shop.device)
+        self.images, self.labels = divided or divide(self.run, self.shared.data, self.shared.device)
+        self.model = untrained(self.run).to(self.shared.device)
         self.record |= self._known()
-        test = self.images.test.unflatten(1, self.shop.data.shape)
+        test = self.images.test.unflatten(1, self.shared.data.shape)
         self.album = Album(self.run, test, self.labels.test, self.folder, self.emit, full=self.job.full)
         if self.start:
             try:
@@ -196,7 +203,7 @@ class _Attempt:
     def _measured(self, training: Training) -> dict[str, Any]:
         self.emit("evaluate", {})
         measured = Measured(
-            self.run, self.model, training, self.images, self.labels, self.shop.net, self.shop.reference
+            self.run, self.model, training, self.images, self.labels, self.shared.net, self.shared.reference
         )
         metrics = measured.metrics()
         self.album.close(self.model, measured.q)
@@ -214,7 +221,7 @@ class _Attempt:
 
     def _known(self) -> dict[str, Any]:
         """What holds however training ends."""
-        data, images = self.shop.data, self.images
+        data, images = self.shared.data, self.images
         return {
             "beta_eff": objective_of(self.run).beta_eff(
                 self.run.batch_size, images.train.shape[1], self.run.latent
@@ -232,7 +239,7 @@ class _Attempt:
 
     def _environment(self, training: Training | None = None) -> dict[str, Any]:
         """Where it runs, and once trained how: engine, replicas trained as one, why no faster engine."""
-        where = describe(self.shop.device) | {"precision": self.run.precision}
+        where = describe(self.shared.device) | {"precision": self.run.precision}
         how = {"engine": training.engine, "replicas": training.replicas} if training else {}
         note = self.note or (training and training.note)
         return where | how | ({"engine_note": note} if note else {})
@@ -240,7 +247,7 @@ class _Attempt:
 
 def _alone(attempt: _Attempt) -> Record:
     def train_alone() -> Training:
-        reset_peak_memory(attempt.shop.device)
+        reset_peak_memory(attempt.shared.device)
         attempt.begin()
         return train(attempt.run, attempt.model, attempt.images, attempt.epoch, attempt.start, attempt.keep)
 
@@ -248,7 +255,7 @@ def _alone(attempt: _Attempt) -> Record:
 
 
 def _together(attempts: list[_Attempt]) -> list[Training | DivergedError]:
-    reset_peak_memory(attempts[0].shop.device)
+    reset_peak_memory(attempts[0].shared.device)
     shared: tuple[Images, Labels] | None = None
     for attempt in attempts:
         attempt.begin(shared)

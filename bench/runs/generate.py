@@ -26,6 +26,7 @@ from bench.pictures import grids
 from bench.report.results import Results
 from bench.report.results import load as load_results
 from bench.saved import Saved, model_of, read_saved
+from bench.store.experiments import ExperimentFolder
 from bench.store.records import RECORD
 from bench.tracking.fetch import MLFLOW_ID, fetch
 
@@ -176,7 +177,8 @@ def find(what: str, places: Places, scratch: Path) -> Saved:
     if MLFLOW_ID.fullmatch(what):
         return read_saved(fetch(places.tracking_uri, what, scratch))
     folders = _experiments(places)
-    runs = {folder.name: folder / "records" / what for folder in folders}
+    homes = [ExperimentFolder(folder) for folder in folders]
+    runs = {home.path.name: home.run(what).path for home in homes if what in home.planned}
     runs = {name: folder for name, folder in runs.items() if _is_run(folder)}
     if runs:
         return read_saved(_only(what, runs))
@@ -217,14 +219,15 @@ def _of_variant(name: str, places: Places, found: Iterable[Results]) -> Path:
             "or give the id of another run"
         )
     folders = {
-        experiment: places.reports / experiment / "records" / run.id for experiment, run in first.items()
+        experiment: ExperimentFolder(places.reports / experiment).run(run.id).path
+        for experiment, run in first.items()
     }
     return _only(name, folders)
 
 
 def _only(what: str, folders: dict[str, Path]) -> Path:
     """The one folder there is. Raises BenchError naming the experiments where there are more."""
-    if len(folders) > 1:
+    if len(set(folders.values())) > 1:
         raise BenchError(f"{what} is in {', '.join(folders)}; say which with --experiment")
     return next(iter(folders.values()))
 

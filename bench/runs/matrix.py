@@ -1,7 +1,4 @@
-"""The matrix from plan to report.
-
-Yardstick, workers, tracking, and a report that is valid after every finished run.
-"""
+"""The matrix from plan to report: runs done, tracked, and in a report that is valid after each of them."""
 
 from __future__ import annotations
 
@@ -9,7 +6,8 @@ import json
 import signal
 import subprocess
 import time
-from dataclasses import asdict, replace
+from collections import defaultdict
+from dataclasses import asdict
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -19,24 +17,23 @@ from bench.errors import BenchError
 from bench.evaluation.baselines import baselines
 from bench.evaluation.samples import Reference, classifier, yardstick
 from bench.report import write_report
-from bench.runs import cluster, sync
-from bench.runs import workers as executor
-from bench.runs.execute import Job, Workshop
+from bench.runs import cluster, sync, workers
+from bench.runs.execute import Job, SharedContext
 from bench.runs.forecast import forecast
-from bench.runs.plan import Plan, Planned, command, make_plan, write_experiment
+from bench.runs.plan import Plan, Planned
 from bench.runs.progress import Display
-from bench.runs.takeover import take_over
-from bench.store import records
-from bench.store.lock import LOCK, held
-from bench.store.records import CHECKPOINT, DONE, Record, write_json_atomic
+from bench.store.experiments import ExperimentFolder
+from bench.store.lock import LOCK, claimed, held
+from bench.store.records import CHECKPOINT, Record, write_json_atomic
 from bench.tracking import Tracker, Writer
 
 HERE = Path(__file__).resolve().parent
+BASELINES = "baselines.json"
 REPORT_SHARE = 0.05  # of the time since the last report that writing one may take, while runs go on
 
 
 def predict(plan: Plan) -> tuple[dict[str, float], float]:
-    """Predicted seconds of each run to do, and of all of them on the workers at hand."""
+    """Predict the seconds of each run to do, by id, and of all of them on the workers at hand."""
     runs = [planned.run for planned in plan.todo]
     seconds = forecast(runs, len(plan.data.train_images), len(plan.data.test_images), plan.device)
     by_id = {planned.id: s for planned, s in zip(plan.todo, seconds, strict=True)}
@@ -45,14 +42,14 @@ def predict(plan: Plan) -> tuple[dict[str, float], float]:
 
 def worker_count(plan: Plan) -> int:
     """How many runs go on at a time."""
-    workers = plan.request.workers or _executor(plan).default_workers(plan.device)
-    return min(workers, max(1, len(plan.todo)))
+    count = plan.request.workers or _executor(plan).default_workers(plan.device)
+    return min(count, max(1, len(plan.todo)))
 
 
 def _executor(plan: Plan) -> ModuleType:
     """What does the runs: processes of this machine, or a Ray cluster, which is joined here."""
     if plan.request.executor == "local":
-        return executor
+        return workers
     cluster.connect(plan.request.address, plan.request.tracking_uri)
     return cluster
 
@@ -63,60 +60,44 @@ class _StopMatrixError(Exception):
 
 def run_matrix(
     plan: Plan, seconds: dict[str, float], total: float, *, quiet: bool, fail_fast: bool = False
-) -> Campaign:
+) -> Matrix:
     """Do what the plan says is to be done; with `fail_fast` until a run fails or diverges.
 
-    Raises KeyboardInterrupt after everything under way was recorded, BenchError where another process does
-    the same experiment or the folder can no longer be written.
+    Raises KeyboardInterrupt after everything under way was recorded, BenchError where another process works
+    on the same experiment or does one of its runs, or the folder can no longer be written.
     """
     tracker = Tracker(plan.request.tracking_uri, sync.experiment_name(plan.folder, plan.data.name))
     one_thread(plan.device)
-    signal.signal(
-        signal.SIGTERM, signal.default_int_handler
-    )  # what a machine asks before it kills: as Ctrl-C
+    # A machine asks by SIGTERM before it kills: treat it as Ctrl-C
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     with held(plan.folder / LOCK, str(plan.folder), "give another --reports"), tracker.claimed():
-        plan = _taken_over(_renewed(plan))
-        with Display({p.id: seconds.get(p.id, 0.0) for p in plan.todo}, total, quiet=quiet) as display:
-            campaign = Campaign(plan, tracker, display, fail_fast=fail_fast)
-            campaign.open()
+        plan.home.runs.mkdir(parents=True, exist_ok=True)
+        with (
+            claimed(plan.home.runs, [planned.key for planned in plan.todo]),
+            Display({p.id: seconds.get(p.id, 0.0) for p in plan.todo}, total, quiet=quiet) as display,
+        ):
+            plan = plan.again()  # nobody else does these runs now: skip those finished since
+            matrix = Matrix(plan, tracker, display, fail_fast=fail_fast)
+            matrix.open()
             try:
-                if plan.todo or plan.taken:  # the report needs the baselines of what is taken over too
-                    shop = workshop(plan, display)
+                if plan.todo or not (plan.folder / BASELINES).exists():
+                    shared = shared_context(plan, display)
                 if plan.todo:
-                    _executor(plan).run_all(campaign.jobs(seconds), shop, worker_count(plan), campaign)
+                    _executor(plan).run_all(matrix.jobs(seconds), shared, worker_count(plan), matrix)
             except _StopMatrixError:
                 pass
             finally:
-                campaign.close()
-    return campaign
+                matrix.close()
+    return matrix
 
 
-def _renewed(plan: Plan) -> Plan:
-    """The plan as things are now that nobody else writes the folder: what was done meanwhile is not to do."""
-    return plan if records.find(plan.folder) == plan.records else make_plan(plan.request, download=False)
-
-
-def _taken_over(plan: Plan) -> Plan:
-    """Copy here what is finished in other reports; what is no longer whole there is to do after all."""
-
-    def taken(planned: Planned) -> Planned:
-        axes = plan.experiment.variants[planned.run.variant].axes
-        target = plan.folder / "records" / planned.id
-        if planned.source is None or take_over(planned.source, target, planned.run, axes):
-            return planned
-        return replace(planned, todo=True, why="no longer whole where it was finished", source=None)
-
-    runs = [taken(planned) for planned in plan.runs]
-    return replace(plan, runs=tuple(runs), records=records.find(plan.folder)) if plan.taken else plan
-
-
-def workshop(plan: Plan, display: Display) -> Workshop:
-    """The data in shared memory and the yardstick of the sample metrics; writes baselines.json."""
+def shared_context(plan: Plan, display: Display) -> SharedContext:
+    """Share the data and the yardstick of the sample metrics with workers; writes baselines.json."""
     data = plan.data.share()
     display.say(f"yardstick: the classifier of {data.name} (trained once, then cached) and the baselines")
     net, accuracy, digest = classifier(data)
     reference = Reference.of(net.features(data.test_images.flatten(1).float() / 255))
-    path = plan.folder / "baselines.json"
+    path = plan.folder / BASELINES
     latents = sorted({variant.latent for variant in plan.experiment.variants.values()})
     key = {"data": data.digest, "classifier": digest, "latents": latents}
     if not path.exists() or json.loads(path.read_text(encoding="utf-8")).get("of") != key:
@@ -127,10 +108,10 @@ def workshop(plan: Plan, display: Display) -> Workshop:
             "classifier": {"accuracy": accuracy, "digest": digest},
         }
         write_json_atomic(path, content)
-    return Workshop(data, plan.device, net, reference)
+    return SharedContext(data, plan.device, net, reference)
 
 
-class Campaign:
+class Matrix:
     """The parent's side of the runs: MLflow, the display and the report.
 
     Tracking faults never stop training.
@@ -145,43 +126,42 @@ class Campaign:
         self.stopped = ""  # why the rest of the matrix was not done
         self._fail_fast = fail_fast
         self._writer = Writer(tracker, display.say)
+        self._names: dict[str, list[str]] = defaultdict(list)  # of a run in this experiment, by its key
+        for planned in plan.runs:
+            self._names[planned.key].append(planned.id)
         self._last_report = 0.0
         self._report_cost = 0.0
 
     def open(self) -> None:
         """Set up the folder, and the store's experiment; finished work that this store lacks is sent."""
-        write_experiment(self.plan)
-        for run_id, record in self.plan.records.items():
-            if record["status"] in DONE:  # in case bench was killed between writing this and removing that
-                (self._folder(run_id) / CHECKPOINT).unlink(missing_ok=True)
+        self.plan.write()
+        self._home = ExperimentFolder(self.plan.folder)
+        for planned in self.plan.runs:
+            if not planned.todo:  # in case bench was killed between writing the record and removing this
+                (self._folder(planned) / CHECKPOINT).unlink(missing_ok=True)
         self._writer.later(Tracker.heal)
         self._writer.later(lambda tracker: sync.views(tracker, self.plan.folder))
         self._writer.later(self._send_what_is_done)
 
     def jobs(self, seconds: dict[str, float]) -> list[Job]:
-        """The runs to do: seed by seed, so that early reports compare every variant.
+        """Order the runs to do: seed by seed, so that early reports compare every variant.
 
-        In a seed the longest first.
+        In a seed the longest come first.
         """
-        about = {
-            "experiment": self.plan.experiment.name,
-            "git": git_state(),
-        }
-
-        def order(planned: Planned) -> tuple[int, float]:
-            return planned.run.seed, -seconds.get(planned.id, 0.0)
-
+        about = {"experiment": self.plan.experiment.name, "git": git_state()}
         first = min(self.plan.experiment.seeds)  # whose pictures the report shows
+        ordered = sorted(self.plan.todo, key=lambda p: (p.run.seed, -seconds.get(p.id, 0.0)))
+        command = self.plan.request.command
         return [
             Job(
                 p.id,
                 p.run,
-                self._folder(p.id),
-                about | self._about(p),
+                self._folder(p),
+                about | {"command": command(p.run.variant, p.run.seed)},
                 full=p.run.seed == first,
                 resume=p.resume,
             )
-            for p in sorted(self.plan.todo, key=order)
+            for p in ordered
         ]
 
     def close(self) -> None:
@@ -203,12 +183,12 @@ class Campaign:
         waiting = {planned.id for planned in self.plan.todo}
         for record in sync.lacking(tracker, self.plan.folder)[0]:
             if record["id"] not in waiting:
-                self._writer.finish(record, self._folder(record["id"]))
+                self._writer.finish(record, self._home.run(record["id"]).path)
 
-    # What the executor tells
+    # What the workers tell
 
     def starting(self, job: Job) -> None:
-        """A worker is about to take the run: open it in MLflow, or the attempt that it goes on with."""
+        """Open a run in MLflow, or the attempt that it goes on with: a worker is about to take it."""
         self.display.start(job.id, _title(job), job.run.epochs)
         known = {
             **job.about,
@@ -222,7 +202,7 @@ class Campaign:
         self._writer.start(known, job.folder, resume=job.resume > 0)
 
     def event(self, job: Job, kind: str, data: dict[str, Any]) -> None:
-        """An epoch ended, a picture was drawn, evaluation began, or the run goes on or begins again."""
+        """Pass on an epoch, a picture, the start of evaluation, or that the run goes on or begins again."""
         if kind == "epoch":
             self.display.epoch(job.id, data)
             self._writer.epoch(job.id, data)
@@ -236,10 +216,13 @@ class Campaign:
             self.display.say(f"{_title(job)}: taken up once more, as {data['reason']}")
 
     def ended(self, job: Job, record: Record) -> None:
-        """The run has its record. The first that fails ends the matrix, where that was asked for."""
-        self.outcomes[job.id] = record["status"]
+        """Take in a run's record. The first that fails ends the matrix, where that was asked for."""
+        for run_id in self._names[job.folder.name]:
+            self.outcomes[run_id] = record["status"]
+            named = record if run_id == job.id else self._home.record(run_id)
+            if named:
+                self._writer.finish(named, job.folder)
         self.display.end(job.id, _title(job), record)
-        self._writer.finish(record, job.folder)
         if self.stopped:
             return
         if self._fail_fast and record["status"] in ("failed", "diverged"):
@@ -258,13 +241,8 @@ class Campaign:
         self._last_report = time.monotonic()
         self._report_cost = self._last_report - started
 
-    def _about(self, planned: Planned) -> dict[str, Any]:
-        run = planned.run
-        repeat = command(self.plan.request, only=run.variant, seed=run.seed)
-        return {"axes": self.plan.experiment.variants[run.variant].axes, "command": repeat}
-
-    def _folder(self, run_id: str) -> Path:
-        return self.plan.folder / "records" / run_id
+    def _folder(self, planned: Planned) -> Path:
+        return self.plan.home.runs / planned.key
 
 
 def git_state(here: Path = HERE) -> dict[str, Any]:

@@ -5,18 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from bench.errors import BenchError
 from bench.pictures.grids import epochs_shown
 from bench.report import cells
-from bench.store import records
+from bench.store.experiments import SPEC, ExperimentFolder
 from bench.store.lock import LOCK, held
-from bench.store.records import Record, RunFolder
+from bench.store.records import Record
 from bench.tracking import Attempt, Tracker, TrackingError
 
 SENT = ("finished", "diverged", "failed")  # an interrupted run is done again
-SPEC = "experiment.json"
 
 
 @dataclass(frozen=True)
@@ -51,14 +49,12 @@ def sync(given: Sequence[Path], reports: Path, uri: str | None) -> Iterator[Sync
 
 
 def folders(given: Sequence[Path], reports: Path) -> list[Path]:
-    """The folders of experiments that are meant; raises BenchError for one that holds no records."""
+    """The folders of experiments that are meant; raises BenchError for one that is none."""
     named = [reports / path.stem if path.suffix in (".yaml", ".yml") else path for path in given]
     found = named or sorted(file.parent for file in reports.glob(f"**/{SPEC}"))
     for folder in found:
-        if not (folder / "records").is_dir():
-            raise BenchError(
-                f"{folder} holds no records; give a folder that bench run has written: reports/all"
-            )
+        if not ExperimentFolder(folder).exists:
+            raise BenchError(f"{folder} holds no {SPEC}; give a folder that bench run has written")
     if not found:
         raise BenchError(f"{reports} holds no experiment; give another --reports, or a folder")
     return found
@@ -66,9 +62,7 @@ def folders(given: Sequence[Path], reports: Path) -> list[Path]:
 
 def experiment_name(folder: Path, dataset: str | None = None) -> str:
     """The MLflow experiment: the folder's name and the data set that was really used."""
-    if dataset is None:
-        used = [record["data"]["name"] for record in records.find(folder).values() if record.get("data")]
-        dataset = _spec(folder).get("dataset") or next(iter(used), None)
+    dataset = dataset or ExperimentFolder(folder).spec.get("dataset")
     if dataset is None:
         raise BenchError(
             f"{folder} does not say which data it is on; give a folder that bench run has written"
@@ -78,7 +72,7 @@ def experiment_name(folder: Path, dataset: str | None = None) -> str:
 
 def lacking(tracker: Tracker, folder: Path) -> tuple[list[Record], int]:
     """The records that the store lacks, and how many it holds."""
-    found = [record for record in records.find(folder).values() if record["status"] in SENT]
+    found = [r for r in ExperimentFolder(folder).records().values() if r["status"] in SENT]
     missing = tracker.lacking(found)
     return missing, len(found) - len(missing)
 
@@ -87,7 +81,7 @@ def describe(tracker: Tracker, folder: Path) -> None:
     """Put an experiment's question, answer and report into the store, as they are on disk."""
     report = folder / "report.md"
     text = report.read_text(encoding="utf-8") if report.is_file() else ""
-    spec = _spec(folder)
+    spec = ExperimentFolder(folder).spec
     banner = ""
     if spec.get("fallback"):
         asked, used = cells.text(spec["declared_dataset"]), cells.text(spec["dataset"])
@@ -102,7 +96,7 @@ def describe(tracker: Tracker, folder: Path) -> None:
 
 def views(tracker: Tracker, folder: Path) -> None:
     """Write the saved views; pictures open at the last epoch of which every variant has some."""
-    spec = _spec(folder)
+    spec = ExperimentFolder(folder).spec
     shown = [epochs_shown(variant["epochs"]) for variant in (spec.get("variants") or {}).values()]
     if shown:
         tracker.save_views(seed=spec["seeds"][0], epochs=max(set.intersection(*shown)))
@@ -111,23 +105,12 @@ def views(tracker: Tracker, folder: Path) -> None:
 def _send(tracker: Tracker, folder: Path) -> Synced:
     tracker.heal()
     views(tracker, folder)
+    home = ExperimentFolder(folder)
     missing, there = lacking(tracker, folder)
     bare = 0
     for record in missing:
-        run = RunFolder(folder / "records" / record["id"])
+        run = home.run(record["id"])
         tracker.deliver(record, Attempt(run.path))
         bare += run.bare(record)
     describe(tracker, folder)
     return Synced(tracker.experiment, len(missing), there, bare)
-
-
-def _spec(folder: Path) -> dict[str, Any]:
-    """experiment.json; {} where records lie alone."""
-    file = folder / SPEC
-    try:
-        found = records.read_json(file)
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError) as error:
-        raise BenchError(f"cannot read {file} ({error}); bring it back, or bench run again") from None
-    return found if isinstance(found, dict) else {}

@@ -24,7 +24,7 @@ import torch.multiprocessing as mp
 
 from bench.engine.checkpoint import epoch_kept
 from bench.engine.device import available_cores, deterministic, one_thread, pin
-from bench.runs.execute import GroupEmit, Job, Workshop, execute, execute_group
+from bench.runs.execute import GroupEmit, Job, SharedContext, execute, execute_group
 from bench.store.records import Record, RunFolder
 
 GROUP = 10  # seeds of a variant that are trained together at most: they share the device's memory
@@ -48,19 +48,19 @@ def default_workers(device: torch.device) -> int:
     return min(8, len(available_cores())) if device.type == "cpu" else 1
 
 
-def run_all(jobs: Iterable[Job], shop: Workshop, workers: int, listener: Listener) -> None:
+def run_all(jobs: Iterable[Job], shared: SharedContext, workers: int, listener: Listener) -> None:
     """Do the jobs in order, `workers` at a time.
 
     On KeyboardInterrupt the workers are stopped and runs under way get a record "interrupted"; it is raised
     again.
     """
-    waiting = deque(groups(jobs, shop.device))
+    waiting = deque(groups(jobs, shared.device))
     retried: set[str] = set()
     cores = available_cores()
     count = min(workers, len(waiting))
     # Pinned only where every core has its worker: fewer may have to give way to somebody else's
     pins: list[int | None] = [*cores] if count == len(cores) else [None] * count
-    crew = [_Worker(shop, pins[i % len(pins)]) for i in range(count)]
+    crew = [_Worker(shared, pins[i % len(pins)]) for i in range(count)]
     try:
         while waiting or any(worker.jobs for worker in crew):
             for worker in crew:
@@ -163,8 +163,8 @@ class _Line:
 class _Worker:
     """One process that does one group of jobs at a time."""
 
-    def __init__(self, shop: Workshop, core: int | None) -> None:
-        self.shop = shop
+    def __init__(self, shared: SharedContext, core: int | None) -> None:
+        self.shared = shared
         self.core = core
         self.jobs: dict[str, Job] = {}  # that it has and has not recorded, by id
         self._line = self._start()
@@ -204,7 +204,7 @@ class _Worker:
     def _start(self) -> _Line:
         context = mp.get_context("spawn")
         here, there = context.Pipe()
-        process = context.Process(target=_work, args=(there, self.shop, self.core), daemon=True)
+        process = context.Process(target=_work, args=(there, self.shared, self.core), daemon=True)
         with _deaf_to_ctrl_c():
             process.start()
         there.close()  # so that the worker's death closes the line
@@ -222,16 +222,16 @@ def _deaf_to_ctrl_c() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _work(connection: Connection, shop: Workshop, core: int | None) -> None:
+def _work(connection: Connection, shared: SharedContext, core: int | None) -> None:
     """A worker's life: take groups of jobs until told to stop, or until the parent is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     Thread(target=_leave_with_parent, daemon=True).start()
     deterministic()
-    one_thread(shop.device)
-    if shop.device.type == "cpu" and core is not None:
+    one_thread(shared.device)
+    if shared.device.type == "cpu" and core is not None:
         pin(core)
-    shop.net.to(shop.device)  # it looks at what models on the device make
+    shared.net.to(shared.device)  # it looks at what models on the device make
 
     def emit(run_id: str, kind: str, data: dict[str, Any]) -> None:
         try:
@@ -241,7 +241,7 @@ def _work(connection: Connection, shop: Workshop, core: int | None) -> None:
 
     with contextlib.suppress(EOFError):
         while (group := connection.recv()) is not None:
-            for record in records_of(group, shop, emit):
+            for record in records_of(group, shared, emit):
                 emit(record["id"], "done", record)
 
 
@@ -253,8 +253,8 @@ def _leave_with_parent() -> None:
         os._exit(1)
 
 
-def records_of(group: list[Job], shop: Workshop, emit: GroupEmit) -> Iterator[Record]:
+def records_of(group: list[Job], shared: SharedContext, emit: GroupEmit) -> Iterator[Record]:
     """Do a group as the device wants it: one by one on a CPU, together on an accelerator."""
-    if shop.device.type != "cpu":
-        return execute_group(group, shop, emit)
-    return (execute(job, shop, partial(emit, job.id)) for job in group)
+    if shared.device.type != "cpu":
+        return execute_group(group, shared, emit)
+    return (execute(job, shared, partial(emit, job.id)) for job in group)

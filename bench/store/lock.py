@@ -1,4 +1,4 @@
-"""One process at a time: a lock that dies with its process and says who holds it."""
+"""One process at a time: locks that die with their process and say who holds them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import contextlib
 import json
 import os
 import platform
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from datetime import datetime
 from pathlib import Path
 
@@ -18,16 +18,16 @@ LOCK = ".lock"  # of an experiment's folder
 
 
 @contextlib.contextmanager
-def held(file: Path, what: str, instead: str, *, needed: bool = True) -> Iterator[None]:
+def held(file: Path, what: str, instead: str, *, needed: bool = True, patience: float = 0) -> Iterator[None]:
     """Hold the lock `file` of `what`, so that no other process writes it meanwhile.
 
-    Raises BenchError where another process holds it: by whom, since when, and to wait or do `instead`. Where
-    it cannot be written raises BenchError too, unless it is not `needed`: who may not write harms nobody.
+    Raises BenchError where another process holds it: by whom, since when, and to wait or do `instead`. An
+    unwritable folder is an error too, unless the lock is not `needed`: who only reads may go on.
     """
     lock = FileLock(file)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        lock.acquire(timeout=0)
+        lock.acquire(timeout=patience)
     except Timeout:
         raise BenchError(f"{what} is in use by {_holder(file)}; wait for it to end, or {instead}") from None
     except OSError as error:
@@ -40,6 +40,39 @@ def held(file: Path, what: str, instead: str, *, needed: bool = True) -> Iterato
         yield
     finally:
         lock.release()
+
+
+@contextlib.contextmanager
+def claimed(store: Path, keys: Collection[str]) -> Iterator[None]:
+    """Keep other processes from doing these runs of a store; several may do different runs at once.
+
+    Each process lists its runs in a file that it holds locked, so that a list ends with its process. Raises
+    BenchError, and claims nothing, where a live process does one of them.
+    """
+    own = store / f".claim-{platform.node()}-{os.getpid()}"
+    with held(store / LOCK, str(store), "try again", patience=30):
+        for file in store.glob(".claim-*"):
+            lock = FileLock(file)
+            try:
+                lock.acquire(timeout=0)
+            except Timeout:
+                taken = json.loads(file.read_text(encoding="utf-8"))
+                if common := sorted(set(keys) & set(taken["runs"])):
+                    raise BenchError(
+                        f"{len(common)} of these runs are being done by {_holder(file)}, {common[0]} first; "
+                        "wait for it to end, leave them out by --only, or give another --reports"
+                    ) from None
+            else:
+                lock.release()
+                file.unlink(missing_ok=True)
+        mine = FileLock(own)
+        mine.acquire(timeout=0)
+        own.write_text(json.dumps(_me() | {"runs": sorted(keys)}), encoding="utf-8")
+    try:
+        yield
+    finally:
+        mine.release()
+        own.unlink(missing_ok=True)
 
 
 def _me() -> dict[str, str | int]:

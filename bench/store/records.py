@@ -57,7 +57,7 @@ class Shape(TypedDict, total=False):
 
 
 class RunFolder:
-    """`reports/<experiment>/records/<run id>/`: what one run leaves behind."""
+    """`reports/runs/<key>/`: what one run leaves behind."""
 
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
@@ -148,23 +148,6 @@ def _shape() -> TypeAdapter[Shape]:
 
 def _not_finite(constant: str) -> float:
     raise ValueError(f"{constant}: a record holds finite numbers only")
-
-
-def find(reports_folder: Path | str) -> dict[str, Record]:
-    """Every record of one experiment by run id, sorted; {} where nothing was run yet.
-
-    Raises BenchError for a damaged record, or for two folders that hold the same id.
-    """
-    found: dict[str, Record] = {}
-    where: dict[str, Path] = {}
-    for file in sorted((Path(reports_folder) / "records").glob(f"*/{RECORD}")):
-        record = read(file)
-        if record is None:
-            continue
-        if record["id"] in found:
-            raise BenchError(f"{where[record['id']]} and {file.parent} hold the same run; remove the copy")
-        found[record["id"]], where[record["id"]] = record, file.parent
-    return found
 
 
 def digest(file: Path | str) -> str:

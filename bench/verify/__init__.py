@@ -7,10 +7,10 @@ from pathlib import Path
 
 from bench.errors import BenchError
 from bench.report import write_report
-from bench.store.records import WEIGHTS
+from bench.store.experiments import ExperimentFolder
 from bench.verify.alone import check_alone
 from bench.verify.compare import csv_file, markdown_file
-from bench.verify.evidence import check_records, run_folders
+from bench.verify.evidence import check_records
 from bench.verify.findings import Findings
 from bench.verify.pictures import bring_pictures, check_pictures
 
@@ -28,7 +28,8 @@ def verify(folder: Path, *, deep: bool = False, data_dir: Path | None = None) ->
         BenchError: the folder is no report's, or `deep` lacks records, weights or data.
     """
     findings = Findings()
-    if not run_folders(folder):
+    home = ExperimentFolder(folder)
+    if not (home.exists and any((home.runs / plan["run"]).is_dir() for plan in home.planned.values())):
         if deep:
             raise BenchError(f"{folder} holds no records, so nothing can be measured again; leave out --deep")
         if lacking := [name for name in ("results.csv", "report.md") if not (folder / name).is_file()]:
@@ -37,7 +38,7 @@ def verify(folder: Path, *, deep: bool = False, data_dir: Path | None = None) ->
         check_alone(findings, folder)
         return findings
     found = check_records(findings, folder)
-    if deep and not any((folder / "records" / name / WEIGHTS).is_file() for name in found):
+    if deep and not any(home.run(name).weights.is_file() for name in found):
         raise BenchError(
             f"{folder} holds no run's weights, so nothing can be measured again; leave out --deep, or"
             " make them with bench run SPEC --fresh"
@@ -45,8 +46,9 @@ def verify(folder: Path, *, deep: bool = False, data_dir: Path | None = None) ->
     with tempfile.TemporaryDirectory(prefix="bench-verify-") as elsewhere:
         again = Path(elsewhere) / folder.resolve().name
         again.mkdir()
-        for name in ("experiment.json", "baselines.json", "records"):
+        for name in ("experiment.json", "baselines.json"):
             (again / name).symlink_to((folder / name).resolve())
+        ExperimentFolder(again).runs.symlink_to(home.runs.resolve())
         bring_pictures(folder, again)
         report = write_report(again)
         csv_file(findings, folder / "results.csv", (again / "results.csv").read_bytes(), ("variant", "seed"))

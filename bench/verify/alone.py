@@ -42,7 +42,7 @@ def check_alone(findings: Findings, folder: Path) -> None:
         label = labels[i] if len(labels) == len(names) else name
         own = [row for row in rows if row.get("variant") == name]
         variants.append(Variant(name, _settings(label, sizes.get(name), own), tuple(_runs(head, own))))
-    results = Results(folder, {}, tuple(variants), {}, 0)
+    results = Results(folder, {}, tuple(variants), {})
     csv_file(findings, folder / "summary.csv", summary_csv(results), ("variant",))
     told = f"report.md, Results: {len(labels)} variants, results.csv has {len(names)}"
     if findings.check("rows", len(labels) == len(names), told):

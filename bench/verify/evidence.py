@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from bench.errors import BenchError
 from bench.spec.experiment import ENGINE, Run
 from bench.store import records
+from bench.store.experiments import ExperimentFolder
 from bench.store.records import RECORD, Record, RunFolder
 from bench.verify.findings import Findings
 from bench.verify.laws import laws
@@ -24,18 +25,19 @@ def check_records(findings: Findings, folder: Path) -> dict[str, Record]:
     """Check every record of an experiment's folder; returns those that can be read, by the folder's name."""
     found: dict[str, Record] = {}
     pending = 0
-    for path in run_folders(folder):
+    home = ExperimentFolder(folder)
+    for run_id in home.planned:
         try:
-            record = records.read(path)
+            record = home.record(run_id)
         except BenchError as error:
             findings.check("records", False, str(error))
             continue
         if record is None:
             pending += 1
         else:
-            found[path.name] = record
+            found[run_id] = record
     if pending:
-        findings.unchecked.append(f"run folders without a record, under way or to be done: {pending}")
+        findings.unchecked.append(f"runs without a record, under way or to be done: {pending}")
     digest = _digest(findings, folder, found)
     planned = _planned(folder)
     bare = 0
@@ -43,7 +45,7 @@ def check_records(findings: Findings, folder: Path) -> dict[str, Record]:
         findings.counts["records"] += 1
         _identity(findings, name, record, digest)
         _settings(findings, name, record, *planned.get(name, ({}, {})))
-        bare += _artifacts(findings, folder / "records" / name, record)
+        bare += _artifacts(findings, name, home.run(name), record)
         for law in laws(record):
             if law.holds is None:
                 findings.unchecked.append(f"{name}: {law.told}")
@@ -52,12 +54,6 @@ def check_records(findings: Findings, folder: Path) -> dict[str, Record]:
     if bare:
         findings.unchecked.append(f"weights and pictures of {bare} run{'s' * (bare > 1)} are not here")
     return found
-
-
-def run_folders(folder: Path) -> list[Path]:
-    """The folders of an experiment's runs, recorded or not."""
-    found = (path for path in (folder / "records").glob("*") if not path.name.startswith("."))
-    return sorted(path for path in found if path.is_dir())
 
 
 def _digest(findings: Findings, folder: Path, found: Mapping[str, Record]) -> str | None:
@@ -122,27 +118,25 @@ def _settings(
         findings.compare("settings", agrees, place, settings[key], run[key])
 
 
-def _artifacts(findings: Findings, folder: Path, record: Record) -> bool:
+def _artifacts(findings: Findings, name: str, run: RunFolder, record: Record) -> bool:
     """Every listed file is there, byte for byte, and no other; or none, as published: whether it is so."""
     listed: Mapping[str, str] = record.get("artifacts") or {}
-    run = RunFolder(folder)
+    folder = run.path
     bare = run.bare(record)
-    for name, digest in listed.items():
-        file = folder / name
+    for file_name, digest in listed.items():
+        file = folder / file_name
         if not file.resolve().is_relative_to(folder.resolve()):
-            findings.check("artifacts", False, f"{folder.name}: the record names {name}, outside its folder")
+            findings.check("artifacts", False, f"{name}: the record names {file_name}, outside its folder")
         elif file.is_file():
             found = records.digest(file)
-            findings.compare("artifacts", found == digest, f"{folder.name}/{name}, sha256", found, digest)
+            findings.compare("artifacts", found == digest, f"{name}/{file_name}, sha256", found, digest)
         elif not bare:
-            findings.check("artifacts", False, f"{folder.name}/{name}: missing")
+            findings.check("artifacts", False, f"{name}/{file_name}: missing")
     if record["status"] == "finished":
-        findings.check(
-            "laws", records.WEIGHTS in listed, f"{folder.name}: the record lists no {records.WEIGHTS}"
-        )
-    for name in run.files():
-        if name not in listed and name not in UNLISTED:
-            findings.check("artifacts", False, f"{folder.name}/{name}: the record does not list it")
+        findings.check("laws", records.WEIGHTS in listed, f"{name}: the record lists no {records.WEIGHTS}")
+    for file_name in run.files():
+        if file_name not in listed and file_name not in UNLISTED:
+            findings.check("artifacts", False, f"{name}/{file_name}: the record does not list it")
     return bare
 
 

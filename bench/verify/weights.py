@@ -28,7 +28,8 @@ from bench.evaluation.samples import FeatureNet, Reference, classifier, yardstic
 from bench.parts.vae import likelihood_class, parameter_count
 from bench.report.results import number, numbers
 from bench.saved import Saved, model_of, read_saved
-from bench.store.records import Record, RunFolder
+from bench.store.experiments import ExperimentFolder
+from bench.store.records import Record
 from bench.verify.findings import Findings
 
 # The device that trained gives the same numbers again; another one adds up in another order, which may bring
@@ -52,10 +53,11 @@ def measure_again(
     """
     device = torch.device("cpu")
     one_thread(device)  # as runs on a CPU do
+    home = ExperimentFolder(folder)
     finished = {
         name: record
         for name, record in found.items()
-        if record["status"] == "finished" and not RunFolder(folder / "records" / name).bare(record)
+        if record["status"] == "finished" and not home.run(name).bare(record)
     }
     findings.unchecked.append(OPEN)
     for dataset in dict.fromkeys(record["run"]["dataset"] for record in finished.values()):
@@ -70,29 +72,36 @@ def measure_again(
         _hold(findings, "baselines.json", pairs, "the data gives")
         for name, record in finished.items():
             if record["run"]["dataset"] == dataset:
-                _run(findings, folder / "records" / name, data, net, reference, samples=same_net)
+                _run(findings, name, home.run(name).path, data, net, reference, samples=same_net)
 
 
 def _run(
-    findings: Findings, folder: Path, data: Dataset, net: FeatureNet, reference: Reference, *, samples: bool
+    findings: Findings,
+    name: str,
+    folder: Path,
+    data: Dataset,
+    net: FeatureNet,
+    reference: Reference,
+    *,
+    samples: bool,
 ) -> None:
     """One run: its data, its model, and every metric that can be measured again."""
     try:
         saved = read_saved(folder)
         model = model_of(saved)
     except BenchError as error:
-        findings.check("measurements", False, f"{folder.name}: cannot be measured again: {error}")
+        findings.check("measurements", False, f"{name}: cannot be measured again: {error}")
         return
     digest, kind = saved.record["data"]["digest"], saved.record["likelihood_class"]
-    place = f"{folder.name}, data.digest"
+    place = f"{name}, data.digest"
     if findings.check(
         "measurements", digest == data.digest, f"{place}: found {digest}, here is {data.digest}"
     ):
-        told = f"{folder.name}, likelihood_class: found {kind}, the model gives {likelihood_class(model)}"
+        told = f"{name}, likelihood_class: found {kind}, the model gives {likelihood_class(model)}"
         findings.check("measurements", kind == likelihood_class(model), told)
         images, labels = divide(saved.run, data, torch.device("cpu"))
         measured = Measured(saved.run, model, Training("verify"), images, labels, net, reference)
-        _hold(findings, folder.name, _pairs(saved, measured, samples=samples), "its weights give")
+        _hold(findings, name, _pairs(saved, measured, samples=samples), "its weights give")
 
 
 def _pairs(saved: Saved, measured: Measured, *, samples: bool) -> Iterator[Pair]:

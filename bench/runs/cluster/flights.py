@@ -14,14 +14,14 @@ from typing import Any
 from bench.errors import BenchError
 from bench.runs.cluster.join import GPU_SHARE
 from bench.runs.cluster.node import Item, pack, work
-from bench.runs.execute import Job, Workshop
+from bench.runs.execute import Job, SharedContext
 from bench.runs.workers import Listener, broken, groups, once_more
 from bench.store.records import CHECKPOINT, DONE, Record, RunFolder
 
 ATTEMPTS = 3  # that a group is given where nodes that have it are lost
 
 
-def run_all(jobs: Iterable[Job], shop: Workshop, workers: int, listener: Listener) -> None:
+def run_all(jobs: Iterable[Job], shared: SharedContext, workers: int, listener: Listener) -> None:
     """Do the jobs in order, `workers` groups at a time, on the cluster that `connect` joined.
 
     A group whose node or process is lost goes first again, ATTEMPTS times at most, without the runs that it
@@ -30,8 +30,8 @@ def run_all(jobs: Iterable[Job], shop: Workshop, workers: int, listener: Listene
     """
     import ray
 
-    waiting = deque(_Flight({job.id: job for job in group}) for group in groups(jobs, shop.device))
-    launch = _launcher(shop)
+    waiting = deque(_Flight({job.id: job for job in group}) for group in groups(jobs, shared.device))
+    launch = _launcher(shared)
     air: dict[Any, _Flight] = {}
     with contextlib.redirect_stdout(sys.stderr):  # Ray tells of lost workers; results alone go to stdout
         try:
@@ -172,12 +172,12 @@ def _ready(air: Mapping[Any, _Flight]) -> list[Any]:
     return ready or list(ray.wait([*air], timeout=1)[0])
 
 
-def _launcher(shop: Workshop) -> Any:
+def _launcher(shared: SharedContext) -> Any:
     """What makes a task of a flight; data and yardstick are put into the object store here, once."""
     import ray
 
-    parcel = ray.put(pack(shop))
-    gpu = 0.0 if shop.device.type == "cpu" else GPU_SHARE
+    parcel = ray.put(pack(shared))
+    gpu = 0.0 if shared.device.type == "cpu" else GPU_SHARE
     # Processes are kept for the next group; a lost group is ours to repeat, as we know what of it is recorded
     task = ray.remote(num_cpus=1, num_gpus=gpu, max_calls=0, max_retries=0)(work)
 

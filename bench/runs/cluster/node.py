@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from bench.engine.device import deterministic, one_thread
-from bench.runs.execute import Job, Workshop
+from bench.runs.execute import Job, SharedContext
 from bench.runs.workers import records_of
 from bench.store.records import CHECKPOINT, Record
 
@@ -27,14 +27,14 @@ IMAGES = ("train_images", "train_labels", "test_images", "test_labels")
 Item = tuple[str, str, dict[str, Any], dict[str, bytes]]  # run id, kind, data, files of the run's folder
 
 
-def pack(shop: Workshop) -> tuple[Workshop, dict[str, Any]]:
+def pack(shared: SharedContext) -> tuple[SharedContext, dict[str, Any]]:
     """The workshop as it goes into the object store, its images apart.
 
     Arrays in the store are mapped into every task of a node; tensors would be copied.
     """
     none: dict[str, Any] = dict.fromkeys(IMAGES)
-    images = {name: getattr(shop.data, name).numpy() for name in IMAGES}
-    return replace(shop, data=replace(shop.data, **none)), images
+    images = {name: getattr(shared.data, name).numpy() for name in IMAGES}
+    return replace(shared, data=replace(shared.data, **none)), images
 
 
 def work(group: list[Job], left: Mapping[str, Mapping[str, bytes]], parcel: list[Any]) -> Iterator[Item]:
@@ -56,12 +56,12 @@ def work(group: list[Job], left: Mapping[str, Mapping[str, bytes]], parcel: list
         training.result()
 
 
-def _train(group: list[Job], shop: Workshop, post: _Post) -> None:
+def _train(group: list[Job], shared: SharedContext, post: _Post) -> None:
     deterministic()
-    one_thread(shop.device)
-    for record in records_of(group, shop, post.event):
+    one_thread(shared.device)
+    for record in records_of(group, shared, post.event):
         post.done(record)
-    if shop.device.type == "cuda":
+    if shared.device.type == "cuda":
         torch.cuda.empty_cache()  # the other groups on this GPU may need it
 
 
@@ -95,15 +95,15 @@ class _Post:
 
 
 @lru_cache(maxsize=1)
-def _unpack(parcel: Any) -> Workshop:
+def _unpack(parcel: Any) -> SharedContext:
     """The workshop out of the object store, once a process; `parcel` is the reference to it."""
     import ray
 
-    shop: Workshop
-    shop, images = ray.get(parcel)
+    shared: SharedContext
+    shared, images = ray.get(parcel)
     with warnings.catch_warnings():  # the store's memory is read-only, and nothing here writes into data
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
         tensors: dict[str, Any] = {name: torch.from_numpy(array) for name, array in images.items()}
     # Ray shows a task its own GPUs only, counted from 0
-    device = torch.device("cuda:0") if shop.device.type == "cuda" else shop.device
-    return replace(shop, data=replace(shop.data, **tensors), device=device, net=shop.net.to(device))
+    device = torch.device("cuda:0") if shared.device.type == "cuda" else shared.device
+    return replace(shared, data=replace(shared.data, **tensors), device=device, net=shared.net.to(device))

@@ -12,9 +12,9 @@ import pytest
 from factory import a_run
 
 from bench.errors import BenchError
-from bench.runs import matrix as campaign
+from bench.runs import matrix
 from bench.runs.execute import Job
-from bench.runs.matrix import Campaign
+from bench.runs.matrix import Matrix
 from bench.runs.plan import Plan
 from bench.runs.progress import Display
 from bench.tracking import Tracker
@@ -33,17 +33,19 @@ class Store:
 
 
 @pytest.fixture
-def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Campaign:
-    """A campaign of two runs that stops at the first failure."""
-    monkeypatch.setattr(campaign, "write_report", lambda folder: folder)
+def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Matrix:
+    """A matrix of two runs that stops at the first failure."""
+    monkeypatch.setattr(matrix, "write_report", lambda folder: folder)
     data = SimpleNamespace(name="tiny", digest="d" * 32)
-    plan = SimpleNamespace(folder=tmp_path, data=data, device="cpu", todo=(), runs=())
+    (tmp_path / "experiment.json").write_text('{"variants": {}, "planned": {}}')
+    runs = tuple(SimpleNamespace(id=run_id, key=run_id) for run_id in "ab")
+    plan = SimpleNamespace(folder=tmp_path, data=data, device="cpu", todo=(), runs=runs)
     display = Display({"a": 1.0, "b": 1.0}, 2.0, quiet=False)
-    return Campaign(cast(Plan, plan), cast(Tracker, Store()), display, fail_fast=True)
+    return Matrix(cast(Plan, plan), cast(Tracker, Store()), display, fail_fast=True)
 
 
 def job(run_id: str, folder: Path) -> Job:
-    return Job(run_id, a_run(), folder / "records" / run_id, {})
+    return Job(run_id, a_run(), folder / "runs" / run_id, {})
 
 
 def failed(run_id: str, status: str = "failed") -> dict[str, Any]:
@@ -59,11 +61,11 @@ def failed(run_id: str, status: str = "failed") -> dict[str, Any]:
 
 @pytest.mark.parametrize("status", ["failed", "diverged"])
 def test_the_first_failure_stops_the_matrix_where_that_was_asked_for(
-    status: str, made: Campaign, tmp_path: Path
+    status: str, made: Matrix, tmp_path: Path
 ) -> None:
     made.starting(job("a", tmp_path))
     made.starting(job("b", tmp_path))
-    with pytest.raises(campaign._StopMatrixError):
+    with pytest.raises(matrix._StopMatrixError):
         made.ended(job("a", tmp_path), failed("a", status))
     made.ended(job("b", tmp_path), failed("b", "interrupted"))  # as the executor stops what goes on
     made.close()
@@ -74,7 +76,7 @@ def test_the_first_failure_stops_the_matrix_where_that_was_asked_for(
     assert made.faults == ["a view was not written"]
 
 
-def test_without_it_the_matrix_goes_on(made: Campaign, tmp_path: Path) -> None:
+def test_without_it_the_matrix_goes_on(made: Matrix, tmp_path: Path) -> None:
     made._fail_fast = False
     made.ended(job("a", tmp_path), failed("a"))
     made.close()
@@ -82,7 +84,7 @@ def test_without_it_the_matrix_goes_on(made: Campaign, tmp_path: Path) -> None:
 
 
 def test_a_report_that_cannot_be_written_is_told_once_and_the_runs_are_still_sent(
-    made: Campaign, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    made: Matrix, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = []
 
@@ -90,7 +92,7 @@ def test_a_report_that_cannot_be_written_is_told_once_and_the_runs_are_still_sen
         asked.append(folder)
         raise BenchError("cannot write the report: No space left on device")
 
-    monkeypatch.setattr(campaign, "write_report", full)
+    monkeypatch.setattr(matrix, "write_report", full)
     made._fail_fast = False
     made.starting(job("a", tmp_path))
     with pytest.raises(BenchError, match="No space left"):
@@ -103,9 +105,7 @@ def test_a_report_that_cannot_be_written_is_told_once_and_the_runs_are_still_sen
     assert cast(Store, made.tracker).taken[-1] == "describe"
 
 
-def test_what_a_run_tells_is_shown(
-    made: Campaign, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_what_a_run_tells_is_shown(made: Matrix, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     made.display.console.file = sys.stderr
     made.event(job("a", tmp_path), "retry", {"reason": "its worker was killed"})
     made.event(job("a", tmp_path), "resumed", {"epoch": 7})
@@ -126,15 +126,15 @@ def test_a_report_under_way_is_no_change_of_the_code(tmp_path: Path) -> None:
         done = subprocess.run(["git", *who, *words], cwd=tmp_path, capture_output=True, text=True, check=True)
         return done.stdout.strip()
 
-    code, report = tmp_path / "bench" / "campaign.py", tmp_path / "reports" / "x" / "report.md"
+    code, report = tmp_path / "bench" / "matrix.py", tmp_path / "reports" / "x" / "report.md"
     for file in (code, report):
         file.parent.mkdir(parents=True)
         file.write_text("as committed")
-    assert campaign.git_state(tmp_path) == {}
+    assert matrix.git_state(tmp_path) == {}
     git("init", "--quiet")
     git("add", ".")
     git("commit", "--quiet", "-m", "first")
     report.write_text("one more run")
-    assert campaign.git_state(code.parent) == {"commit": git("rev-parse", "HEAD"), "dirty": False}
+    assert matrix.git_state(code.parent) == {"commit": git("rev-parse", "HEAD"), "dirty": False}
     code.write_text("changed")
-    assert campaign.git_state(code.parent)["dirty"]
+    assert matrix.git_state(code.parent)["dirty"]

@@ -1,0 +1,62 @@
+"""The options of `bench run` and `bench plan`, as one value, and the experiment that they name, read once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from bench.errors import redacted
+from bench.spec.experiment import Experiment
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a command line asks for: an experiment as its YAML declares it, and the options given with it."""
+
+    declared: Experiment
+    device: str = "auto"
+    seeds: tuple[int, ...] | None = None
+    only: tuple[str, ...] = ()
+    epochs: int | None = None
+    dataset: str | None = None
+    data_dir: Path | None = None
+    tracking_uri: str | None = None
+    reports: Path = Path("reports")
+    fresh: bool = False
+    workers: int | None = None
+    executor: str = "local"  # or "ray"
+    address: str | None = None  # of the Ray cluster
+
+    @cached_property
+    def experiment(self) -> Experiment:
+        """The experiment with the options on top, all its variants. Raises BenchError for unfit options."""
+        return self.declared.with_overrides(seeds=self.seeds, epochs=self.epochs, dataset=self.dataset)
+
+    @cached_property
+    def chosen(self) -> frozenset[str]:
+        """The variants that `--only` names, by default all. Raises BenchError for a glob without a match."""
+        return frozenset(self.experiment.select(self.only or ("*",)).variants)
+
+    def command(self, variant: str | None = None, seed: int | None = None) -> str:
+        """Give the command line that repeats the matrix, or one run of it.
+
+        Where data and reports lie is left out.
+        """
+        seeds = self.seeds if seed is None else (seed,)
+        words = ["bench run", _shown(self.declared.path)]
+        words += [f"--seeds {','.join(map(str, seeds))}{',' if len(seeds) == 1 else ''}"] if seeds else []
+        words += [f"--only '{variant}'"] if variant else []
+        words += [f"--epochs {self.epochs}"] if self.epochs else []
+        words += [f"--dataset {self.dataset}"] if self.dataset else []
+        words += [f"--device {self.device}"] if self.device != "auto" else []
+        return redacted(" ".join(words))
+
+
+def _shown(spec: Path) -> str:
+    """The spec's path as another person can use it: from here, or from the root of bench's own checkout."""
+    spec = spec.resolve()
+    for root in (Path.cwd(), Path(__file__).parents[2]):
+        if spec.is_relative_to(root):
+            return spec.relative_to(root).as_posix()
+    return spec.name

@@ -1,0 +1,198 @@
+"""Runs stored once: named by each experiment, claimed by one process, moved from the first edition."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from factory import a_run
+
+from bench.errors import BenchError
+from bench.store.experiments import ExperimentFolder, experiments
+from bench.store.lock import claimed
+from bench.store.migrate import migrate
+from bench.store.records import RunFolder
+
+DIGEST = "0123456789abcdef" * 2
+
+
+def made(variant: str = "small", seed: int = 0, **more: Any) -> dict[str, Any]:
+    """The record of a finished run."""
+    run = a_run(variant=variant, seed=seed)
+    return {
+        "id": run.identity(DIGEST), "experiment": "one", "variant": variant, "seed": seed,
+        "run": run.model_dump(mode="json"), "data": {"name": "tiny", "digest": DIGEST},
+        "status": "finished", "metrics": {"elbo": -100.0 - seed}, **more,
+    }  # fmt: skip
+
+
+def experiment(folder: Path, planned: dict[str, dict[str, Any]], **variants: Any) -> ExperimentFolder:
+    """An experiment's folder with these planned runs."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "experiment.json").write_text(json.dumps({"variants": variants, "planned": planned}))
+    return ExperimentFolder(folder)
+
+
+# Names
+
+
+def test_a_run_has_the_name_that_each_experiment_gives_it(tmp_path: Path) -> None:
+    record = made()
+    key = a_run().key(DIGEST)
+    RunFolder(tmp_path / "runs" / key).write_record(record)
+    plan = {"variant": "small", "seed": 0, "run": key}
+    one = experiment(tmp_path / "one", {record["id"]: plan}, small={"document": None})
+    two = experiment(tmp_path / "two", {"other-s0-0": plan | {"variant": "other"}}, other={"document": "001"})
+    assert one.records() == {record["id"]: {"format": 1, **record}}
+    named = two.record("other-s0-0")
+    assert named is not None
+    assert (named["id"], named["variant"], named["trained_as"]) == ("other-s0-0", "other", record["id"])
+    assert (named["run"]["variant"], named["run"]["document"]) == ("other", "001")
+    assert named["metrics"] == record["metrics"]
+    assert [found.path.name for found in experiments(tmp_path)] == ["one", "two"]
+
+
+def test_a_run_that_is_to_come_has_no_record(tmp_path: Path) -> None:
+    home = experiment(tmp_path / "one", {"a-s0-0": {"variant": "a", "seed": 0, "run": f"{0:016x}-s0"}}, a={})
+    assert home.record("a-s0-0") is None
+    assert home.records() == {}
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        ('{"planned": {}}', "variants: Field required"),
+        (
+            '{"variants": {}, "planned": {"a": {"variant": "a", "seed": 0, "run": "../../etc"}}}',
+            "run: String",
+        ),
+        ('{"variants": {}, "planned": {"a": {"variant": "a", "seed": 0}}}', "run: Field required"),
+        ("[1]", "is not a resolved experiment"),
+        ("{", "is not a resolved experiment"),
+    ],
+)
+def test_an_experiment_that_cannot_be_used_is_refused(tmp_path: Path, content: str, why: str) -> None:
+    (tmp_path / "experiment.json").write_text(content)
+    with pytest.raises(BenchError, match=why):
+        _ = ExperimentFolder(tmp_path).planned
+
+
+def test_the_store_lies_beside_an_experiment_however_that_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "reports/all").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "reports/all")
+    assert ExperimentFolder(Path()).runs.resolve() == tmp_path / "reports/runs"
+    assert ExperimentFolder(Path("../all")).runs.resolve() == tmp_path / "reports/runs"
+
+
+# Claims
+
+CLAIM = """
+import sys, time
+from pathlib import Path
+from bench.store.lock import claimed
+with claimed(Path(sys.argv[1]), sys.argv[2:]):
+    print("claimed", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_run_is_done_by_one_process_at_a_time(tmp_path: Path) -> None:
+    words = [sys.executable, "-c", CLAIM, str(tmp_path), "a", "b"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "claimed\n"
+        with claimed(tmp_path, ["c"]):  # other runs of the same store
+            pass
+        with (
+            pytest.raises(BenchError, match=f"1 of these runs are being done by process {other.pid} "),
+            claimed(tmp_path, ["c", "b"]),
+        ):
+            pass
+        other.kill()
+        other.wait()
+    with claimed(tmp_path, ["b"]):  # its claim ended with it
+        assert len([*tmp_path.glob(".claim-*")]) == 1
+    assert not [*tmp_path.glob(".claim-*")]
+
+
+# The first edition
+
+
+def first_edition(reports: Path) -> dict[str, dict[str, Any]]:
+    """Two experiments with one run in common, as the first edition left them; returns their records by id."""
+    left = {}
+    for name, variant in (("one", "small"), ("two", "other")):
+        planned = {}
+        for seed in (0, 1):
+            record = made(variant, seed) | {"axes": {}}
+            if name == "two" and seed == 0:
+                record["trained_as"] = made("small", 0)["id"]
+            if name == "two" and seed == 1:
+                record |= {"status": "interrupted"}
+            folder = RunFolder(reports / name / "records" / record["id"])
+            folder.path.mkdir(parents=True)
+            folder.weights.write_bytes(b"weights")
+            folder.write_record(record | {"artifacts": folder.artifacts()})
+            planned[record["id"]] = {"variant": variant, "seed": seed}
+            left[record["id"]] = record
+        settings = a_run().model_dump(mode="json", exclude={"variant", "seed"})
+        variants = {variant: settings | {"name": variant, "label": variant, "axes": {}, "published": []}}
+        (reports / name / "experiment.json").write_text(
+            json.dumps({"variants": variants, "planned": planned})
+        )
+        (reports / name / "baselines.json").write_text(json.dumps({"of": {"data": DIGEST}}))
+    return left
+
+
+def test_runs_of_the_first_edition_move_into_the_store(tmp_path: Path) -> None:
+    left = first_edition(tmp_path)
+    with pytest.raises(BenchError, match=f"is of the first edition; bench migrate {tmp_path} brings"):
+        _ = ExperimentFolder(tmp_path / "one").spec
+    assert [*migrate(tmp_path)] == [
+        f"{tmp_path}/one: 2 runs moved",
+        f"{tmp_path}/two: 1 runs moved, 1 unfinished left in {tmp_path}/two/records",
+    ]
+    one, two = ExperimentFolder(tmp_path / "one"), ExperimentFolder(tmp_path / "two")
+    assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == sorted(
+        a_run(seed=seed).key(DIGEST) for seed in (0, 1)
+    )
+    for home in (one, two):
+        for run_id, record in home.records().items():
+            if run_id in left and record["status"] == "finished":
+                assert record["metrics"] == left[run_id]["metrics"]
+                assert record["id"] == run_id
+                assert home.run(run_id).weights.exists()
+    assert "trained_as" not in next(iter(one.records().values()))
+    assert not (tmp_path / "one/records").exists()
+
+
+def test_two_results_of_one_run_are_not_merged(tmp_path: Path) -> None:
+    first_edition(tmp_path)
+    file = RunFolder(tmp_path / "two/records" / made("other", 0)["id"]).record
+    file.write_text(file.read_text().replace("-100.0", "-99.0"))
+    with pytest.raises(BenchError, match="are the same run with other results"):
+        list(migrate(tmp_path))
+    assert file.exists()
+
+
+def test_moving_goes_on_where_it_was_cut(tmp_path: Path) -> None:
+    first_edition(tmp_path)
+    whole = shutil.copytree(tmp_path, tmp_path.parent / "whole")
+    key = a_run(seed=1).key(DIGEST)
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "one/records" / made("small", 1)["id"]).replace(tmp_path / "runs" / key)
+    for folder in (tmp_path, whole):
+        list(migrate(folder))
+    assert ExperimentFolder(tmp_path / "one").records() == ExperimentFolder(whole / "one").records()
+
+
+def test_nothing_to_move_is_told(tmp_path: Path) -> None:
+    with pytest.raises(BenchError, match="no experiment of the first edition"):
+        list(migrate(tmp_path))
