@@ -20,6 +20,8 @@ from pathlib import Path
 import forked
 import pytest
 
+from bench.store.experiments import ExperimentFolder
+
 LONGEST = 400  # seconds that a command may take, on a machine that does much else
 CACHE = tempfile.TemporaryDirectory(prefix="bench-tests-")
 TIMES = {"train_seconds", "images_per_second", "peak_memory_mb"}
@@ -137,7 +139,9 @@ def test_finished_runs_are_skipped_and_the_same_seed_gives_the_same_bits(
     again = forked.bench("run", "tiny.yaml", cwd=folder)
     assert again.returncode == 0
     assert "4 skipped" in again.stdout
-    path = next(folder.glob("reports/runs/small-bernoulli-s1-*/record.json"))
+    home = ExperimentFolder(folder / "reports/tiny")
+    (run_id,) = [name for name in home.planned if name.startswith("small-bernoulli-s1-")]
+    path = home.run(run_id).record
     before = json.loads(path.read_text())
     fresh = forked.bench(
         "run", "tiny.yaml", "--fresh", "--only", "small-bernoulli", "--seeds", "1,", cwd=folder

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import platform
-import shutil
 import signal
 import subprocess
 import sys
@@ -27,11 +26,12 @@ SETTINGS = {"encoder": {"name": "mlp", "options": {"hidden": [512, 256]}}, "beta
 def folder(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
     """The folder of an experiment with two finished runs and a report."""
     folder = tmp_path / "reports" / request.node.name
-    for seed in (0, 1):
-        run_folder(folder, record(seed, settings=SETTINGS))
     spec = {"question": "Which is best?", "dataset": "digits", "declared_dataset": "mnist", "fallback": True,
             "seeds": [0, 1], "variants": {"mlp": {"epochs": 5}}, "command": "bench run x.yaml"}  # fmt: skip
+    folder.mkdir(parents=True)
     (folder / "experiment.json").write_text(json.dumps(spec))
+    for seed in (0, 1):
+        run_folder(folder, record(seed, settings=SETTINGS))
     (folder / "report.md").write_text("# x\n\n## Answer\n\nThe mlp is.\n\n## More\n")
     return folder
 
@@ -65,17 +65,11 @@ def test_a_store_gets_what_it_lacks_once(uri: str, folder: Path) -> None:
     assert attempts(tracker, interrupted) == []
 
 
-def test_records_alone_will_do(uri: str, folder: Path, tmp_path: Path) -> None:
-    elsewhere = tmp_path / "elsewhere" / "alone"
-    shutil.copytree(folder / "records", elsewhere / "records")
-    (done,) = sync([elsewhere], folder, uri)
-    assert (done.experiment, done.sent) == ("alone · digits", 2)
-
-
 def test_which_folders_are_meant(folder: Path, tmp_path: Path) -> None:
     reports = folder.parent
-    run_folder(reports / "mnist" / "nested", record())
-    (reports / "mnist" / "nested" / "experiment.json").write_text('{"dataset": "mnist"}')
+    nested = reports / "mnist" / "nested" / "experiment.json"
+    nested.parent.mkdir(parents=True)
+    nested.write_text('{"variants": {}, "dataset": "mnist"}')
     assert folders([], reports) == sorted([reports / "mnist" / "nested", folder])
     assert folders([Path(f"experiments/{folder.name}.yaml")], reports) == [folder]
     assert experiment_name(reports / "mnist" / "nested") == "nested · mnist"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -44,8 +45,14 @@ def record(
 
 
 def run_folder(reports: Path, made: dict[str, Any]) -> RunFolder:
-    """The folder of a run with weights, pictures and its record."""
-    folder = RunFolder(reports.parent / "runs" / key_of(made["id"]))
+    """The folder of a run with weights, pictures and its record, planned by the experiment `reports`."""
+    file, key = reports / "experiment.json", key_of(made["id"])
+    spec = json.loads(file.read_text()) if file.exists() else {"variants": {}}
+    plan = {"variant": made["variant"], "seed": made["seed"], "run": key}
+    spec["planned"] = {**spec.get("planned", {}), made["id"]: plan}
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(spec))
+    folder = RunFolder(reports.parent / "runs" / key)
     folder.pictures.mkdir(parents=True, exist_ok=True)
     folder.weights.write_bytes(b"weights")
     for name in ("samples-epoch-001", "samples-epoch-005", "manifold"):
