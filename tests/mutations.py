@@ -62,7 +62,8 @@ NASTY = [
     "\n---\n", "# ", "\t", "\n", "\r", "  ", "@", "`", "\0", "\x07", "\x1b[31m", "\x7f", "\x85", "\u2028",
     "\u202e", "\u200b", "\ufeff", "\ufffe", "\ud7ff", "é", "“", "一", "\U0001f600", "a" * 81, "a" * 1025,
     "../", "../../etc/passwd", "/etc/passwd", "/dev/zero", "nul", "con", "-rf", ".", "..", "~root",
-    "f.yaml", "g.yaml", "all.yaml", "documents.yaml", "<b>x</b>", "<script>alert(1)</script>", "$(id)",
+    "f.yaml", "g.yaml", "own.py", "{file: own.py, name: Mine}", "all.yaml",
+    "documents.yaml", "<b>x</b>", "<script>alert(1)</script>", "$(id)",
     "`id`", "=cmd()", "a|b", "[x](javascript:x)", "mlp", "linear", "conv-bn", "gaussian", "bernoulli",
     "adam", "normalised",
 ]  # fmt: skip
@@ -70,7 +71,7 @@ KEYS = [
     "question", "dataset", "seeds", "evaluation", "defaults", "architectures", "variants", "matrix",
     "extends", "exclude", "architecture", "latent", "batch_size", "epochs", "shuffle", "drop_last",
     "validation", "precision", "document", "published", "note", "name", "hidden", "activation", "beta",
-    "lr", "label", "axes", *REGISTRIES,
+    "lr", "label", "axes", "file", *REGISTRIES,
 ]  # fmt: skip
 TOKEN = re.compile(r"[\w./-]+|[^\w\s]|\s+")
 VALUE = re.compile(r"(?<=: )[^\s{}\[\],][^{}\[\],\n]*")
@@ -261,6 +262,9 @@ def main(folder: Path, first: int, last: int) -> dict[str, object]:
     signal.signal(signal.SIGVTALRM, _too_slow)
     texts = [SMALL] * 8 + [path.read_text(encoding="utf-8") for path in sorted(folder.glob("*.yaml"))]
     (folder / "g.yaml").write_text("question: Why?\nextends: f.yaml\n")
+    (folder / "own.py").write_text(
+        "def Mine(*, width: PositiveInt, beta: float = 1): ...\nraise SystemExit\n"
+    )
     path = folder / "f.yaml"
     counts = {True: 0, False: 0}
     failures, slowest = [], (0.0, -1)

@@ -18,31 +18,38 @@ from bench.spec.check import describe
 from bench.spec.experiment import PARTS, Part, Run
 from bench.spec.resolve import load
 
-FAKE = '''
-"""A module of parts."""
+SOURCE = '''
+import os
+from bench.spec.options import PositiveInt
+IMPORTED = open(__file__ + ".imported", "w").close()
 
-from torch import nn
-
-class Base(nn.Module):
-    """A base.
+class Mine:
+    """Mine alone.
 
     More words.
     """
-    def __init__(self, pixels: int, *, width: PositiveInt, rate: Positive = 1e-3) -> None: ...
+    def __init__(self, pixels: int, *, width: PositiveInt, rate: float | Literal["auto"] = 1,
+                 sizes: list[int] = [2], flag: bool = False, word: str = "x") -> None:
+        self.width = width
 
-class Child(Base):
-    """A child, with its parent's options."""
-
-class Bare:
-    """No options."""
-
-def made(parameters, *, kind: Literal["a", "b"] = "a", flag: bool = False):
+class Child(Mine): ...
+class Circle(Turn): ...
+class Turn(Circle): ...
+def made(parameters, *, rate: Positive = 1e-3):
     """A function; its keyword-only parameters are options."""
+def typed(*, width: os.PathLike): ...
+def called(*, width: open("stolen", "w")): ...
+def nested(*, width: list[list[int]]): ...
+def none(*, width: int | None = None): ...
+def bare(*, width=3): ...
+def computed(*, width: int = 2 * 3): ...
+def wrong(*, width: PositiveInt = 0): ...
+def taken(*, copy: int = 1): ...
 
-PARTS = {"base": Base, "child": Child, "bare": Bare, "made": made}
-TYPED: dict[str, type] = {"bare": Bare}
-CALLED = {"bad": Base(3)}
-LISTED = ["base"]
+PARTS = {"mine": Mine, "child": Child, "none": Circle, "made": made}
+TYPED: dict[str, type] = {"bare": Circle}
+CALLED = {"bad": Mine(3)}
+LISTED = ["mine"]
 '''
 
 METRICS = """
@@ -60,30 +67,26 @@ METRICS = (
 
 
 @pytest.fixture
-def fake(tmp_path: Path) -> dict[str, registry.Entry]:
-    (tmp_path / "fake.py").write_text(FAKE)
-    return registry.read_registry(tmp_path / "fake.py", "PARTS", "encoder")
+def fake(tmp_path: Path) -> Path:
+    (tmp_path / "fake.py").write_text(SOURCE)
+    return tmp_path / "fake.py"
 
 
 def test_options_are_the_keyword_only_parameters(fake):
-    assert {name: entry.options for name, entry in fake.items()} == {
-        "base": ("width=…", "rate=0.001"),
-        "child": ("width=…", "rate=0.001"),
-        "bare": (),
-        "made": ("kind='a'", "flag=False"),
-    }
-
-
-def test_the_summary_is_the_first_line_of_the_docstring(fake):
-    assert fake["base"].summary == "A base."
-    assert fake["child"].summary == "A child, with its parent's options."
+    read = registry.read_registry(fake, "PARTS", "encoder")
+    options = ("width=…", "rate=1", "sizes=[2]", "flag=False", "word='x'")
+    assert {name: entry.options for name, entry in read.items()} == {
+        "mine": options, "child": options, "none": (), "made": ("rate=0.001",)
+    }  # fmt: skip
+    assert read["mine"].summary == "Mine alone."
+    assert list(registry.read_registry(fake, "TYPED", "encoder")) == ["bare"]
 
 
 def test_the_model_fills_defaults_and_makes_floats_of_whole_numbers(fake):
-    model = fake["base"].model
-    assert model.model_validate({"width": 3, "rate": 1}).model_dump() == {"width": 3, "rate": 1.0}
-    assert isinstance(model.model_validate({"width": 3, "rate": 1}).model_dump()["rate"], float)
-    assert model.model_validate({"width": 3}).model_dump() == {"width": 3, "rate": 1e-3}
+    model = registry.read_registry(fake, "PARTS", "encoder")["mine"].model
+    values = model.model_validate({"width": 3, "sizes": [4]}).model_dump()
+    assert values == {"width": 3, "rate": 1.0, "sizes": [4], "flag": False, "word": "x"}
+    assert isinstance(values["rate"], float)
 
 
 @pytest.mark.parametrize(
@@ -92,17 +95,13 @@ def test_the_model_fills_defaults_and_makes_floats_of_whole_numbers(fake):
 )  # fmt: skip
 def test_the_model_is_strict(fake, values):
     with pytest.raises(ValidationError):
-        fake["base"].model.model_validate(values)
-
-
-def test_an_annotated_registry_is_read(fake, tmp_path):
-    assert list(registry.read_registry(tmp_path / "fake.py", "TYPED", "encoder")) == ["bare"]
+        registry.read_registry(fake, "PARTS", "encoder")["mine"].model.model_validate(values)
 
 
 @pytest.mark.parametrize("name", ["CALLED", "LISTED", "ABSENT"])
-def test_another_shape_of_registry_is_refused(fake, tmp_path, name):
+def test_another_shape_of_registry_is_refused(fake, name):
     with pytest.raises(BenchError, match=r"fake\.py"):
-        registry.read_registry(tmp_path / "fake.py", name, "encoder")
+        registry.read_registry(fake, name, "encoder")
 
 
 def test_a_module_that_is_missing_or_broken_is_refused(tmp_path):
@@ -157,35 +156,13 @@ def test_every_data_set_says_the_shape_of_its_images():
 
 # A part from a file of the user's own
 
-OWN = '''
-import os
-from bench.spec.options import PositiveInt
-IMPORTED = open(__file__ + ".imported", "w").close()
-
-class Mine:
-    """Mine alone."""
-    def __init__(self, pixels: int, *, width: PositiveInt, rate: float | Literal["auto"] = 1,
-                 sizes: list[int] = [2], flag: bool = False, word: str = "x") -> None:
-        self.width = width
-
-class Circle(Turn): ...
-class Turn(Circle): ...
-def typed(*, width: os.PathLike): ...
-def called(*, width: open("stolen", "w")): ...
-def nested(*, width: list[list[int]]): ...
-def none(*, width: int | None = None): ...
-def bare(*, width=3): ...
-def computed(*, width: int = 2 * 3): ...
-def wrong(*, width: PositiveInt = 0): ...
-def taken(*, copy: int = 1): ...
-'''
 TEXT = """question: Why?
 variants:
   a: {encoder: {ENCODER}, decoder: {name: mlp, hidden: [5]}, latent: 2}
 """
 
 
-def own_run(folder: Path, encoder: str = "file: own.py, name: Mine, width: 3", source: str = OWN) -> Run:
+def own_run(folder: Path, encoder: str = "file: own.py, name: Mine, width: 3", source: str = SOURCE) -> Run:
     folder.mkdir(exist_ok=True)
     (folder / "own.py").write_text(source)
     (folder / "broken.py").write_text("class Mine:\n  def")
@@ -206,7 +183,7 @@ def test_a_part_of_a_file_is_checked_without_importing_it(tmp_path):
 
 def test_identity_follows_the_content_of_the_file_not_its_path(tmp_path):
     first, moved = own_run(tmp_path / "a"), own_run(tmp_path / "b")
-    changed = own_run(tmp_path / "a", source=OWN + "\n")
+    changed = own_run(tmp_path / "a", source=SOURCE + "\n")
     wider = own_run(tmp_path / "a", "file: own.py, name: Mine, width: 4")
     assert first.identity("d") == moved.identity("d")
     assert len({run.identity("d") for run in (first, changed, wider)}) == 3
@@ -254,7 +231,7 @@ MISTAKES = {
     "file: broken.py, name: Mine": "f.yaml:3:23: encoder: broken.py:2: is not Python: invalid syntax",
     "file: large.py, name: Mine": "large.py: is larger than 256 kB",
     "file: deep.py, name: Mine": "deep.py: is not Python",
-    "file: own.py": "encoder has no name; allowed: Mine, Circle",
+    "file: own.py": "encoder has no name; allowed: Mine, Child, Circle",
     "file: own.py, name: Mien": "f.yaml:3:37: unknown encoder in own.py 'Mien'; did you mean 'Mine'?",
     "file: own.py, name: mlp": "unknown encoder in own.py 'mlp'",
     "file: own.py, name: Mine": "f.yaml:3:37: encoder Mine has no width; allowed: a whole number",
@@ -262,11 +239,11 @@ MISTAKES = {
     "file: own.py, name: Mine, width: 0": "width is 0; allowed: a whole number of at least 1",
     "file: own.py, name: Mine, width: 1, rate: no": "rate is no; allowed: a number, or auto",
     "file: own.py, name: Mine, width: 1, sizes: 1": "sizes is 1; allowed: a list of whole numbers",
-    "file: own.py, name: typed": "own.py:14: option width of typed: annotation 'os.PathLike'; allowed: int, ",
-    "file: own.py, name: called": "own.py:15: option width of called: annotation .*; allowed: int, ",
+    "file: own.py, name: typed": "own.py:20: option width of typed: annotation 'os.PathLike'; allowed: int, ",
+    "file: own.py, name: called": "own.py:21: option width of called: annotation .*; allowed: int, ",
     "file: own.py, name: nested": "annotation 'list[list[int]]'; allowed",
     "file: own.py, name: none": "annotation 'None'; allowed",
-    "file: own.py, name: bare": "own.py:18: option width of bare: no annotation; allowed: int, float",
+    "file: own.py, name: bare": "own.py:24: option width of bare: no annotation; allowed: int, float",
     "file: own.py, name: computed": "its default is computed; allowed: a literal",
     "file: own.py, name: wrong": "f.yaml:3:37: encoder wrong: the default of width is 0; allowed: a whole",
     "file: own.py, name: taken": "option copy of taken: this name is taken",
@@ -287,7 +264,7 @@ def test_a_mistake_with_a_file_is_one_line_where_it_stands(tmp_path, encoder):
 
 
 def test_the_class_is_imported_from_the_bytes_that_were_checked(tmp_path):
-    source = "from typing import Literal\n" + OWN.partition("class Circle")[0]
+    source = "from typing import Literal\n" + SOURCE.partition("class Circle")[0]
     part = own_run(tmp_path, source=source).encoder
     sent = pickle.loads(pickle.dumps(part))  # noqa: S301  as a worker process gets it
     made = part_class({}, sent)(784, width=sent.options["width"])
@@ -297,13 +274,13 @@ def test_the_class_is_imported_from_the_bytes_that_were_checked(tmp_path):
 
 
 def test_what_cannot_be_imported_is_said_in_one_line(tmp_path):
-    part = own_run(tmp_path, source=OWN + "\n1 / 0\n").encoder
+    part = own_run(tmp_path, source=SOURCE + "\n1 / 0\n").encoder
     with pytest.raises(BenchError, match=r"own\.py:\d+: cannot be imported \(NameError"):
         part_class({}, part)
-    (tmp_path / "own.py").write_text(OWN + "#")
+    (tmp_path / "own.py").write_text(SOURCE + "#")
     with pytest.raises(BenchError, match=r"own\.py has changed since the experiment was read"):
         part_class({}, part)
-    with pytest.raises(BenchError, match="a record names no code to run"):
+    with pytest.raises(BenchError, match="which no record names"):
         part_class({}, Part.model_validate(part.model_dump()))
     with pytest.raises(ValidationError):
         Part.model_validate(part.model_dump() | {"file": str(tmp_path / "own.py")})

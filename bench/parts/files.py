@@ -27,13 +27,13 @@ def part_class(registry: Mapping[str, T], part: Part) -> T:
     """Look a part's class or function up in its registry, or import it from the part's own file.
 
     Raises BenchError for a file that is not as it was when the experiment was read, or that cannot be
-    imported, and for a part read from a record: a record names no file to import.
+    imported, and for a part read from a record, which names no file.
     """
     if part.sha256 is None:
         return registry[part.name]
     if part.file is None:
-        what = f"{part.name} is of a file of somebody's own (SHA-256 {part.sha256[:8]}…), not of bench"
-        raise BenchError(f"{what}; a record names no code to run, so run its experiment again")
+        what = f"{part.name} comes from a Python file (SHA-256 {part.sha256[:8]}…), which no record names"
+        raise BenchError(f"{what}; only a command that reads its experiment can build it")
     module = _module(part.file, part.sha256)
     if part.name not in vars(module):
         raise BenchError(f"{part.file} has no {part.name} once imported; define it at the top level")

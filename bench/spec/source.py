@@ -48,7 +48,9 @@ class Place:
 
 
 class _Placed:
-    place: Place
+    def __init__(self, place: Place) -> None:
+        super().__init__()
+        self.place = place
 
     def error(self, message: str) -> BenchError:
         """Make the error to raise about this node."""
@@ -68,17 +70,12 @@ class Leaf(_Placed):
 class Sequence(_Placed, list["Node"]):
     """A list, with its place."""
 
-    def __init__(self, place: Place) -> None:
-        super().__init__()
-        self.place = place
-
 
 class Mapping(_Placed, dict[str, "Node"]):
     """A mapping from keys as written, with the place of each key."""
 
     def __init__(self, place: Place) -> None:
-        super().__init__()
-        self.place = place
+        super().__init__(place)
         self.places: dict[str, Place] = {}
 
     def put(self, key: str, node: Node, place: Place) -> Mapping:
