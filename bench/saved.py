@@ -42,14 +42,14 @@ def load_model(folder: Path | str) -> VAE:
     return model_of(read_saved(folder))
 
 
-def read_saved(folder: Path | str) -> Saved:
-    """Read what a run's folder, or its record.json, says of the run.
+def read_saved(folder: Path | str, record: Record | None = None) -> Saved:
+    """Read what a run's folder, or its record.json, says of the run; `record` is taken in place of its own.
 
     Raises BenchError for a folder without a record and for a record of another version of bench.
     """
     folder = Path(folder)
     folder = folder.parent if folder.name == RECORD else folder
-    record = records.read(folder)
+    record = record or records.read(folder)
     if record is None:
         raise BenchError(f"{folder} holds no {RECORD}; give a run's folder: reports/runs/RUN")
     shape = (record.get("data") or {}).get("shape", FIRST_SHAPE)

@@ -6,6 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,19 +20,16 @@ from safetensors.torch import save_file
 
 from bench import cli
 from bench.data import datasets as data
-from bench.data.datasets import Dataset
 from bench.errors import BenchError
-from bench.evaluation.measure import encode
 from bench.parts.likelihoods import LIKELIHOODS
 from bench.parts.networks import DECODERS, ENCODERS
 from bench.parts.pixels import PIXELS
 from bench.parts.posteriors import POSTERIORS
 from bench.parts.vae import VAE, build
 from bench.pictures import grids
-from bench.runs.generate import STEPS, Drawing, Places, find, generate, read_image
+from bench.runs.generate import Drawing, Places, find, generate, read_image
 from bench.saved import load_model
 from bench.spec.experiment import Run
-from bench.store.experiments import ExperimentFolder
 from bench.store.records import RunFolder
 
 pytestmark = [
@@ -48,11 +46,7 @@ TILE = 56  # screen pixels of an image of 28
 @pytest.fixture(autouse=True)
 def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     """The data set `tiny`, as every run of the factory names it."""
-
-    def load(data_dir: Path | None, download: bool) -> Dataset:
-        return TINY
-
-    monkeypatch.setitem(data.DATASETS, "tiny", load)
+    monkeypatch.setitem(data.DATASETS, "tiny", lambda data_dir, download: TINY)
 
 
 def model_of(run: Run, seed: int) -> VAE:
@@ -63,8 +57,7 @@ def model_of(run: Run, seed: int) -> VAE:
 
 def leave(reports: Path, run: Run, experiment: str = "one", status: str = "finished", **more: Any) -> Path:
     """A run's folder as bench leaves it, its experiment.json brought up to date."""
-    run_id = run.identity(TINY.digest)
-    key = run.key(TINY.digest)
+    run_id, key = run.identity(TINY.digest), run.key(TINY.digest)
     folder = RunFolder(reports / "runs" / key)
     folder.path.mkdir(parents=True, exist_ok=True)
     (reports / experiment).mkdir(exist_ok=True)
@@ -87,10 +80,6 @@ def leave(reports: Path, run: Run, experiment: str = "one", status: str = "finis
     return folder.path
 
 
-def run_path(reports: Path, run_id: str) -> Path:
-    return ExperimentFolder(reports / "one").run(run_id).path
-
-
 @pytest.fixture
 def reports(tmp_path: Path) -> Path:
     """Two experiments: `one` has the variants small and flat (latent 2), `two` has flat alone."""
@@ -103,8 +92,10 @@ def reports(tmp_path: Path) -> Path:
     return made
 
 
-def drawn(what: str, reports: Path, out: Path, experiment: str | None = None, **wish: Any) -> bytes:
-    return generate(what, Drawing(**wish), Places(reports, experiment), out, force=True).read_bytes()
+def drawn(what: str, reports: Path, experiment: str | None = None, **wanted: Any) -> Path:
+    """The picture that was asked for."""
+    out = reports / "drawn.png"
+    return generate(what, Drawing(**wanted), Places(reports, experiment), out, force=True)
 
 
 def tiles(picture: Path) -> np.ndarray[Any, Any]:
@@ -129,37 +120,33 @@ ALL_PARTS = [
 
 @pytest.mark.parametrize(("kind", "name"), ALL_PARTS)
 def test_every_part_comes_back_as_it_was_saved(kind: str, name: str, tmp_path: Path) -> None:
-    run = a_run(
-        **{kind: factory.part(name, **({"hidden": [9]} if (kind, name) == ("decoder", "mlp") else {}))}
-    )
-    loaded = load_model(leave(tmp_path, run))
+    options = {"hidden": [9]} if (kind, name) == ("decoder", "mlp") else {}
+    run = a_run(**{kind: factory.part(name, **options)})
+    folder = leave(tmp_path, run)
+    before = torch.get_rng_state()
+    loaded = load_model(str(folder))
     assert not loaded.training
     kept = model_of(run, run.seed).state_dict()
     assert loaded.state_dict().keys() == kept.keys()
     assert all(torch.equal(value, kept[key]) for key, value in loaded.state_dict().items())
-
-
-def test_loading_leaves_the_random_numbers_alone(tmp_path: Path) -> None:
-    folder = leave(tmp_path, a_run())
-    before = torch.get_rng_state()
-    load_model(str(folder))
-    load_model(folder / "record.json")
-    assert torch.equal(torch.get_rng_state(), before)
+    assert torch.equal(torch.get_rng_state(), before)  # which loading leaves alone
 
 
 def spoil_weights(folder: Path, tensors: Mapping[str, torch.Tensor]) -> None:
     """Other weights, with the record saying that they are the right ones."""
     save_file(dict(tensors), folder / "weights.safetensors")
+    edit(folder, artifacts=RunFolder(folder).artifacts())
+
+
+def edit(folder: Path, **changes: Any) -> None:
+    """A record that says something else."""
     record = json.loads((folder / "record.json").read_text())
-    record["artifacts"] = RunFolder(folder).artifacts()
-    (folder / "record.json").write_text(json.dumps(record))
+    (folder / "record.json").write_text(json.dumps(record | changes))
 
 
-def edit(folder: Path, **parts: Any) -> None:
-    """A record whose run says something else."""
-    file = folder / "record.json"
-    record = json.loads(file.read_text())
-    file.write_text(json.dumps(record | {"run": record["run"] | parts}))
+def edit_run(folder: Path, **changes: Any) -> None:
+    record = json.loads((folder / "record.json").read_text())
+    edit(folder, run=record["run"] | changes)
 
 
 def flip(file: Path) -> None:
@@ -172,9 +159,11 @@ SPOILT: dict[str, Callable[[Path], object]] = {
     "no record": lambda f: (f / "record.json").unlink(),
     "truncated record": lambda f: (f / "record.json").write_bytes((f / "record.json").read_bytes()[:99]),
     "foreign record": lambda f: (f / "record.json").write_text('{"id": "x"}'),
-    "a run of another version": lambda f: edit(f, latent="three"),
-    "unknown part": lambda f: edit(f, encoder={"name": "transformer", "options": {}}),
-    "unknown option": lambda f: edit(f, encoder={"name": "mlp", "options": {"hidden": [9], "depth": 7}}),
+    "a run of another version": lambda f: edit_run(f, latent="three"),
+    "unknown part": lambda f: edit_run(f, encoder={"name": "transformer", "options": {}}),
+    "unknown option": lambda f: edit_run(f, encoder={"name": "mlp", "options": {"hidden": [9], "depth": 7}}),
+    "no shape": lambda f: edit(f, data={"shape": [28, "28"]}),
+    "endless images": lambda f: edit(f, data={"shape": [28, 10**30]}),
     "no weights": lambda f: (f / "weights.safetensors").unlink(),
     "truncated weights": lambda f: os.truncate(f / "weights.safetensors", 999),
     "one bit": lambda f: flip(f / "weights.safetensors"),
@@ -200,27 +189,41 @@ def test_a_run_without_weights_says_why(tmp_path: Path) -> None:
 # Finding
 
 
-def seed_of(what: str, reports: Path, experiment: str | None = None) -> tuple[str, int]:
-    run = find(what, Places(reports, experiment), reports).run
-    return run.variant, run.seed
+def found(what: str, reports: Path, experiment: str | None = None) -> Run:
+    return find(what, Places(reports, experiment), reports).run
 
 
-def test_a_run_is_found_by_folder_id_and_variant(reports: Path) -> None:
-    run_id = a_run(seed=2).identity(TINY.digest)
-    folder = run_path(reports, run_id)
-    for what in (str(folder), str(folder / "record.json"), run_id):
-        assert seed_of(what, reports) == ("small", 2)
-    assert seed_of("small", reports) == ("small", 1)  # seed 0 diverged: the smallest that finished
+def test_a_run_is_found_by_folder_key_id_and_variant(reports: Path) -> None:
+    run = a_run(seed=2)
+    key = run.key(TINY.digest)
+    folder = reports / "runs" / key
+    for what in (str(folder), str(folder / "record.json"), key, run.identity(TINY.digest)):
+        assert found(what, reports).seed == 2
+    assert found("small", reports).seed == 1  # seed 0 diverged: the smallest that finished
+    assert found(a_run().identity(TINY.digest), reports).seed == 0  # unless it is named itself
 
 
-def test_a_diverged_run_is_drawn_when_named_itself(reports: Path, tmp_path: Path) -> None:
-    assert drawn(a_run().identity(TINY.digest), reports, tmp_path / "a.png", n=1)
-
-
-def test_a_variant_of_two_experiments_needs_one(reports: Path) -> None:
+def test_a_variant_of_two_experiments_needs_one_unless_both_mean_one_run(reports: Path) -> None:
     with pytest.raises(BenchError, match=r"flat is in one, two; say which with --experiment"):
-        seed_of("flat", reports)
-    assert find("flat", Places(reports, "two"), reports).run.epochs == 3
+        found("flat", reports)
+    assert found("flat", reports, "two").epochs == 3
+    file = reports / "two/experiment.json"
+    other = a_run(variant="flat", latent=2, epochs=3)
+    planned = {
+        other.identity(TINY.digest): {"variant": "small", "seed": 1, "run": a_run(seed=1).key(TINY.digest)}
+    }
+    file.write_text(json.dumps({"variants": {"small": {}}, "planned": planned}))
+    assert found("small", reports).seed == 1
+
+
+def test_a_run_has_the_name_that_its_experiment_gives_it(reports: Path) -> None:
+    planned = {
+        "renamed-s1-01234567": {"variant": "renamed", "seed": 1, "run": a_run(seed=1).key(TINY.digest)}
+    }
+    text = json.dumps({"variants": {"renamed": {}}, "planned": planned})
+    (reports / "two/experiment.json").write_text(text)
+    for what in ("renamed", "renamed-s1-01234567"):
+        assert found(what, reports).variant == "renamed"
 
 
 @pytest.mark.parametrize(
@@ -233,110 +236,81 @@ def test_a_variant_of_two_experiments_needs_one(reports: Path) -> None:
         ("none/of/it", None, r"holds no record\.json"),
         ("small", "on", "did you mean 'one'"),
         ("small", "two", "known: flat"),
+        ("lost", None, "lost has no finished run in one"),
     ],
 )
 def test_what_is_not_found_says_what_is(what: str, experiment: str | None, told: str, reports: Path) -> None:
-    with pytest.raises(BenchError, match=told):
-        seed_of(what, reports, experiment)
-
-
-def test_a_variant_without_a_finished_run_is_told(reports: Path) -> None:
     leave(reports, a_run(variant="lost"), status="diverged")
-    with pytest.raises(BenchError, match="lost has no finished run in one"):
-        seed_of("lost", reports)
+    with pytest.raises(BenchError, match=told):
+        found(what, reports, experiment)
 
 
 def test_no_reports_is_told(tmp_path: Path) -> None:
     with pytest.raises(BenchError, match="holds no experiment"):
-        seed_of("small", tmp_path / "nothing")
+        found("small", tmp_path / "nothing")
 
 
 # Drawing
 
 
 @pytest.mark.parametrize("kind", ["samples", "reconstructions", "interpolations", "manifold"])
-def test_the_same_seed_gives_the_same_bytes(kind: str, reports: Path, tmp_path: Path) -> None:
+def test_the_same_seed_gives_the_same_bytes(kind: str, reports: Path) -> None:
     n = {"manifold": 16, "interpolations": 20}.get(kind, 13)
     first, again, other = (
-        drawn("flat", reports, tmp_path / f"{i}.png", "one", kind=kind, n=n, seed=seed)
-        for i, seed in enumerate((7, 7, 8))
+        drawn("flat", reports, "one", kind=kind, n=n, seed=seed).read_bytes() for seed in (7, 7, 8)
     )
     assert first == again
     assert (first != other) is (kind != "manifold")  # which has nothing random in it
 
 
-def test_samples_are_those_of_the_report(reports: Path, tmp_path: Path) -> None:
-    picture = tmp_path / "a.png"
-    drawn("small", reports, picture, seed=4)
-    model = load_model(run_path(reports, a_run(seed=1).identity(TINY.digest)))
-    with Image.open(picture) as file:
+def test_samples_are_those_of_the_report(reports: Path) -> None:
+    model = load_model(reports / "runs" / a_run(seed=1).key(TINY.digest))
+    with Image.open(drawn("small", reports, seed=4)) as file:
         assert np.array_equal(np.asarray(file), np.asarray(grids.samples(model, (28, 28), 4)))
 
 
-@pytest.mark.parametrize(("n", "shape"), [(1, (1, 10)), (30, (3, 10)), (101, (10, 11)), (400, (20, 20))])
-def test_a_grid_has_ten_columns_until_it_is_large(
-    n: int, shape: tuple[int, int], reports: Path, tmp_path: Path
-) -> None:
-    drawn("small", reports, tmp_path / "a.png", n=n)
-    assert tiles(tmp_path / "a.png").shape[:2] == shape
-
-
-def test_odd_rows_are_test_images_in_order_of_their_digit(reports: Path, tmp_path: Path) -> None:
-    drawn("small", reports, tmp_path / "a.png", kind="reconstructions", n=25)
-    rows = tiles(tmp_path / "a.png")
+def test_odd_rows_are_test_images_in_order_of_their_digit(reports: Path) -> None:
+    rows = tiles(drawn("small", reports, kind="reconstructions", n=25))
     assert rows.shape[:2] == (6, 10)  # three rows of originals, each over its reconstructions
-    originals = rows[::2].reshape(-1, 28, 28)[:25]
-    known = {
-        image.numpy().tobytes(): int(y) for image, y in zip(TINY.test_images, TINY.test_labels, strict=True)
-    }
-    digits = [known[np.ascontiguousarray(image).tobytes()] for image in originals]
+    originals = [np.ascontiguousarray(image) for image in rows[::2].reshape(-1, 28, 28)[:25]]
+    pairs = zip(TINY.test_images, TINY.test_labels, strict=True)
+    known = {image.numpy().tobytes(): int(label) for image, label in pairs}
+    digits = [known[image.tobytes()] for image in originals]
     assert digits == sorted(digits)
-    assert len({image.tobytes() for image in map(np.ascontiguousarray, originals)}) == 25
-    assert not rows[4:, 5:].any()
+    assert len({image.tobytes() for image in originals}) == 25
 
 
-def test_interpolations_run_from_mean_to_mean(reports: Path, tmp_path: Path) -> None:
-    files = []
-    for i in range(3):
-        files.append(tmp_path / f"{i}-given.png")
-        Image.fromarray(TINY.test_images[i].numpy()).save(files[-1])
-    drawn("small", reports, tmp_path / "a.png", kind="interpolations", images=tuple(files))
-    with Image.open(tmp_path / "a.png") as file:
-        gap = (file.width - (STEPS + 2) * TILE) // 2
-        file.crop((TILE + gap, 0, TILE + gap + STEPS * TILE, file.height)).save(tmp_path / "made.png")
+def test_images_given_are_used_in_their_order(reports: Path, tmp_path: Path) -> None:
+    files = [tmp_path / f"{i}-given.png" for i in range(3)]
+    for i, file in enumerate(files):
+        Image.fromarray(TINY.test_images[i].numpy()).save(file)
+    given = TINY.test_images[:3].numpy()
+    rows = tiles(drawn("small", reports, kind="reconstructions", images=tuple(files)))
+    assert np.array_equal(rows[0, :3], given)
+    picture = drawn("small", reports, kind="interpolations", images=tuple(files))
+    with Image.open(picture) as file:
         file.crop((0, 0, TILE, file.height)).save(tmp_path / "from.png")
         file.crop((file.width - TILE, 0, file.width, file.height)).save(tmp_path / "to.png")
-    rows = tiles(tmp_path / "made.png")
-    assert rows.shape[:2] == (3, STEPS)  # each to the next, the last to the first
-    assert np.array_equal(tiles(tmp_path / "from.png")[:, 0], TINY.test_images[:3].numpy())
-    assert np.array_equal(tiles(tmp_path / "to.png")[:, 0], TINY.test_images[[1, 2, 0]].numpy())
-    model = load_model(run_path(reports, a_run(seed=1).identity(TINY.digest)))
-    with torch.no_grad():
-        means = encode(model, TINY.test_images[:3].flatten(1)).mean
-        made = (model.grey_mean(model.decode(means)) * 255).round().view(3, 28, 28).numpy()
-    assert np.abs(rows[:, 0].astype(float) - made).max() <= 1
-    assert np.abs(rows[:, -1].astype(float) - made[[1, 2, 0]]).max() <= 1
+    assert np.array_equal(tiles(tmp_path / "from.png")[:, 0], given)
+    assert np.array_equal(tiles(tmp_path / "to.png")[:, 0], given[[1, 2, 0]])
 
 
-def test_data_of_another_digest_is_refused(reports: Path) -> None:
-    leave(reports, a_run(variant="old"), data={"name": "tiny", "digest": "0" * 32})
+def test_data_of_another_digest_is_refused(reports: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = replace(TINY, digest="0" * 32)
+    monkeypatch.setitem(data.DATASETS, "tiny", lambda data_dir, download: other)
     with pytest.raises(BenchError, match="not what the run was measured on"):
-        drawn("old", reports, reports / "a.png", kind="reconstructions")
+        drawn("small", reports, kind="reconstructions")
 
 
 # Images given
 
-GREY = (torch.arange(784) % 251).to(torch.uint8).view(28, 28).numpy()
+GREY = (torch.arange(28 * 20) % 251).to(torch.uint8).view(28, 20).numpy()
 
 
-def test_a_grey_picture_of_the_right_size_is_read_as_it_is(tmp_path: Path) -> None:
-    Image.fromarray(GREY).save(tmp_path / "a.png")
-    assert np.array_equal(read_image(tmp_path / "a.png", (28, 28)).numpy(), GREY)
-
-
-def test_sixteen_bits_become_eight(tmp_path: Path) -> None:
-    Image.fromarray(GREY.astype(np.uint16) * 257).save(tmp_path / "a.png")
-    assert np.array_equal(read_image(tmp_path / "a.png", (28, 28)).numpy(), GREY)
+@pytest.mark.parametrize("pixels", [GREY, GREY.astype(np.uint16) * 257], ids=["8 bits", "16 bits"])
+def test_a_grey_picture_of_the_right_size_is_read_as_it_is(tmp_path: Path, pixels: np.ndarray) -> None:
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    assert np.array_equal(read_image(tmp_path / "a.png", (28, 20)).numpy(), GREY)
 
 
 def test_what_is_clear_is_black_and_what_is_narrow_is_padded(tmp_path: Path) -> None:
@@ -349,12 +323,9 @@ def test_what_is_clear_is_black_and_what_is_narrow_is_padded(tmp_path: Path) -> 
     assert not read[:, :7].any()
 
 
-def test_a_jpeg_in_colour_is_read(tmp_path: Path) -> None:
+def test_a_jpeg_in_colour_is_read_and_other_files_are_refused_in_one_line(tmp_path: Path) -> None:
     Image.new("RGB", (280, 280), (255, 255, 255)).save(tmp_path / "a.jpg")
     assert (read_image(tmp_path / "a.jpg", (28, 28)) > 250).all()
-
-
-def test_other_files_are_refused_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "text.png").write_text("not a picture")
     (tmp_path / "empty.png").touch()
     Image.fromarray(GREY).save(tmp_path / "whole.png")
@@ -372,22 +343,19 @@ def test_a_run_of_a_store_is_drawn_as_from_its_folder(reports: Path, tmp_path: P
     from bench.tracking import Attempt, Tracker
 
     uri = f"sqlite:///{tmp_path}/store.db"
-    run = a_run(seed=2)
-    folder = run_path(reports, run.identity(TINY.digest))
+    folder = reports / "runs" / a_run(seed=2).key(TINY.digest)
     tracker = Tracker(uri, "one")
     mlflow_id = tracker.deliver(RunFolder(folder).read() or {}, Attempt(folder))
-    here = drawn(str(folder), reports, tmp_path / "a.png", n=5)
-    source = Places(reports=tmp_path / "none", tracking_uri=uri)
-    there = generate(mlflow_id, Drawing(n=5), source, tmp_path / "b.png").read_bytes()
-    assert here == there
+    places = Places(tmp_path / "none", tracking_uri=uri)
+    there = generate(mlflow_id, Drawing(n=5), places, tmp_path / "b.png").read_bytes()
+    assert drawn(str(folder), reports, n=5).read_bytes() == there
 
     with pytest.raises(BenchError, match="holds no run ffff"):
-        generate("f" * 32, Drawing(), source, tmp_path / "c.png")
-    lost = a_run(seed=3)
-    folder = leave(reports, lost, status="failed")
+        generate("f" * 32, Drawing(), places, tmp_path / "c.png")
+    folder = leave(reports, a_run(seed=3), status="failed")
     failed = tracker.deliver(RunFolder(folder).read() or {}, Attempt(folder))
     with pytest.raises(BenchError, match="to give"):
-        generate(failed, Drawing(), source, tmp_path / "c.png")
+        generate(failed, Drawing(), places, tmp_path / "c.png")
 
 
 def test_a_store_that_is_not_there_is_not_made(tmp_path: Path) -> None:
@@ -423,34 +391,34 @@ def test_the_command_writes_a_png_once(
 
 
 BAD = {
-    "kind": ("small", "--kind", "sample"),
-    "no images": ("small", "--n", "0"),
-    "too many images": ("small", "--n", "10001"),
-    "not a number": ("small", "--n", "ten"),
-    "seed": ("small", "--seed", "-1"),
-    "not a PNG": ("small", "--out", "a.jpg"),
-    "a folder": ("small", "--out", "folder.png"),
-    "a folder by force": ("small", "--out", "folder.png", "--force"),
-    "unwritable": ("small", "--out", "plain/a.png"),
-    "no square": ("flat", "--experiment", "one", "--kind", "manifold", "--n", "10"),
-    "manifold of three latents": ("small", "--kind", "manifold"),
-    "half a row": ("small", "--kind", "interpolations", "--n", "25"),
-    "one row": ("small", "--kind", "interpolations", "--n", "10"),
-    "more than there are": ("small", "--kind", "reconstructions", "--n", "71"),
-    "images for samples": ("small", "--from-images", "plain"),
-    "one image to interpolate": ("small", "--kind", "interpolations", "--from-images", "plain"),
-    "no image": ("small", "--kind", "reconstructions", "--from-images", "plain"),
-    "two experiments": ("flat",),
-    "unknown": ("nothing",),
-    "nothing": (),
-    "unknown option": ("small", "--colour"),
-    "too many words": ("small", "flat"),
+    "kind": "small --kind sample",
+    "no images": "small --n 0",
+    "too many images": "small --n 10001",
+    "not a number": "small --n ten",
+    "seed": "small --seed -1",
+    "not a PNG": "small --out a.jpg",
+    "a folder": "small --out folder.png",
+    "a folder by force": "small --out folder.png --force",
+    "unwritable": "small --out plain/a.png",
+    "no square": "flat --experiment one --kind manifold --n 10",
+    "manifold of three latents": "small --kind manifold",
+    "half a row": "small --kind interpolations --n 25",
+    "one row": "small --kind interpolations --n 10",
+    "more than there are": "small --kind reconstructions --n 71",
+    "images for samples": "small --from-images plain",
+    "one image to interpolate": "small --kind interpolations --from-images plain",
+    "no image": "small --kind reconstructions --from-images plain",
+    "two experiments": "flat",
+    "unknown": "nothing",
+    "nothing": "",
+    "unknown option": "small --colour",
+    "too many words": "small flat",
 }
 
 
 @pytest.mark.parametrize("words", BAD.values(), ids=BAD.keys())
 def test_bad_input_is_one_line_and_writes_nothing(
-    words: tuple[str, ...],
+    words: str,
     reports: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -460,7 +428,7 @@ def test_bad_input_is_one_line_and_writes_nothing(
     (tmp_path / "plain").write_text("not a folder, not a picture")
     monkeypatch.chdir(tmp_path)
     before = set(tmp_path.rglob("*"))
-    assert command(monkeypatch, "generate", *words) == 2
+    assert command(monkeypatch, "generate", *words.split()) == 2
     told = capsys.readouterr()
     assert told.out == ""
     assert told.err.startswith("bench: ")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,8 +22,8 @@ from bench.evaluation.measure import encode
 from bench.parts.vae import VAE
 from bench.pictures import grids
 from bench.pictures.album import Album
-from bench.runs import matrix as campaign
-from bench.runs.matrix import Campaign
+from bench.runs import matrix
+from bench.runs.matrix import Matrix
 from bench.store.records import RunFolder
 from bench.store.tiles import TILE, enlargement, font, write
 
@@ -217,9 +218,10 @@ def test_an_album_holds_every_picture_tells_of_each_and_leaves_the_model_as_it_w
 def test_only_the_first_seed_draws_what_takes_seconds(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(campaign, "git_state", dict)
-    monkeypatch.setattr(Campaign, "_about", lambda *_: {})
+    monkeypatch.setattr(matrix, "git_state", dict)
     todo = [SimpleNamespace(id=f"s{seed}", run=a_run(seed=seed), resume=0) for seed in (3, 4, 5)]
-    plan = SimpleNamespace(experiment=SimpleNamespace(name="x", seeds=(4, 3, 5)), todo=todo, folder=tmp_path)
-    jobs = Campaign(plan, None, SimpleNamespace(say=print)).jobs({})  # type: ignore[arg-type]
-    assert {job.id: job.full for job in jobs} == {"s3": True, "s4": False, "s5": False}
+    experiment = SimpleNamespace(name="x", seeds=(4, 3, 5))
+    request = SimpleNamespace(command=lambda variant, seed: "")
+    plan = SimpleNamespace(experiment=experiment, request=request, todo=todo)
+    stub: Any = SimpleNamespace(plan=plan, _folder=lambda planned: tmp_path)
+    assert {job.id: job.full for job in Matrix.jobs(stub, {})} == {"s3": True, "s4": False, "s5": False}

@@ -22,8 +22,10 @@ def generate(
     kind: Annotated[
         str, typer.Option(help="samples, manifold, reconstructions or interpolations.")
     ] = "samples",
-    n: Annotated[int, typer.Option("--n", help="How many images.")] = 100,
-    seed: Annotated[int, typer.Option(help="Of the noise, and of the choice of test images.")] = 0,
+    n: Annotated[int, typer.Option("--n", min=1, max=10_000, help="How many images.")] = 100,
+    seed: Annotated[
+        int, typer.Option(min=0, max=2**32 - 1, help="Of the noise, and of the choice of test images.")
+    ] = 0,
     out: Annotated[
         Path | None, typer.Option(help="The PNG; by default VARIANT-KIND.png.", show_default=False)
     ] = None,

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TypeVar
 
 import torch
@@ -193,7 +193,7 @@ def _error(values: Tensor) -> float:
 
 
 def _part(q: Q, part: slice) -> Q:
-    return Q(q.mean[part], q.scale[part], q.log_scale[part], q.charged_kl[part])
+    return Q(*(getattr(q, field.name)[part] for field in fields(Q)))
 
 
 def _chunks(count: int, samples: int) -> Iterator[slice]:

@@ -9,6 +9,7 @@ import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import fields
 from functools import cached_property
 from operator import attrgetter
 
@@ -208,7 +209,7 @@ class Measured:
 def encode(model: VAE, images: Tensor, chunk: int = 1000) -> Q:
     """Give the posteriors of uint8 images [N, D], in chunks."""
     parts = [model.encode(x.float() / 255) for x in images.split(chunk)]
-    columns = ([getattr(q, name) for q in parts] for name in ("mean", "scale", "log_scale", "charged_kl"))
+    columns = ([getattr(q, field.name) for q in parts] for field in fields(Q))
     return Q(*(torch.cat(column) for column in columns))
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import os
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,25 +23,13 @@ from bench.data.datasets import load as load_data
 from bench.engine.device import stream
 from bench.errors import BenchError, did_you_mean
 from bench.pictures import grids
-from bench.report.results import Results
-from bench.report.results import load as load_results
 from bench.saved import Saved, model_of, read_saved
-from bench.store.experiments import ExperimentFolder
+from bench.store.experiments import RUNS, ExperimentFolder, experiments
 from bench.store.records import RECORD
 from bench.tracking.fetch import MLFLOW_ID, fetch
 
 KINDS = ("samples", "manifold", "reconstructions", "interpolations")
-MOST = 10_000  # images of one picture
 STEPS = 10  # from one image to the next, both ends included
-
-
-@dataclass(frozen=True)
-class Places:
-    """Say where a run is looked for: a folder of reports, one experiment in it, an MLflow store."""
-
-    reports: Path = Path("reports")
-    experiment: str | None = None
-    tracking_uri: str | None = None
 
 
 @dataclass(frozen=True)
@@ -55,10 +43,19 @@ class Drawing:
     data_dir: Path | None = None
 
 
+@dataclass(frozen=True)
+class Places:
+    """Say where a run is looked for: a folder of reports, one experiment in it, an MLflow store."""
+
+    reports: Path = Path("reports")
+    experiment: str | None = None
+    tracking_uri: str | None = None
+
+
 def generate(
     what: str, drawing: Drawing, places: Places, out: Path | None = None, *, force: bool = False
 ) -> Path:
-    """Draw with the model of a run (its folder, key or id, its id in MLflow, or a variant); give the PNG.
+    """Draw with the model of the run that `what` names, as `find` does; give the PNG that was written.
 
     `out` is by default `<variant>-<kind>.png` in the working directory; a file that exists is only replaced
     with `force`. Raises BenchError for what cannot be found, loaded, drawn or written.
@@ -76,6 +73,81 @@ def generate(
         raise BenchError(
             f"cannot write {path}: {error.strerror}; give --out in a folder you may write to"
         ) from None
+
+
+def find(what: str, places: Places, scratch: Path) -> Saved:
+    """Find a run by its folder, its MLflow run id, its key or id in the store, or its variant.
+
+    A run out of MLflow is copied into the folder `scratch`. Of a variant it is the finished run of the
+    smallest seed. Raises BenchError where nothing fits, or runs of more than one experiment do.
+    """
+    path, key = Path(what), places.reports / RUNS / what
+    if _is_run(path) or path.name == RECORD or len(path.parts) > 1:
+        return read_saved(path)
+    if MLFLOW_ID.fullmatch(what):
+        return read_saved(fetch(places.tracking_uri, what, scratch))
+    if path.parts and _is_run(key):
+        return read_saved(key)
+    homes = _experiments(places)
+    found = {home: what for home in homes if what in home.planned and _is_run(home.run(what).path)}
+    if not found:
+        found = _of_variant(what, places.reports, homes)
+    if len({home.run(run_id).path for home, run_id in found.items()}) > 1:
+        names = ", ".join(home.path.name for home in found)
+        raise BenchError(f"{what} is in {names}; say which with --experiment")
+    home, run_id = next(iter(found.items()))
+    return read_saved(home.run(run_id).path, home.record(run_id))
+
+
+def _experiments(places: Places) -> list[ExperimentFolder]:
+    """List the experiments in question."""
+    known = {home.path.name: home for home in experiments(places.reports)}
+    if not known:
+        raise BenchError(
+            f"{places.reports} holds no experiment; give --reports with the folder that bench run wrote to"
+        )
+    if places.experiment is None:
+        return list(known.values())
+    if places.experiment not in known:
+        raise BenchError(
+            f"--experiment {places.experiment!r} is not in {places.reports}"
+            f"{did_you_mean(places.experiment, known)}"
+        )
+    return [known[places.experiment]]
+
+
+def _of_variant(
+    variant: str, reports: Path, homes: Sequence[ExperimentFolder]
+) -> dict[ExperimentFolder, str]:
+    """Give the id of the variant's finished run of the smallest seed in each experiment that has one."""
+    seeds = {
+        home: sorted(
+            (run["seed"], run_id) for run_id, run in home.planned.items() if run["variant"] == variant
+        )
+        for home in homes
+        if variant in home.spec["variants"]
+    }
+    if not seeds:
+        known = {name for home in homes for name in home.spec["variants"]}
+        raise BenchError(
+            f"{variant!r} is no run's folder, run id, MLflow run id or variant in {reports}"
+            f"{did_you_mean(variant, known)}"
+        )
+    found = {}
+    for home, runs in seeds.items():
+        finished = (i for _, i in runs if (home.record(i) or {}).get("status") == "finished")
+        if run_id := next(finished, None):
+            found[home] = run_id
+    if not found:
+        raise BenchError(
+            f"{variant} has no finished run in {', '.join(home.path.name for home in seeds)}; "
+            "finish one with bench run, or give the id of another run"
+        )
+    return found
+
+
+def _is_run(folder: Path) -> bool:
+    return os.path.isfile(folder / RECORD)  # unlike Path.is_file, at ease with a name no file can have
 
 
 def draw(saved: Saved, drawing: Drawing) -> Image.Image:
@@ -126,10 +198,6 @@ def _check(drawing: Drawing, out: Path | None) -> None:
     kind, n, given = drawing.kind, drawing.n, drawing.images
     if kind not in KINDS:
         raise BenchError(f"--kind {kind!r}{did_you_mean(kind, KINDS)}")
-    if not 1 <= n <= MOST:
-        raise BenchError(f"--n {n}; allowed: 1 to {MOST} images; give such a number")
-    if not 0 <= drawing.seed < 2**32:
-        raise BenchError(f"--seed {drawing.seed}; allowed: a whole number from 0; give such a number")
     if out is not None and out.suffix.lower() != ".png":
         raise BenchError(f"--out {out}; allowed: a file that ends in .png; give such a name")
     if kind == "manifold" and math.isqrt(n) ** 2 != n:
@@ -160,77 +228,3 @@ def _test_images(saved: Saved, drawing: Drawing, count: int) -> Tensor:
     if drawing.kind == "reconstructions":
         index = index[data.test_labels[index].sort(stable=True).indices]
     return data.test_images[index]
-
-
-# Finding
-
-
-def find(what: str, places: Places, scratch: Path) -> Saved:
-    """The run that `what` names; one that lies in MLflow is copied into the folder `scratch`.
-
-    Of a variant it is the finished run of the smallest seed. Raises BenchError where nothing, or more than
-    one experiment, fits.
-    """
-    path = Path(what)
-    if _is_run(path) or path.name == RECORD or len(path.parts) > 1:
-        return read_saved(path)
-    if MLFLOW_ID.fullmatch(what):
-        return read_saved(fetch(places.tracking_uri, what, scratch))
-    folders = _experiments(places)
-    homes = [ExperimentFolder(folder) for folder in folders]
-    runs = {home.path.name: home.run(what).path for home in homes if what in home.planned}
-    runs = {name: folder for name, folder in runs.items() if _is_run(folder)}
-    if runs:
-        return read_saved(_only(what, runs))
-    return read_saved(_of_variant(what, places, [load_results(folder) for folder in folders]))
-
-
-def _experiments(places: Places) -> list[Path]:
-    """The experiments' folders in question."""
-    known = {file.parent.name: file.parent for file in sorted(places.reports.glob("*/experiment.json"))}
-    if not known:
-        raise BenchError(
-            f"{places.reports} holds no experiment; give --reports with the folder that bench run wrote to"
-        )
-    if places.experiment is None:
-        return list(known.values())
-    if places.experiment not in known:
-        raise BenchError(
-            f"--experiment {places.experiment!r} is not in {places.reports}"
-            f"{did_you_mean(places.experiment, known)}"
-        )
-    return [known[places.experiment]]
-
-
-def _of_variant(name: str, places: Places, found: Iterable[Results]) -> Path:
-    """The folder of a variant's finished run of the smallest seed."""
-    results = list(found)
-    planned = {r.folder.name: v for r in results for v in r.variants if v.name == name}
-    first = {experiment: v.first for experiment, v in planned.items() if v.first}
-    if not planned:
-        variants = {v.name for r in results for v in r.variants}
-        raise BenchError(
-            f"{name!r} is no run's folder, run id, MLflow run id or variant in {places.reports}"
-            f"{did_you_mean(name, variants)}"
-        )
-    if not first:
-        raise BenchError(
-            f"{name} has no finished run in {', '.join(planned)}; finish one with bench run, "
-            "or give the id of another run"
-        )
-    folders = {
-        experiment: ExperimentFolder(places.reports / experiment).run(run.id).path
-        for experiment, run in first.items()
-    }
-    return _only(name, folders)
-
-
-def _only(what: str, folders: dict[str, Path]) -> Path:
-    """The one folder there is. Raises BenchError naming the experiments where there are more."""
-    if len(set(folders.values())) > 1:
-        raise BenchError(f"{what} is in {', '.join(folders)}; say which with --experiment")
-    return next(iter(folders.values()))
-
-
-def _is_run(folder: Path) -> bool:
-    return os.path.isfile(folder / RECORD)  # unlike Path.is_file, at ease with a name no file can have
