@@ -12,19 +12,18 @@ import test_verify
 from factory import a_cache
 from forked import bench
 from test_cli import SPEC
-from test_verify import cell, edit, replace, run_id, run_path, snapshot
+from test_verify import run_id, run_path, snapshot
 
 from bench.errors import BenchError
 from bench.report import contact, write_report
 from bench.report.results import load
 from bench.saved import load_model
-from bench.store import records
 from bench.store.records import RECORD, RunFolder
 from bench.verify import verify
 
 ROOT = Path(__file__).parents[1]
 RUN = ("run", "tiny.yaml", "--workers", "1")
-NOT_HERE = "weights and pictures of 12 runs are not here"  # the two that diverged at once left none
+NOT_HERE = "weights and pictures of 6 runs are not here"  # the two that diverged at once left none
 original = test_verify.original
 complete = test_verify.folder
 here = test_verify.here
@@ -137,50 +136,15 @@ def test_everything_but_weights_and_pictures_is_checked(complete: Path) -> None:
     assert snapshot(complete) == before
 
 
-def test_one_digit_of_the_report_is_told(folder: Path) -> None:
-    row, shown = cell(folder, "plain", "ELBO ↑")
-    other = shown.replace(shown[1], "9" if shown[1] != "9" else "8", 1)
-    line = replace(folder / "report.md", row, row.replace(shown, other, 1))
-    (told,) = verify(folder).differences
-    assert told.startswith(f"report.md:{line}, plain")
-
-
 def test_a_run_that_lacks_some_files_differs(folder: Path) -> None:
     run = run_path(folder, "plain", 1)
     listed = json.loads((run / RECORD).read_text())["artifacts"]
     (run / "notes.txt").touch()
     findings = verify(folder)
-    assert findings.differences == [
-        *(f"{run_id('plain', 1)}/{name}: missing" for name in listed),
-        f"{run_id('plain', 1)}/notes.txt: the record does not list it",
-    ]
-    assert findings.unchecked == ["weights and pictures of 11 runs are not here"]
-
-
-def test_a_copy_is_held_against_the_record(folder: Path) -> None:
-    one, other, third = sorted((folder / "figures/runs").glob("*-kl.png"))[:3]
-    right = records.digest(one)
-    one.write_bytes(other.read_bytes())
-    place = f"figures/runs/{one.name}, sha256"
-    expected = f'{place}: found "{records.digest(other)}", the records give "{right}"'
-    assert verify(folder).differences == [expected]
-    third.unlink()
-    assert f"figures/runs/{third.name}: missing" in verify(folder).differences
-
-
-def test_a_damaged_copy_is_told_and_stops_nothing(folder: Path) -> None:
-    samples = next((folder / "figures/runs").glob("*-reconstructions.png"))
-    samples.write_bytes(samples.read_bytes()[:200])
-    (told,) = verify(folder).differences
-    assert told.startswith(f"figures/runs/{samples.name}, sha256: found ")
-
-
-def test_a_record_that_names_a_file_outside_says_so(folder: Path) -> None:
-    run = run_path(folder, "plain")
-    edit(run / RECORD, lambda r: r["artifacts"].update({"../../report.md": "0" * 64}))
-    assert verify(folder).differences == [
-        f"{run_id('plain')}: the record names ../../report.md, outside its folder"
-    ]
+    missing = [f"{run_id('plain', 1)}/{name}: missing" for name in listed]
+    more = f"{run_id('plain', 1)}/notes.txt: the record does not list it"
+    assert sorted(findings.differences) == sorted([*missing, more])
+    assert findings.unchecked == ["weights and pictures of 5 runs are not here"]
 
 
 @pytest.mark.usefixtures("here")
@@ -189,7 +153,7 @@ def test_measuring_again_takes_what_weights_there_are(complete: Path) -> None:
     kept = shutil.copytree(run, complete.parent / "kept")
     publish(complete)
     with pytest.raises(
-        BenchError, match="holds no run's weights, so nothing can be measured again; leave out"
+        BenchError, match="holds no weights of these runs, so nothing can be measured again; leave out"
     ):
         verify(complete, deep=True)
     shutil.rmtree(run)
@@ -197,7 +161,7 @@ def test_measuring_again_takes_what_weights_there_are(complete: Path) -> None:
     findings = verify(complete, deep=True)
     assert findings.differences == []
     assert findings.counts["measurements"] > 20
-    assert findings.unchecked[0] == "weights and pictures of 11 runs are not here"
+    assert findings.unchecked[0] == "weights and pictures of 5 runs are not here"
 
 
 # What needs weights

@@ -146,7 +146,7 @@ def verify(
     """Recompute every number of a report from its records, and check these and the files they list."""
     from bench.verify import verify as check
 
-    folder = report_folder(folder, reports, "experiment.json", "results.csv")
+    folder = report_folder(folder, reports, "experiment.json")
     findings = check(folder, deep=deep, data_dir=data_dir)
     for line in findings.lines():
         print(line)

@@ -1,4 +1,4 @@
-"""Whether a report says what its records say, and its records what their runs left: `verify(folder)`."""
+"""Check that a report says what its records give, and that these are what their runs left."""
 
 from __future__ import annotations
 
@@ -8,58 +8,46 @@ from pathlib import Path
 from bench.errors import BenchError
 from bench.report import write_report
 from bench.store.experiments import ExperimentFolder
-from bench.verify.alone import check_alone
-from bench.verify.compare import csv_file, markdown_file
-from bench.verify.evidence import check_records
+from bench.verify.files import bring_pictures, check_files
 from bench.verify.findings import Findings
-from bench.verify.pictures import bring_pictures, check_pictures
+from bench.verify.runs import check_runs
 
 __all__ = ["Findings", "verify"]
 
 
 def verify(folder: Path, *, deep: bool = False, data_dir: Path | None = None) -> Findings:
-    """Check a report's folder, its records and the files that these list; nothing in it is written.
+    """Check a report's folder, its runs and the files that these list. Nothing is written there.
 
-    The report is made anew from the records with the present code, elsewhere, and compared. Weights and
-    pictures of runs that were published without them are not asked for. A folder without records is held
-    against itself. `deep` measures finished runs again from their weights and the data.
+    The report is made again from the records with the present code, elsewhere, and compared. Runs that were
+    published without weights and pictures are not asked for these. `deep` measures finished runs again from
+    their weights and the data.
 
     Raises:
-        BenchError: the folder is no report's, or `deep` lacks records, weights or data.
+        BenchError: the folder is no experiment's, none of its runs is here, or `deep` lacks weights or data.
     """
-    findings = Findings()
-    home = ExperimentFolder(folder)
-    if not (home.exists and any((home.runs / plan["run"]).is_dir() for plan in home.planned.values())):
-        if deep:
-            raise BenchError(f"{folder} holds no records, so nothing can be measured again; leave out --deep")
-        if lacking := [name for name in ("results.csv", "report.md") if not (folder / name).is_file()]:
-            what = f"{folder} holds no records, and no {' and no '.join(lacking)}"
-            raise BenchError(f"{what}; there is nothing to verify; give a folder that bench run has written")
-        check_alone(findings, folder)
-        return findings
-    found = check_records(findings, folder)
-    if deep and not any(home.run(name).weights.is_file() for name in found):
+    home, findings = ExperimentFolder(folder), Findings()
+    if not any(home.run(run_id).path.is_dir() for run_id in home.planned):
         raise BenchError(
-            f"{folder} holds no run's weights, so nothing can be measured again; leave out --deep, or"
-            " make them with bench run SPEC --fresh"
+            f"{home.runs} holds none of the runs of {folder}, so there is nothing to verify it against;"
+            " put them there, or do them with bench run"
+        )
+    found = check_runs(findings, home)
+    if deep and not any(home.run(run_id).weights.is_file() for run_id in found):
+        raise BenchError(
+            f"{home.runs} holds no weights of these runs, so nothing can be measured again; leave out --deep,"
+            " or make them with bench run SPEC --fresh"
         )
     with tempfile.TemporaryDirectory(prefix="bench-verify-") as elsewhere:
-        again = Path(elsewhere) / folder.resolve().name
-        again.mkdir()
+        again = ExperimentFolder(Path(elsewhere) / folder.resolve().name)
+        again.path.mkdir()
+        again.runs.symlink_to(home.runs.resolve())
         for name in ("experiment.json", "baselines.json"):
-            (again / name).symlink_to((folder / name).resolve())
-        ExperimentFolder(again).runs.symlink_to(home.runs.resolve())
-        bring_pictures(folder, again)
-        report = write_report(again)
-        csv_file(findings, folder / "results.csv", (again / "results.csv").read_bytes(), ("variant", "seed"))
-        csv_file(findings, folder / "summary.csv", (again / "summary.csv").read_bytes(), ("variant",))
-        if (again / "published.csv").exists():
-            keys = ("variant", "metric", "epoch")
-            csv_file(findings, folder / "published.csv", (again / "published.csv").read_bytes(), keys)
-        markdown_file(findings, folder / "report.md", report.read_text(encoding="utf-8"))
-        check_pictures(findings, folder, again, found)
+            (again.path / name).symlink_to((folder / name).resolve())
+        bring_pictures(folder, again.path)
+        write_report(again.path)
+        check_files(findings, home, again.path, found)
     if deep:
-        from bench.verify.weights import measure_again  # torch and scikit-learn, only where they are used
+        from bench.verify.weights import measure_again  # scikit-learn takes seconds to import
 
-        measure_again(findings, folder, found, data_dir)
+        measure_again(findings, home, found, data_dir)
     return findings

@@ -1,4 +1,4 @@
-"""What a verification has found so far."""
+"""Collect what a verification finds."""
 
 from __future__ import annotations
 
@@ -13,48 +13,45 @@ SHOWN = 80  # characters of a text that a line quotes
 
 @dataclass
 class Findings:
-    """What was checked, counted by kind; what differs and what could not be checked, a line each."""
+    """Count checks by kind; keep a line for each that failed and for what could not be checked."""
 
     counts: Counter[str] = field(default_factory=Counter)
     differences: list[str] = field(default_factory=list)
     unchecked: list[str] = field(default_factory=list)
-    source: str = "the records give"
 
     def check(self, kind: str, agrees: bool, line: str) -> bool:
-        """Count one check, and keep its line if it fails; whether it agrees."""
+        """Count one check, and keep its line if it fails; returns whether it agrees."""
         self.counts[kind] += 1
         if not agrees:
             self.differences.append(printable(line))
         return agrees
 
-    def compare(self, kind: str, agrees: bool, place: str, found: object, due: object) -> bool:
-        """`check` of something that stands at a place against what is due there."""
-        line = f"{place}: found {quoted(found)}, {self.source} {quoted(due)}"
-        return self.check(kind, agrees, line)
+    def compare(
+        self, kind: str, place: str, found: object, due: object, source: str = "the records give"
+    ) -> None:
+        """Check that what stands at a place equals what a source gives."""
+        self.check(kind, found == due, f"{place}: found {quoted(found)}, {source} {quoted(due)}")
 
     def present(self, kind: str, place: str, *, found: bool, due: bool) -> bool:
-        """`check` that something is there if and only if it is due; whether it is both."""
-        self.check(kind, found == due, f"{place}: " + ("missing" if due else f"{self.source} none"))
+        """Check that something is there if and only if it is due; returns whether it is both."""
+        self.check(kind, found == due, f"{place}: " + ("missing" if due else "the records give none"))
         return found and due
 
     def lines(self) -> list[str]:
-        """The differences, what was not checked, and how much was."""
+        """List the differences, then what was not checked, then how much was."""
         counts = {kind: self.counts[kind] for kind in KINDS if self.counts[kind]}
         told = ", ".join(f"{n:,} {kind if n > 1 else kind[:-1]}" for kind, n in counts.items())
         many = len(self.differences)
         end = f"{many:,} difference{'s' * (many > 1)}" if many else "all agree"
-        return [
-            *self.differences,
-            *(f"not checked: {line}" for line in self.unchecked),
-            f"checked {told}: {end}",
-        ]
+        unchecked = (f"not checked: {line}" for line in self.unchecked)
+        return [*self.differences, *unchecked, f"checked {told}: {end}"]
 
 
 def quoted(value: object) -> str:
-    """A value within a line: numbers as they are, text in quotes and cut short, `nothing` for none."""
+    """Show a value within a line: text in quotes and cut short, `nothing` for none, else as it is."""
     if value is None or value == "":
         return "nothing"
     if not isinstance(value, str):
         return repr(value)
-    line = " ".join("".join(c if c.isprintable() else " " for c in value).split(" "))
+    line = "".join(c if c.isprintable() else " " for c in value)
     return f'"{line if len(line) <= SHOWN else line[: SHOWN - 1] + "…"}"'

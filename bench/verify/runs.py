@@ -1,0 +1,167 @@
+"""Check the runs that a report rests on: what they are of, their files, and the laws within their records."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+
+from pydantic import ValidationError
+
+from bench.engine.train import objective_of
+from bench.errors import BenchError
+from bench.evaluation.footing import bits_per_dim, gaussian_score
+from bench.spec.experiment import ENGINE, Run
+from bench.store import records
+from bench.store.experiments import ExperimentFolder
+from bench.store.records import WEIGHTS, Record
+from bench.verify.findings import Findings
+
+# Relative, and to at least 1: what is computed in double precision from the record's own numbers; sums of
+# single-precision terms that were added up in two ways; what the model gave when it was asked twice
+EXACT, SINGLE, AGAIN = 1e-9, 1e-6, 1e-5
+SHAPE = (28, 28)  # of the images, where a record does not say it
+Law = tuple[str, float, str, float, float]  # place, value, what gives the one due, that value, tolerance
+
+
+def check_runs(findings: Findings, home: ExperimentFolder) -> dict[str, Record]:
+    """Check every run that an experiment plans; returns the records that can be read, by run id."""
+    found: dict[str, Record] = {}
+    pending = 0
+    for run_id in home.planned:
+        try:
+            record = home.run(run_id).read()
+        except BenchError as error:
+            findings.check("records", False, str(error))
+            continue
+        if record is None:
+            pending += 1
+        else:
+            found[run_id] = record
+            findings.counts["records"] += 1
+    try:
+        data = records.read_json(home.path / "baselines.json")["of"]["data"]
+    except (OSError, ValueError, LookupError, TypeError):
+        data = None
+    bare = 0
+    for run_id, record in found.items():
+        bare += _artifacts(findings, home, run_id, record)
+        try:
+            run = Run.model_validate(record.get("run"))
+        except ValidationError:
+            findings.unchecked.append(
+                f"{run_id}: its identity and laws, as it is of another version of bench"
+            )
+            continue
+        _identity(findings, home, run_id, record, run, data)
+        _laws(findings, run_id, record, run)
+    if pending:
+        findings.unchecked.append(f"runs without a record, under way or to be done: {pending}")
+    if bare:
+        findings.unchecked.append(f"weights and pictures of {bare} run{'s' * (bare > 1)} are not here")
+    return found
+
+
+def _artifacts(findings: Findings, home: ExperimentFolder, run_id: str, record: Record) -> bool:
+    """Check that the files that a record lists are there, and no others; returns whether none is."""
+    folder = home.run(run_id)
+    listed, here, bare = record.get("artifacts") or {}, folder.artifacts(), folder.bare(record)
+    for name in sorted(listed.keys() | here.keys()):
+        place = f"{run_id}/{name}"
+        if name not in listed:
+            findings.check("artifacts", False, f"{place}: the record does not list it")
+        elif name in here:
+            findings.compare("artifacts", f"{place}, sha256", here[name], listed[name])
+        elif not bare:
+            findings.check("artifacts", False, f"{place}: missing")
+    return bare
+
+
+def _identity(
+    findings: Findings, home: ExperimentFolder, run_id: str, record: Record, run: Run, data: str | None
+) -> None:
+    """Check that a run's names are the hash of the run and its data, and that its variant says the same."""
+    plan = home.planned[run_id]
+    own = (record.get("data") or {}).get("digest", data)  # a run that failed names no data
+    if own is None:
+        findings.unchecked.append(f"{run_id}: its identity, as nothing says which data it is of")
+        return
+    findings.compare("identities", f"{run_id}, data", own, data or own, "baselines.json gives")
+    engine = next((e for e in range(ENGINE, 0, -1) if run.key(own, e) == plan["run"]), ENGINE)
+    findings.compare("identities", f"{run_id}, hash of its run and data", plan["run"], run.key(own, engine))
+    findings.compare("identities", f"{run_id}, id", record["id"], run.identity(own, engine))
+    if engine < ENGINE:
+        findings.unchecked.append(
+            f"{run_id}: of engine {engine}, bench now has {ENGINE}: it gives other numbers"
+        )
+    for place, said in ((run_id, record), (f"experiment.json, {run_id}", plan)):
+        findings.compare("identities", f"{place}, seed", said.get("seed"), run.seed)
+    settings = home.spec["variants"].get(plan["variant"]) or {}
+    resolved = run.model_dump(mode="json", exclude={"variant", "document", "seed"})
+    for key in settings.keys() & resolved.keys():
+        place = f"experiment.json, {plan['variant']}, {key}"
+        findings.compare("settings", place, settings[key], resolved[key])
+
+
+def _laws(findings: Findings, run_id: str, record: Record, run: Run) -> None:
+    for place, value in numbers_in(record):
+        if not math.isfinite(value):
+            findings.check("laws", False, f"{run_id}: {place} is {value}, not a finite number")
+    if record["status"] == "finished":
+        lists = WEIGHTS in (record.get("artifacts") or {})
+        findings.check("laws", lists, f"{run_id}: the record lists no {WEIGHTS}")
+    try:
+        for place, value, source, due, tolerance in laws(record, run):
+            line = f"{run_id}: {place}: found {value!r}, {source} gives {due!r}"
+            if math.isnan(value) or math.isnan(due):
+                findings.unchecked.append(f"{run_id}: {place}, as the record lacks a metric")
+            else:
+                findings.check("laws", abs(value - due) <= tolerance * max(1, abs(due)), line)
+    except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
+        findings.check("laws", False, f"{run_id}: not as bench writes it ({type(error).__name__}: {error})")
+
+
+def laws(record: Record, run: Run) -> Iterator[Law]:
+    """Yield what holds within a record, whatever its numbers: recomputed by the definitions themselves."""
+    curves, metrics = record.get("curves") or [], defaultdict(lambda: math.nan, record.get("metrics") or {})
+    pixels = math.prod((record.get("data") or {}).get("shape", SHAPE))
+    # Each epoch has a row: of a diverged run those before the one in which it diverged
+    if record["status"] not in ("finished", "diverged"):
+        return
+    epochs = run.epochs if record["status"] == "finished" else record["diverged"]["epoch"] - 1
+    yield "curves, rows", len(curves), "the number of epochs", epochs, 0
+    for i, row in enumerate(curves, 1):
+        yield f"curves, row {i}, epoch", row["epoch"], "its place", i, 0
+        elbo = -(row["reconstruction"] + row["kl"])
+        yield f"curves, epoch {i}, elbo", row["elbo"], "−(reconstruction + kl)", elbo, EXACT
+    if record["status"] != "finished":
+        return
+    # The metrics in own terms are the last row again, and what they add up to
+    for name in ("test_loss", "test_loss_nats", "elbo", "reconstruction", "kl"):
+        yield f"metrics.{name}", metrics[name], "the last row of the curves", curves[-1][name], AGAIN
+    elbo = -(metrics["reconstruction"] + metrics["kl"])
+    yield "metrics.elbo", metrics["elbo"], "−(reconstruction + kl)", elbo, EXACT
+    yield "metrics.kl", metrics["kl"], "the sum of kl_per_unit", math.fsum(record["kl_per_unit"]), SINGLE
+    parts = metrics["mutual_information"] + metrics["aggregate_kl"]
+    yield "metrics.kl", metrics["kl"], "mutual_information + aggregate_kl", parts, SINGLE
+    if record["beta_eff"] is not None:
+        beta_eff = objective_of(run).beta_eff(run.batch_size, pixels, run.latent)
+        yield "beta_eff", record["beta_eff"], "the objective", beta_eff, EXACT
+    # The Gaussian code length follows from MSE, calibrated variance and KL
+    score = gaussian_score(metrics["mse"] * pixels, pixels, record["calibration"]["variance"])
+    bits = bits_per_dim(metrics["kl"] - score, pixels)
+    yield "metrics.elbo_gaussian", metrics["elbo_gaussian"], "MSE, variance and KL", bits, SINGLE
+    seconds = math.fsum(row["train_seconds"] for row in curves)
+    yield "metrics.train_seconds", metrics["train_seconds"], "the sum over epochs", seconds, EXACT
+
+
+def numbers_in(value: object, place: str = "") -> Iterator[tuple[str, float]]:
+    """Yield every number of a record or a table with its place: `metrics.mse`, `kl_per_unit[2]`."""
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from numbers_in(item, f"{place}.{key}" if place else str(key))
+    elif isinstance(value, list):
+        for i, item in enumerate(value):
+            yield from numbers_in(item, f"{place}[{i}]")
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        yield place, value
