@@ -1,7 +1,7 @@
 """The types that options of parts may have: each is its own range check.
 
-Constructors of parts annotate their keyword-only parameters with these names (or `Literal`), and
-`bench.spec.registry` turns the annotation into the check that a YAML leaf has to pass. No torch here.
+Constructors of parts annotate their keyword-only parameters with these names, or with `Literal`, `list` and `|`
+of them; `bench.spec.registry` makes of the annotation the check that a YAML leaf has to pass. No torch here.
 """
 
 from __future__ import annotations
@@ -11,9 +11,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 PositiveInt = Annotated[int, Field(ge=1)]
-Positive = Annotated[
-    float, Field(gt=0, allow_inf_nan=False)
-]  # a number > 0; `32/784` and `dz/dx` are numbers
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]  # `32/784` and `dz/dx` are numbers, too
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Real = Annotated[float, Field(allow_inf_nan=False)]
 Probability = Annotated[float, Field(ge=0, le=1)]
@@ -21,9 +19,8 @@ Width = Annotated[int, Field(ge=1, le=16_384)]  # between two layers this wide l
 Widths = Annotated[list[Width], Field(min_length=1, max_length=16)]  # hidden widths, input side first
 
 Activation = Literal["relu", "tanh", "identity"]
-Activations = (
-    Activation | Annotated[list[Activation], Field(min_length=1)]
-)  # one for all layers, or one a layer
+# One for all layers, or one a layer
+Activations = Activation | Annotated[list[Activation], Field(min_length=1)]
 Mean = Literal["sigmoid", "linear"]  # how a Gaussian's mean is made of the decoder's output
 # torch's words: "sum" over pixels (or latents) and images, "batchmean" divides by images, "mean" by both
 Reduction = Literal["sum", "batchmean", "mean"]
