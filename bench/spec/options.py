@@ -1,7 +1,7 @@
 """The types that options of parts may have: each is its own range check.
 
-Constructors of parts annotate their keyword-only parameters with these names, or with `Literal`, `list` and `|`
-of them; `bench.spec.registry` makes of the annotation the check that a YAML leaf has to pass. No torch here.
+Constructors of parts annotate their keyword-only parameters with these names, or with `Literal`, `list` and
+`|` of them. `bench.spec.registry` makes of it the check that a YAML leaf has to pass. No torch here.
 """
 
 from __future__ import annotations
