@@ -75,9 +75,9 @@ def model_of(saved: Saved) -> VAE:
     try:
         weights = load(content)
         with torch.device("meta"):  # shapes only: what does not fit takes no memory
-            build(saved.run).load_state_dict(weights, assign=True)
+            build(saved.run, saved.shape).load_state_dict(weights, assign=True)
         with initialised(saved.run.seed):
-            model = build(saved.run)
+            model = build(saved.run, saved.shape)
         model.load_state_dict(weights)
     except (KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
         why = printable(str(error).splitlines()[0][:200])

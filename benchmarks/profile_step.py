@@ -9,23 +9,24 @@ is the profiler's; what it leaves of the time that the same steps take without i
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 import time
 from collections import Counter
 from pathlib import Path
 
 import torch
-from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
 from bench.engine.device import available_cores, deterministic, one_thread, pin, stream
+from bench.engine.epochs import Epochs
 from bench.engine.images import untrained
-from bench.engine.step import Step
-from bench.engine.train import make_step, one_epoch
+from bench.engine.loop import make_step
 from bench.spec.experiment import Run
 from bench.spec.resolve import load
 
 STEPS, WARM_UP, ROUNDS = 200, 20, 5
+SHAPE = (28, 28)
 KINDS = {  # kernel, as the profiler calls it -> what it is for
     "matrix products": ("aten::addmm", "aten::mm", "aten::bmm", "aten::baddbmm"),
     "convolutions": ("convolution", "col2im", "im2col"),
@@ -42,14 +43,17 @@ def kind(kernel: str) -> str:
 
 def profiled(run: Run) -> tuple[float, dict[str, float]]:
     """Milliseconds of a step, the median of some rounds, and of each kind of work in it."""
-    step = make_step(run, untrained(run).train())
+    step = make_step(run, untrained(run, SHAPE).train())
     generator = stream(0, "profile")
-    images = torch.randint(0, 256, (run.batch_size * STEPS, 784), dtype=torch.uint8, generator=generator)
-    _steps(run, step, images[: run.batch_size * WARM_UP])
-    rounds = sorted(_steps(run, step, images) for _ in range(ROUNDS))
+    images = torch.randint(
+        0, 256, (run.batch_size * STEPS, math.prod(SHAPE)), dtype=torch.uint8, generator=generator
+    )
+    Epochs([run], [images[: run.batch_size * WARM_UP]], step).epoch(1)
+    epochs = Epochs([run], [images], step)
+    rounds = sorted(_seconds(epochs) for _ in range(ROUNDS))
     milliseconds = 1e3 * rounds[ROUNDS // 2] / STEPS
     with profile(activities=[ProfilerActivity.CPU]) as found:
-        _steps(run, step, images)
+        epochs.epoch(1)
     spent: Counter[str] = Counter()
     for event in found.key_averages():
         if event.key.startswith("aten::"):
@@ -58,9 +62,9 @@ def profiled(run: Run) -> tuple[float, dict[str, float]]:
     return milliseconds, dict(spent)
 
 
-def _steps(run: Run, step: Step, images: Tensor) -> float:
+def _seconds(epochs: Epochs) -> float:
     started = time.perf_counter()
-    one_epoch(run, step, images, 1)
+    epochs.epoch(1)
     return time.perf_counter() - started
 
 

@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from bench.data.datasets import Dataset, load
+from bench.engine.checkpoint import State
+from bench.engine.images import Images
+from bench.engine.loop import Row, Training, train
 from bench.evaluation import samples
 from bench.parts.likelihoods import Bernoulli
 from bench.parts.networks import MLPDecoder, MLPEncoder
-from bench.parts.pixels import Grey, Pixels
-from bench.parts.posteriors import Posterior, gaussian
+from bench.parts.pixels import Grey
+from bench.parts.posteriors import gaussian
+from bench.parts.protocols import Likelihood, Pixels, Posterior
 from bench.parts.vae import VAE
 from bench.spec.experiment import Part, Run
 
 PIXELS, LATENT = 13, 3
+SHAPE = (28, 28)  # of the images of `a_run` and `a_dataset`
 
 # Options of parts that have no default for them
 REQUIRED: dict[str, dict[str, Any]] = {
@@ -68,7 +74,7 @@ def a_run(**changes: Any) -> Run:
 
 def a_vae(
     *,
-    likelihood: nn.Module | None = None,
+    likelihood: Likelihood | None = None,
     posterior: Posterior = gaussian,
     activation: str | list[str] = "relu",
     input_pixels: Pixels | None = None,
@@ -82,14 +88,30 @@ def a_vae(
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         return VAE(
-            MLPEncoder(pixels, latent, hidden=list(hidden), activation=activation),  # type: ignore[arg-type]
-            MLPDecoder(pixels, latent, hidden=list(hidden[::-1]), activation=activation),  # type: ignore[arg-type]
+            MLPEncoder((pixels,), latent, hidden=list(hidden), activation=activation),  # type: ignore[arg-type]
+            MLPDecoder((pixels,), latent, hidden=list(hidden[::-1]), activation=activation),  # type: ignore[arg-type]
             posterior,
-            likelihood or Bernoulli(),  # type: ignore[arg-type]
+            likelihood or Bernoulli(),
             input_pixels or Grey(),
             target_pixels or Grey(),
             latent,
         )
+
+
+def train_one(
+    run: Run,
+    model: VAE,
+    images: Images,
+    on_epoch: Callable[[Row, VAE], Any] = lambda row, model: None,
+    start: State | None = None,
+    keep: Callable[[State], Any] = lambda state: None,
+) -> Training:
+    """Train one run, not stacked."""
+    starts = [start] if start else []
+    [training] = train(
+        [run], [model], [images], lambda _, row, m: on_epoch(row, m), starts, lambda _, state: keep(state)
+    )
+    return training
 
 
 def random(*shape: int, seed: int = 0) -> Tensor:

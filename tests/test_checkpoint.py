@@ -9,14 +9,13 @@ from typing import Any
 
 import pytest
 import torch
-from factory import a_dataset, a_run, part
+from factory import SHAPE, a_dataset, a_run, part, train_one
 from test_groups import CPU, jobs_of, workshop
 
 from bench.engine import checkpoint
 from bench.engine.checkpoint import Checkpoint, Pace, State, epoch_kept
 from bench.engine.images import divide, untrained
-from bench.engine.replicas import train_stacked
-from bench.engine.train import Training, train
+from bench.engine.loop import Training, train
 from bench.runs import execute as runner
 from bench.runs.execute import Job, SharedContext, execute, execute_group
 from bench.spec.experiment import Run
@@ -62,7 +61,7 @@ def trained(run: Run, start: State | None = None, folder: Path | None = None) ->
             kept.append(state)
 
     images = divide(run, DATA, CPU)[0]
-    return train(run, untrained(run), images, lambda row, model: None, start, keep), kept
+    return train_one(run, untrained(run, SHAPE), images, start=start, keep=keep), kept
 
 
 def check_same(got: Training, expected: Training) -> None:
@@ -95,10 +94,8 @@ def test_a_group_goes_on_to_the_same_bits(changes: dict[str, Any], tmp_path: Pat
             file.keep(state)
             kept[replica, state.epoch] = file.load()  # type: ignore[assignment]
 
-        models = [untrained(run) for run in runs]
-        ends = train_stacked(runs, models, images, lambda r, row, model: None, starts, keep)
-        assert all(isinstance(end, Training) for end in ends)
-        return ends  # type: ignore[return-value]
+        models = [untrained(run, SHAPE) for run in runs]
+        return train(runs, models, images, lambda r, row, model: None, starts, keep, stacked=True)
 
     kept: dict[tuple[int, int], State] = {}
     whole = together([], kept)

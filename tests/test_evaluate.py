@@ -7,11 +7,10 @@ from typing import Any
 
 import pytest
 import torch
-from factory import a_dataset, a_run, part
+from factory import SHAPE, a_dataset, a_run, part, train_one
 
 from bench.engine.device import initialised, stream
 from bench.engine.images import Images, Labels
-from bench.engine.train import train
 from bench.evaluation import footing, measure
 from bench.evaluation.measure import Measured, encode, prior_means
 from bench.evaluation.metrics import METRICS
@@ -27,8 +26,8 @@ LABELS = Labels(DATA.train_labels, DATA.test_labels)
 def measured(run: Run) -> Measured:
     """A run trained and ready to be measured, in the features of an untrained classifier."""
     with initialised(run.seed):
-        model = build(run)
-    training = train(run, model, IMAGES, lambda row, model: None)
+        model = build(run, SHAPE)
+    training = train_one(run, model, IMAGES)
     with initialised(0):
         net = FeatureNet(DATA.shape, DATA.classes).eval()
     reference = Reference.of(net.features(IMAGES.test.float() / 255))
@@ -158,7 +157,7 @@ def test_posteriors_in_chunks(one: Measured) -> None:
 
 def test_prior_means_share_z_over_variants_of_one_latent_size() -> None:
     def latents(run: Run) -> list[torch.Tensor]:
-        model, seen = build(run).eval(), []
+        model, seen = build(run, SHAPE).eval(), []
         model.decoder.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
         means = prior_means(model, run.seed, 23, chunk=7)
         assert means.shape == (23, 784)

@@ -23,7 +23,8 @@ from bench.evaluation.footing import (
     log_px,
 )
 from bench.evaluation.measure import encode
-from bench.parts.posteriors import Q, log_prior
+from bench.parts.posteriors import Q
+from bench.parts.priors import StandardNormal
 from bench.parts.vae import VAE
 
 LATENT = 3
@@ -176,7 +177,7 @@ def test_the_importance_weighted_bound_against_its_definition(monkeypatch: pytes
     z = q.sample(torch.randn(k, 11, LATENT, generator=generator(5))).double()
     mean = model.grey_mean(model.decode(z.float())).double()
     double = Q(*(v.double() for v in (q.mean, q.scale, q.log_scale, q.charged_kl)))
-    ratio = log_prior(z) - double.log_prob(z)
+    ratio = StandardNormal().log_prob(z) - double.log_prob(z)
     on = TorchBernoulli(c.epsilon + (1 - 2 * c.epsilon) * mean).log_prob(binary.double()).sum(-1)
     gaussian = Normal(mean, math.sqrt(c.variance)).log_prob(images.double() / 255)
     gaussian = (gaussian - DEQUANTISATION / (2 * c.variance)).sum(-1)

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from factory import a_run
+from factory import SHAPE, a_run
 from safetensors.torch import load, save
 from torch import Tensor
 
@@ -83,9 +83,9 @@ def line(error: BaseException, file: Path) -> str:
 
 # IDX files
 
-SHAPE = (7, 5, 3)
-PIXELS = np.random.default_rng(0).integers(0, 256, SHAPE, dtype=np.uint8)
-IDX = bytes([0, 0, 8, 3]) + b"".join(n.to_bytes(4, "big") for n in SHAPE) + PIXELS.tobytes()
+IDX_SHAPE = (7, 5, 3)
+PIXELS = np.random.default_rng(0).integers(0, 256, IDX_SHAPE, dtype=np.uint8)
+IDX = bytes([0, 0, 8, 3]) + b"".join(n.to_bytes(4, "big") for n in IDX_SHAPE) + PIXELS.tobytes()
 PACKED = gzip.compress(IDX, mtime=0)
 
 
@@ -97,7 +97,7 @@ def md5(content: bytes) -> str:
 @pytest.mark.parametrize("sums", [{"md5": md5(IDX)}, {"packed_md5": md5(PACKED)}], ids=["content", "archive"])
 def test_an_idx_file_is_read_whole_or_refused(tmp_path: Path, packed: bool, sums: dict[str, str]) -> None:
     rng, ends = random.Random(1), Counter[str]()
-    idx = _Idx("images", SHAPE, **sums)
+    idx = _Idx("images", IDX_SHAPE, **sums)
     path = tmp_path / ("images.gz" if packed else "images")
     for _ in range(700):
         content = damaged(rng, PACKED if packed else IDX)
@@ -109,7 +109,7 @@ def test_an_idx_file_is_read_whole_or_refused(tmp_path: Path, packed: bool, sums
             assert told.endswith("delete it so that it is fetched again, or put the original file there")
             ends[told.partition(str(path))[2][:12]] += 1
         else:  # where no sum of the content is published, its form counts
-            assert read.shape == SHAPE
+            assert read.shape == IDX_SHAPE
             whole = np.array_equal(read, PIXELS)
             assert whole or ("packed_md5" in sums and not packed)
             ends["whole" if whole else "another"] += 1
@@ -122,13 +122,13 @@ def test_a_packed_file_that_unpacks_for_ever_is_read_to_its_size(tmp_path: Path)
     assert len(bomb) < 1_000_000
     (tmp_path / "images.gz").write_bytes(bomb)
     with pytest.raises(BenchError, match="size in bytes over 121, expected 121"):
-        _Idx("images", SHAPE, md5(IDX)).read(tmp_path)
+        _Idx("images", IDX_SHAPE, md5(IDX)).read(tmp_path)
 
 
 def test_a_pipe_is_no_file(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "images")
     with pytest.raises(BenchError, match=r"images cannot be read \(no regular file\)"):
-        _Idx("images", SHAPE).read(tmp_path)
+        _Idx("images", IDX_SHAPE).read(tmp_path)
 
 
 def test_a_damaged_file_is_no_reason_for_a_stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -157,7 +157,7 @@ def folder(tmp_path: Path) -> RunFolder:
     """The folder of a run that finished, its model as it was initialised."""
     made = RunFolder(tmp_path / "reports/all/records/small-s0-00000000")
     made.path.mkdir(parents=True)
-    made.weights.write_bytes(save(build(RUN).state_dict()))
+    made.weights.write_bytes(save(build(RUN, SHAPE).state_dict()))
     record(made)
     assert load_model(made.path).latent == RUN.latent
     return made
@@ -215,8 +215,8 @@ def foreign(state: dict[str, Tensor]) -> Iterator[dict[str, Tensor]]:
     yield {**state, first: torch.zeros(0)}
     yield {**state, first: state[first][:1].expand(1, -1).contiguous()}
     yield {f"module.{name}": value for name, value in state.items()}
-    yield build(a_run(latent=5)).state_dict()
-    yield build(a_run(encoder="conv-bn", decoder="conv-bn")).state_dict()
+    yield build(a_run(latent=5), SHAPE).state_dict()
+    yield build(a_run(encoder="conv-bn", decoder="conv-bn"), SHAPE).state_dict()
 
 
 def test_weights_of_another_model_are_refused(folder: RunFolder) -> None:
@@ -297,7 +297,7 @@ def test_a_record_without_end_is_read_to_a_limit(folder: RunFolder, monkeypatch:
 
 
 def test_the_weights_are_never_a_pickle(folder: RunFolder) -> None:
-    torch.save(build(RUN).state_dict(), folder.weights)
+    torch.save(build(RUN, SHAPE).state_dict(), folder.weights)
     record(folder)
     assert f"{WEIGHTS} does not fit the model" in refused(folder)
 

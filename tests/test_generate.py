@@ -14,7 +14,7 @@ import factory
 import numpy as np
 import pytest
 import torch
-from factory import a_dataset, a_run
+from factory import SHAPE, a_dataset, a_run
 from PIL import Image
 from safetensors.torch import save_file
 
@@ -52,7 +52,7 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
 def model_of(run: Run, seed: int) -> VAE:
     with torch.random.fork_rng():
         torch.manual_seed(1000 + seed)  # not what the run's own seed would build
-        return build(run)
+        return build(run, SHAPE)
 
 
 def leave(reports: Path, run: Run, experiment: str = "one", status: str = "finished", **more: Any) -> Path:
@@ -168,7 +168,7 @@ SPOILT: dict[str, Callable[[Path], object]] = {
     "truncated weights": lambda f: os.truncate(f / "weights.safetensors", 999),
     "one bit": lambda f: flip(f / "weights.safetensors"),
     "other tensors": lambda f: spoil_weights(f, {"a": torch.zeros(1)}),
-    "other sizes": lambda f: spoil_weights(f, build(a_run(latent=5)).state_dict()),
+    "other sizes": lambda f: spoil_weights(f, build(a_run(latent=5), SHAPE).state_dict()),
 }
 
 

@@ -104,8 +104,8 @@ def test_a_diverged_run_of_a_group_is_recorded_and_the_others_go_on(
 ) -> None:
     whole = runner.untrained
 
-    def untrained(run: Run) -> Any:
-        model = whole(run)
+    def untrained(run: Run, shape: Any) -> Any:
+        model = whole(run, shape)
         if run.seed == 1:
             torch.nn.init.constant_(next(model.encoder.parameters()), torch.nan)
         return model
@@ -124,10 +124,14 @@ def test_a_diverged_run_of_a_group_is_recorded_and_the_others_go_on(
 def test_what_cannot_be_stacked_is_done_one_by_one(
     tmp_path: Path, shared: SharedContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(*_: Any) -> Any:
-        raise torch.OutOfMemoryError("out of memory\nTried to allocate much")
+    train = runner.train
 
-    monkeypatch.setattr(runner, "train_stacked", full)
+    def full(*given: Any, stacked: bool) -> Any:
+        if stacked:
+            raise torch.OutOfMemoryError("out of memory\nTried to allocate much")
+        return train(*given)
+
+    monkeypatch.setattr(runner, "train", full)
     for record in execute_group(jobs_of(tmp_path, [0, 1]), shared, lambda run_id, kind, data: None):
         assert record["status"] == "finished"
         assert (record["environment"]["engine"], record["environment"]["replicas"]) == ("fast", 1)
@@ -255,10 +259,10 @@ def test_an_exception_ends_its_run_and_no_other(
     """It is recorded with where it came from, and whether it is worth another attempt."""
     train = runner.train
 
-    def faulty(run: Run, *words: Any) -> Any:
-        if run.seed == 1:
+    def faulty(runs: list[Run], *words: Any, stacked: bool) -> Any:
+        if runs[0].seed == 1:
             fault()
-        return train(run, *words)
+        return train(runs, *words)
 
     monkeypatch.setattr(runner, "train", faulty)
     one, two, three = (execute(job, shared, lambda *_: None) for job in jobs_of(tmp_path, [0, 1, 2]))

@@ -17,8 +17,8 @@ from bench.parts.likelihoods import (
     ContinuousBernoulli,
     Gaussian,
     LearnedGaussian,
-    Likelihood,
 )
+from bench.parts.protocols import Likelihood
 
 CASES: list[Likelihood] = [
     Bernoulli(),

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from factory import PIXELS, a_run, a_vae, bytes_of, normal, part, random
+from factory import PIXELS, SHAPE, a_run, a_vae, bytes_of, normal, part, random
 from torch import nn
 
 from bench.parts.likelihoods import LIKELIHOODS, ContinuousBernoulli
@@ -81,8 +81,9 @@ def _double() -> object:
 def check_gradients(model: VAE, x: torch.Tensor, noise: torch.Tensor) -> None:
     """The gradient of both terms together reaches every parameter, and is finite."""
     terms = model(x, noise)
-    assert terms.reconstruction.shape == terms.charged_kl.shape == (len(x),)
-    (terms.reconstruction + terms.charged_kl).sum().backward()
+    assert terms.reconstruction_loss.shape == (1, len(x))
+    assert terms.charged_kl.shape == (len(x),)
+    (terms.reconstruction_loss + terms.charged_kl).sum().backward()
     for name, p in model.named_parameters():
         assert p.grad is not None, name
         assert p.grad.isfinite().all(), name
@@ -93,13 +94,13 @@ def check_gradients(model: VAE, x: torch.Tensor, noise: torch.Tensor) -> None:
 @pytest.mark.parametrize("encoder", ENCODERS)
 def test_networks_give_their_shapes_and_learn_in_every_parameter(encoder: str, decoder: str) -> None:
     torch.manual_seed(0)
-    model = build(a_run(encoder=encoder, decoder=decoder, latent=3))
+    model = build(a_run(encoder=encoder, decoder=decoder, latent=3), SHAPE)
     x = random(5, 784)
     mean, second = model.encoder(x)
     assert mean.shape == second.shape == (5, 3)
     assert model.decode(normal(7, 5, 3)).shape == (7, 5, 784)
     assert model.grey_mean(model.decode(normal(5, 3))).shape == (5, 784)
-    check_gradients(model, x, normal(5, 3))
+    check_gradients(model, x, normal(1, 5, 3))
 
 
 @pytest.mark.parametrize("target", TRANSFORMS)
@@ -110,8 +111,8 @@ def test_distributions_pass_gradients_to_every_parameter(
 ) -> None:
     made = LIKELIHOODS[likelihood]()
     model = a_vae(posterior=POSTERIORS[posterior], likelihood=made, target_pixels=TRANSFORMS[target]())
-    check_gradients(model, random(5, PIXELS), normal(5, 3))
-    assert likelihood_class(model) == f"{made.words}, {model.target.words}"
+    check_gradients(model, random(5, PIXELS), normal(1, 5, 3))
+    assert likelihood_class(model) == f"{made.label}, {model.target.label}"
 
 
 @pytest.mark.parametrize("name", TRANSFORMS)
@@ -129,7 +130,7 @@ def test_pixels_come_back_to_grey_and_stay_inside_it(name: str) -> None:
 
 @pytest.mark.parametrize("variant", COUNTS)
 def test_documented_variants_have_the_documented_number_of_parameters(variant: str) -> None:
-    assert parameter_count(build(load(DOCUMENTS).variants[variant].run(0))) == COUNTS[variant]
+    assert parameter_count(build(load(DOCUMENTS).variants[variant].run(0), SHAPE)) == COUNTS[variant]
 
 
 def test_the_convolutional_model_is_the_one_that_document_002_prints() -> None:
@@ -138,16 +139,16 @@ def test_the_convolutional_model_is_the_one_that_document_002_prints() -> None:
         names = [str(layer).removeprefix("Folded") for layer in layers.children()]  # a way to compute it
         return [re.sub(r"(BatchNorm.*), bias=True", r"\1", name) for name in names]
 
-    encoder, decoder = ConvEncoder(784, 16), ConvDecoder(784, 16)
+    encoder, decoder = ConvEncoder(SHAPE, 16), ConvDecoder(SHAPE, 16)
     assert printed(encoder.trunk) == CONV_ENCODER.strip().splitlines()
     assert printed(encoder.mean) == printed(encoder.second) == CONV_HEAD.strip().splitlines()
     assert printed(decoder.trunk) == CONV_DECODER.strip().splitlines()
 
 
 def test_activations_are_one_for_all_layers_or_one_a_layer() -> None:
-    encoder = MLPEncoder(13, 3, hidden=[11, 7], activation=["relu", "tanh"])
+    encoder = MLPEncoder((13,), 3, hidden=[11, 7], activation=["relu", "tanh"])
     assert [type(m).__name__ for m in encoder.trunk] == ["Linear", "ReLU", "Linear", "Tanh"]
-    linear = ENCODERS["linear"](13, 3, hidden=11)
+    linear = ENCODERS["linear"]((13,), 3, hidden=11)
     x, y = random(2, 5, 13)
     for head in (0, 1):  # without activation the encoder is affine
         torch.testing.assert_close(
@@ -157,10 +158,10 @@ def test_activations_are_one_for_all_layers_or_one_a_layer() -> None:
 
 def test_sizes_that_do_not_fit_are_refused() -> None:
     with pytest.raises(ValueError, match="3 activations for 2 hidden layers"):
-        MLPEncoder(13, 3, hidden=[11, 7], activation=["relu", "tanh", "relu"])
+        MLPEncoder((13,), 3, hidden=[11, 7], activation=["relu", "tanh", "relu"])
     for conv in (ConvEncoder, ConvDecoder):
-        with pytest.raises(ValueError, match="784 pixels, not 13"):
-            conv(13, 3)
+        with pytest.raises(ValueError, match="grey images of 28 x 28 pixels, not 32 x 32 x 3; use mlp"):
+            conv((32, 32, 3), 3)
 
 
 def test_building_draws_from_the_global_stream_alone() -> None:
@@ -168,7 +169,7 @@ def test_building_draws_from_the_global_stream_alone() -> None:
     states = []
     for seed in (0, 0, 1):
         torch.manual_seed(seed)
-        states.append(build(run).state_dict())
+        states.append(build(run, SHAPE).state_dict())
     assert all(torch.equal(states[0][k], states[1][k]) for k in states[0])
     assert not all(torch.equal(states[0][k], states[2][k]) for k in states[0])
 
@@ -177,12 +178,12 @@ def test_under_autocast_distributions_stay_in_full_precision() -> None:
     """Eight bits of mantissa cannot hold a sum of 784 terms: only the networks' products may be rounded."""
     torch.set_default_dtype(torch.float32)
     model = a_vae(likelihood=ContinuousBernoulli(), pixels=784, hidden=(31, 29))
-    x, noise = bytes_of(9).float() / 255, normal(9, 3)
+    x, noise = bytes_of(9).float() / 255, normal(1, 9, 3)
     exact = model(x, noise)
     with torch.autocast("cpu", torch.bfloat16):
         rounded = model(x, noise)
-    assert rounded.reconstruction.dtype == rounded.charged_kl.dtype == torch.float32
-    torch.testing.assert_close(rounded.reconstruction, exact.reconstruction, rtol=0.01, atol=0.1)
+    assert rounded.reconstruction_loss.dtype == rounded.charged_kl.dtype == torch.float32
+    torch.testing.assert_close(rounded.reconstruction_loss, exact.reconstruction_loss, rtol=0.01, atol=0.1)
     torch.testing.assert_close(rounded.charged_kl, exact.charged_kl, rtol=0.05, atol=0.01)
 
 

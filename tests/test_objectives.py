@@ -15,8 +15,8 @@ from torch.distributions import Normal
 from torch.nn import functional as F  # noqa: N812  torch's own habit
 
 from bench.engine.own import own_terms
-from bench.engine.train import objective_of
 from bench.parts.likelihoods import Bernoulli, Gaussian, LearnedGaussian
+from bench.parts.lookup import objective_of
 from bench.parts.objectives import OBJECTIVES, Elbo
 from bench.parts.pixels import Grey, Normalised, Threshold
 from bench.parts.posteriors import gaussian, gaussian_raw_sigma
@@ -31,7 +31,7 @@ def outputs(model: VAE, x: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tenso
     """Heads and the decoder's output, one z an image."""
     mu, second = model.encoder(model.input(x))
     scale = second**2 if model.posterior is gaussian_raw_sigma else torch.exp(0.5 * second)
-    return mu, second, model.decoder(mu + noise * scale)
+    return mu, second, model.decoder(mu + noise[0] * scale)
 
 
 def kl(mu: Tensor, logvar: Tensor) -> Tensor:
@@ -102,9 +102,9 @@ def test_losses_and_gradients_are_those_of_the_documents_scripts(
     script: Callable[..., Tensor], objective: Elbo, model: VAE
 ) -> None:
     model = copy.deepcopy(model).double()
-    x, noise = bytes_of(IMAGES, PIXELS).double() / 255, normal(IMAGES, LATENT).double()
+    x, noise = bytes_of(IMAGES, PIXELS).double() / 255, normal(1, IMAGES, LATENT).double()
     terms = model(x, noise)
-    ours = objective.loss(terms.reconstruction, terms.charged_kl, PIXELS, LATENT)
+    ours = objective(terms, 0).mean()
     theirs = script(x, *outputs(model, x, noise))
     torch.testing.assert_close(ours, theirs)
     gradients = (torch.autograd.grad(loss, list(model.parameters())) for loss in (ours, theirs))
@@ -117,10 +117,10 @@ def test_beta_eff_is_the_ratio_of_what_the_two_terms_weigh(
     script: Callable[..., Tensor], objective: Elbo, model: VAE
 ) -> None:
     """From the loss alone: its gradients by the terms of one image."""
-    reconstruction, kls = (torch.rand(IMAGES, dtype=torch.float64, requires_grad=True) for _ in range(2))
-    loss = objective.loss(reconstruction, kls, PIXELS, LATENT)
-    by_reconstruction, by_kl = torch.autograd.grad(loss, [reconstruction, kls])
-    ratio = (by_kl / by_reconstruction).tolist()
+    terms = model(bytes_of(IMAGES, PIXELS) / 255, normal(1, IMAGES, LATENT))
+    loss = objective(terms, 0).mean()
+    by_reconstruction, by_kl = torch.autograd.grad(loss, [terms.reconstruction_loss, terms.charged_kl])
+    ratio = (by_kl / by_reconstruction[0]).tolist()
     assert ratio == pytest.approx([objective.beta_eff(IMAGES, PIXELS, LATENT)] * IMAGES)
 
 
@@ -179,7 +179,7 @@ def by_hand(model: VAE, images: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, 
 @pytest.mark.parametrize("beta", [1.0, 32 / 784, 2.5])
 def test_squared_error_with_a_weight_beta_implies_a_gaussian_of_variance_half_beta(beta: float) -> None:
     model = a_vae(likelihood=Gaussian(mean="linear"), input_pixels=Normalised(), target_pixels=Normalised())
-    images, noise = bytes_of(41, PIXELS), normal(41, LATENT)
+    images, noise = bytes_of(41, PIXELS), normal(1, 41, LATENT)
     target, mean, kls = by_hand(model, images, noise)
     own = own_terms(model, Elbo(beta=beta), images, noise, batch_size=8)
     density = Normal(mean, math.sqrt(beta / 2)).log_prob(target).sum(1) - PIXELS * math.log(0.3081)
@@ -196,7 +196,7 @@ def test_squared_error_with_a_weight_beta_implies_a_gaussian_of_variance_half_be
 
 def test_the_elbo_does_not_depend_on_the_unit_of_pixels() -> None:
     """One mean in two units: the densities differ by the Jacobian, and that is taken off."""
-    images, noise, scale, shift = bytes_of(41, PIXELS), normal(41, LATENT), 0.3081, 0.1307
+    images, noise, scale, shift = bytes_of(41, PIXELS), normal(1, 41, LATENT), 0.3081, 0.1307
     grey = a_vae(likelihood=Gaussian(variance=0.03, mean="linear"))
     normalised = a_vae(
         likelihood=Gaussian(variance=0.03 / scale**2, mean="linear"),
@@ -214,7 +214,7 @@ def test_the_elbo_does_not_depend_on_the_unit_of_pixels() -> None:
 
 def test_the_honest_kl_of_document_000_is_in_its_elbo_not_in_its_loss() -> None:
     model = a_vae(likelihood=EPS, posterior=gaussian_raw_sigma)
-    images, noise = bytes_of(41, PIXELS), normal(41, LATENT)
+    images, noise = bytes_of(41, PIXELS), normal(1, 41, LATENT)
     own = own_terms(model, SUM, images, noise, batch_size=8)
     with torch.no_grad():
         mu, sigma, output = outputs(model, images.float() / 255, noise)
@@ -229,7 +229,7 @@ def test_the_honest_kl_of_document_000_is_in_its_elbo_not_in_its_loss() -> None:
 def test_own_terms_are_averages_over_images_in_eval_mode(monkeypatch: pytest.MonkeyPatch) -> None:
     model = a_vae(likelihood=LearnedGaussian())
     model.encoder.trunk.append(torch.nn.BatchNorm1d(7))
-    images, noise = bytes_of(41, PIXELS), normal(41, LATENT)
+    images, noise = bytes_of(41, PIXELS), normal(1, 41, LATENT)
     model.train()
     whole = own_terms(model, Elbo(), images, noise, batch_size=8)
     assert model.training
@@ -246,7 +246,7 @@ def test_a_silent_decoder_is_worth_784_ln_2(pixels: Grey | Threshold) -> None:
     with torch.no_grad():
         for p in model.parameters():
             p.zero_()
-    own = own_terms(model, SUM, bytes_of(5), normal(5, LATENT), batch_size=8)
+    own = own_terms(model, SUM, bytes_of(5), normal(1, 5, LATENT), batch_size=8)
     assert own.elbo == pytest.approx(-784 * math.log(2), rel=1e-6)
     assert own.test_loss == pytest.approx(784 * math.log(2), rel=1e-6)
     assert own.kl == 0

@@ -17,7 +17,7 @@ from PIL import Image
 from scipy.stats import norm
 from torch import Tensor
 
-from bench.engine.train import evaluation_noise
+from bench.engine.device import evaluation_noise
 from bench.evaluation.measure import encode
 from bench.parts.vae import VAE
 from bench.pictures import grids

@@ -9,7 +9,10 @@ import torch
 from factory import normal
 from torch.distributions import Normal, kl_divergence
 
-from bench.parts.posteriors import POSTERIORS, Q, gaussian, gaussian_raw_sigma, log_prior
+from bench.parts.posteriors import POSTERIORS, Q, gaussian, gaussian_raw_sigma
+from bench.parts.priors import StandardNormal
+
+PRIOR = StandardNormal()
 
 
 @pytest.fixture(autouse=True)
@@ -39,7 +42,7 @@ def test_density_kl_and_samples_are_those_of_one_gaussian(name: str) -> None:
     z = q.sample(noise)
     torch.testing.assert_close(z, q.mean + q.scale * noise)
     torch.testing.assert_close(q.log_prob(z), as_torch(q).log_prob(z).sum(-1))
-    torch.testing.assert_close(log_prior(z), Normal(0, 1).log_prob(z).sum(-1))
+    torch.testing.assert_close(PRIOR.log_prob(z), Normal(0, 1).log_prob(z).sum(-1))
     prior = Normal(torch.zeros(3), torch.ones(3))
     torch.testing.assert_close(q.kl(), kl_divergence(as_torch(q), prior))
     assert (q.kl() >= 0).all()
@@ -49,7 +52,7 @@ def test_density_kl_and_samples_are_those_of_one_gaussian(name: str) -> None:
 def test_closed_form_kl_is_the_monte_carlo_kl(name: str) -> None:
     q = POSTERIORS[name](*heads())
     z = q.sample(normal(20_000, 5, 3))
-    estimates = q.log_prob(z) - log_prior(z)  # [K, B]
+    estimates = q.log_prob(z) - PRIOR.log_prob(z)  # [K, B]
     error = estimates.std(0) / math.sqrt(len(z))
     assert ((estimates.mean(0) - q.kl().sum(-1)).abs() < 4 * error).all()
 

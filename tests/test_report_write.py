@@ -217,7 +217,7 @@ def test_a_folder_without_an_experiment_is_refused(tmp_path: Path):
 
 
 def test_the_report_needs_no_torch_no_mlflow_and_no_pyplot():
-    heavy = "{'torch', 'mlflow', 'pandas', 'matplotlib.pyplot', 'bench.engine.train', 'bench.runs.execute'}"
+    heavy = "{'torch', 'mlflow', 'pandas', 'matplotlib.pyplot', 'bench.engine.loop', 'bench.runs.execute'}"
     code = f"import sys, bench.report, bench.report.figures; print({heavy} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n"

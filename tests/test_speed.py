@@ -10,11 +10,11 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
-from factory import a_dataset, a_run
+from factory import SHAPE, a_dataset, a_run
 
 from bench.engine.device import available_cores
 from bench.engine.images import untrained
-from bench.engine.train import make_step
+from bench.engine.loop import make_step
 from bench.errors import BenchError
 from bench.parts.vae import VAE
 from bench.spec.experiment import Run
@@ -60,7 +60,7 @@ def test_both_sides_train_the_same(name: str, monkeypatch: pytest.MonkeyPatch) -
     """Same weights, images and noise: the same loss, and the same parameters after a step of Adam."""
     run, data = RUNS[name], a_dataset()
     assert usual_loop.BATCH_SIZE[name] == run.batch_size
-    vae = untrained(run).train()
+    vae = untrained(run, SHAPE).train()
     batch = data.train_images[: run.batch_size]
     noise = torch.randn(len(batch), run.latent, generator=torch.Generator().manual_seed(1))
     images = usual_loop.Images(batch, data.train_labels, usual_loop.transform(name))
@@ -72,7 +72,7 @@ def test_both_sides_train_the_same(name: str, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(torch, "randn_like", lambda std: noise)
     monkeypatch.setattr(torch, "randperm", lambda n, generator=None: torch.arange(n))
     loss = loop.train(1)
-    assert float(make_step(run, vae)(batch.flatten(1).float() / 255, noise).sum()) == pytest.approx(
+    assert float(make_step(run, vae)(batch.flatten(1).float() / 255, noise[None]).sum()) == pytest.approx(
         loss, rel=1e-5
     )
     old, a, b = (

@@ -4,26 +4,31 @@ from __future__ import annotations
 
 import copy
 import functools
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from factory import LATENT, a_run, normal, part, random
+from factory import LATENT, SHAPE, a_run, normal, part, random
 from torch import Tensor, nn
 
 from bench.engine.images import untrained
+from bench.engine.loop import make_step
 from bench.engine.stacked import StackedStep, stack, unstack
 from bench.engine.step import MakeOptimizer, ReferenceStep
-from bench.engine.train import objective_of
+from bench.parts import lookup
 from bench.parts.likelihoods import LIKELIHOODS
+from bench.parts.lookup import make, objective_of
 from bench.parts.networks import DECODERS, ENCODERS
 from bench.parts.objectives import Elbo
-from bench.parts.optimizers import OPTIMIZERS
+from bench.parts.optimizers import OPTIMIZERS, adam
 from bench.parts.pixels import PIXELS
 from bench.parts.posteriors import POSTERIORS
 from bench.parts.vae import VAE
 from bench.spec.experiment import Run
+from bench.spec.resolve import load
 
+DOCUMENTS = Path(__file__).parents[1] / "experiments" / "documents.yaml"
 R, IMAGES, STEPS = 3, 5, 4
 CONV = {"encoder": "conv-bn", "decoder": "conv-bn"}
 EXACT = 1e-9  # of a float64 tensor's largest element, after several steps
@@ -33,18 +38,18 @@ WITHOUT_GRADIENT = 1e-7
 
 
 def optimizer_of(run: Run) -> MakeOptimizer:
-    return lambda parameters: OPTIMIZERS[run.optimizer.name](parameters, **run.optimizer.options)
+    return lambda parameters: make("optimizer", run.optimizer, parameters)
 
 
 def replicas(run: Run, seeds: range | list[int] = range(R), dtype: torch.dtype = torch.float64) -> list[VAE]:
-    return [untrained(run.model_copy(update={"seed": seed})).to(dtype) for seed in seeds]
+    return [untrained(run.model_copy(update={"seed": seed}), SHAPE).to(dtype) for seed in seeds]
 
 
 def batch(step: int, seed: int, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor]:
     """A batch of grey images and noise; the last of an epoch is smaller."""
     images = IMAGES if step % STEPS < STEPS - 1 else 2
     x = random(images, 784, seed=100 * seed + step)
-    return x.to(dtype), normal(images, LATENT, seed=100 * seed + step).to(dtype)
+    return x.to(dtype), normal(1, images, LATENT, seed=100 * seed + step).to(dtype)
 
 
 def serial(run: Run, models: list[VAE], seeds: list[int], steps: int = STEPS) -> Tensor:
@@ -65,8 +70,8 @@ def together(run: Run, models: list[VAE], seeds: list[int], steps: int = STEPS) 
     sums = []
     for i in range(steps):
         pairs = [batch(i, seed, dtype) for seed in seeds]
-        grey, noise = (torch.stack(column) for column in zip(*pairs, strict=True))
-        sums.append(step(grey, noise))
+        greys, noises = zip(*pairs, strict=True)
+        sums.append(step(torch.stack(greys), torch.stack(noises, 1)))
     return stacked, torch.stack(sums, 1)
 
 
@@ -117,10 +122,12 @@ def certify(**changes: Any) -> None:
     x, noise = batch(0, 9)
     with torch.no_grad():  # eval mode: BatchNorm by its running statistics; the same images for all
         stacked.eval()
-        got = stacked(x, noise.expand(R, -1, -1))
+        got = stacked(x, noise.expand(R, -1, -1)[None])
         for r, model in enumerate(models):
             alone = model.eval()(x, noise)
-            torch.testing.assert_close(got.reconstruction[r], alone.reconstruction, rtol=EXACT, atol=EXACT)
+            for term in ("reconstruction_loss", "log_px", "log_pz", "log_qz"):
+                a, b = getattr(got, term)[:, r], getattr(alone, term)
+                torch.testing.assert_close(a, b, rtol=EXACT, atol=EXACT)
             torch.testing.assert_close(got.charged_kl[r], alone.charged_kl, rtol=EXACT, atol=EXACT)
 
 
@@ -226,38 +233,34 @@ def test_names_and_shapes_are_a_replicas_with_the_axis_in_front() -> None:
 
 
 def test_what_the_documents_use_is_stacked() -> None:
-    for network in ("mlp", "linear"):
-        stack(replicas(a_run(encoder=network), [0]))
-    stack(replicas(a_run(**CONV), [0]))
-    for likelihood in ("bernoulli", "gaussian", "gaussian-learned", "continuous-bernoulli"):
-        for posterior in ("gaussian", "gaussian-raw-sigma"):
-            stack(replicas(a_run(likelihood=likelihood, posterior=posterior), [0]))
+    for variant in load(DOCUMENTS).variants.values():
+        stack(replicas(variant.run(0), [0]))
 
 
-def test_what_is_not_known_is_not_stacked() -> None:
+def test_what_is_not_known_is_not_stacked(monkeypatch: pytest.MonkeyPatch) -> None:
     class Odd(nn.Linear):
         """Whose forward nobody has stacked."""
 
-    [model] = replicas(a_run(), [0])
-    model.decoder.output = Odd(9, 784)  # type: ignore[assignment]
-    with pytest.raises(TypeError, match="Odd has no stacked form"):
-        stack([model])
-    [model] = replicas(a_run(), [0])
-    model.posterior = functools.partial(POSTERIORS["gaussian"])
-    with pytest.raises(TypeError, match=r"posterior .* has no stacked form"):
-        stack([model])
+    class Mine(Elbo):
+        """Another loss, which may mix the replicas."""
 
+    def changed(name: str, part: Any) -> VAE:
+        [model] = replicas(a_run(), [0])
+        owner, _, attribute = name.rpartition(".")
+        setattr(model.get_submodule(owner), attribute, part)
+        return model
 
-def test_the_loss_is_the_sum_of_the_replicas_losses() -> None:
-    run = a_run()
-    models = replicas(run)
-    stacked = stack(models)
-    grey, noise = batch(0, 0)
-    terms = stacked(grey, noise.expand(R, -1, -1))
-    objective = Elbo(beta=0.3)
-    total = torch.func.vmap(objective.loss, in_dims=(0, 0, None, None))(
-        terms.reconstruction, terms.charged_kl, 784, LATENT
-    ).sum()
-    alone = [m(grey, noise) for m in models]
-    expected = sum(objective.loss(t.reconstruction, t.charged_kl, 784, LATENT) for t in alone)
-    torch.testing.assert_close(total, expected)
+    for name, part_, told in (
+        ("decoder.output", Odd(9, 784), "decoder Odd"),
+        ("posterior", functools.partial(POSTERIORS["gaussian"]), "posterior partial"),
+        ("prior", object(), "prior object"),
+        ("target", object(), "target object"),
+    ):
+        with pytest.raises(TypeError, match=f"^{told} has no stacked form"):
+            stack([changed(name, part_)])
+    stacked = stack(replicas(a_run(), [0]))
+    with pytest.raises(TypeError, match="objective Mine has no stacked form"):
+        StackedStep(stacked, Mine(), optimizer_of(a_run()))
+    monkeypatch.setitem(lookup.REGISTRIES, "optimizer", {"adam": functools.partial(adam)})
+    with pytest.raises(TypeError, match="optimizer adam has no stacked form"):
+        make_step(a_run(), stacked)

@@ -12,19 +12,19 @@ import math
 import numpy as np
 import pytest
 import torch
-from factory import a_run, a_vae, normal, part
+from factory import a_run, a_vae, normal, part, train_one
 from sklearn.decomposition import PCA
 from torch import Tensor
 
 from bench.engine.images import Images
 from bench.engine.own import own_terms
-from bench.engine.train import train
 from bench.evaluation.baselines import ppca_bits
 from bench.evaluation.footing import Elbos, LogPx, calibrate, elbos, log_px
 from bench.evaluation.measure import encode
-from bench.parts.likelihoods import Gaussian, LearnedGaussian, Likelihood
+from bench.parts.likelihoods import Gaussian, LearnedGaussian
 from bench.parts.objectives import Elbo
 from bench.parts.pixels import Normalised
+from bench.parts.protocols import Likelihood
 from bench.parts.vae import VAE
 
 COUNT, PIXELS, LATENT, HIDDEN = 701, 13, 3, (11,)
@@ -84,7 +84,7 @@ def at_the_optimum(likelihood: Likelihood) -> VAE:
 def exact_elbo(model: VAE, objective: Elbo) -> float:
     """The ELBO in own terms without Monte Carlo error: squared error is a quadratic of z."""
     noises = SIGMA_POINTS.expand(-1, COUNT, -1)
-    return float(np.mean([own_terms(model, objective, DATA, noise, COUNT).elbo for noise in noises]))
+    return float(np.mean([own_terms(model, objective, DATA, noise[None], COUNT).elbo for noise in noises]))
 
 
 def on_the_footing(model: VAE, k: int = 50) -> tuple[Elbos, LogPx]:
@@ -151,7 +151,7 @@ def test_training_approaches_the_log_likelihood_from_below() -> None:
     )
     model = linear_vae(LearnedGaussian(variance=0.001, mean="linear"))
     untrained = exact_elbo(model, Elbo())
-    train(run, model, Images(DATA, DATA[:7]), lambda row, model: None)
+    train_one(run, model, Images(DATA, DATA[:7]))
     elbo, bits = exact_elbo(model, Elbo()), ppca_bits(FULL, GREY, LATENT)
     assert untrained < 0.5 * LOG_LIKELIHOOD
     assert 0.99 * LOG_LIKELIHOOD < elbo < LOG_LIKELIHOOD + 1e-3

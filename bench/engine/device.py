@@ -1,4 +1,4 @@
-"""Devices, the random streams that pair the seeds of all variants, synchronised timing and peak memory."""
+"""Devices, random streams that pair the seeds of all variants, synchronised timing and peak memory."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of mallopt(3)
 
 
 def pick(name: str) -> torch.device:
-    """The device called `name`: auto, cpu, cuda, cuda:N or mps; auto is the best one present.
+    """Give the device called `name`: auto, cpu, cuda, cuda:N or mps; auto is the best one present.
 
     Raises BenchError for an unknown name and for a device that this machine does not have.
     """
@@ -44,24 +44,29 @@ def pick(name: str) -> torch.device:
 
 
 def present() -> list[str]:
-    """The names of this machine's devices; the one that `auto` takes is last."""
+    """List the names of this machine's devices; the one that `auto` takes is last."""
     mps = ["mps"] if torch.backends.mps.is_available() else []
     return ["cpu", *mps, *(f"cuda:{index}" for index in reversed(range(torch.cuda.device_count())))]
 
 
 def stream(seed: int, purpose: str, epoch: int = 0, device: str | torch.device = "cpu") -> torch.Generator:
-    """The random stream of one seed, purpose and epoch.
+    """Give the random stream of one seed, purpose and epoch.
 
-    Its state is NumPy's `SeedSequence([seed, crc32(purpose), epoch])`, so streams are independent of each
-    other and of everything else that a variant draws: seed s means the same data order and noise in every
-    variant, and seeds pair.
+    Its state is NumPy's `SeedSequence([seed, crc32(purpose), epoch])`: streams are independent of each other
+    and of everything else that a variant draws. Seed s means the same data order and noise in every variant,
+    so seeds pair.
     """
     return torch.Generator(device).manual_seed(_state(seed, purpose, epoch))
 
 
+def evaluation_noise(seed: int, count: int, latent: int, device: torch.device) -> torch.Tensor:
+    """Draw the standard normal noise [N, Z] that a set is judged with: the same each epoch and variant."""
+    return torch.randn(count, latent, generator=stream(seed, "evaluation")).to(device)
+
+
 @contextmanager
 def initialised(seed: int) -> Iterator[None]:
-    """Inside, torch's global CPU stream is the initialisation stream of `seed`; outside, what it was.
+    """Make torch's global CPU stream the initialisation stream of `seed`; afterwards it is what it was.
 
     Build modules on the CPU inside and move them afterwards: a seed is then the same weights on every device.
     """
@@ -78,9 +83,8 @@ def _state(seed: int, purpose: str, epoch: int) -> int:
 def deterministic() -> None:
     """Set this process so that one seed gives the same bits again on one device, in full single precision.
 
-    An operation that has no deterministic form on the device warns and goes on. Convolutions of a GPU would
-    otherwise run in TF32, which is not fp32. Call it before the first use of a GPU: cuBLAS reads its
-    setting only once.
+    An operation without a deterministic form warns and goes on. TF32, which is not fp32, is switched off.
+    Call it before the first use of a GPU: cuBLAS reads its setting only once.
     """
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True, warn_only=True)
@@ -91,7 +95,7 @@ def deterministic() -> None:
 
 
 def available_cores() -> list[int]:
-    """The cores that this process may use."""
+    """List the cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return sorted(os.sched_getaffinity(0))
     return list(range(os.cpu_count() or 1))
@@ -104,10 +108,9 @@ def pin(core: int) -> None:
 
 
 def one_thread(device: torch.device) -> None:
-    """On a CPU, keep this process to one thread, BLAS and OpenMP included.
+    """Keep this process to one thread on a CPU, BLAS and OpenMP included.
 
-    Runs go on beside each other, one a core: a second thread in any of them would wait for the others', and
-    results would depend on how many cores there are.
+    Runs go on beside each other, one on each core. Results do not depend on how many cores there are.
     """
     if device.type == "cpu":
         torch.set_num_threads(1)
@@ -117,8 +120,8 @@ def one_thread(device: torch.device) -> None:
 def keep_freed_memory() -> None:
     """Let this process keep the memory that it frees, where the C library is glibc.
 
-    By default what a training step frees goes back to the system, and the next step faults it in again, page
-    by page: an eighth of the time of a convolutional model's step. Blocks over 32 MB still go back.
+    By default what a step frees goes back to the system, and the next step faults it in again, page by page:
+    an eighth of the time of a convolutional model's step. Blocks over 32 MB still go back.
     """
     with suppress(AttributeError, OSError):  # another C library, or none to be had by ctypes
         libc = ctypes.CDLL(None)
@@ -127,12 +130,12 @@ def keep_freed_memory() -> None:
 
 
 def wide(device: torch.device) -> torch.dtype:
-    """The type in which many numbers are added up: float64, or float32 on mps, which has nothing wider."""
+    """Give the type in which many numbers are added up: float64, or on mps float32, its widest."""
     return torch.float32 if device.type == "mps" else torch.float64
 
 
 def synchronise(device: torch.device) -> None:
-    """Wait until the device has done what it was asked for, so that a clock read now is honest."""
+    """Wait until the device has done what it was asked for, so that a clock can be read."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     elif device.type == "mps":
@@ -140,7 +143,7 @@ def synchronise(device: torch.device) -> None:
 
 
 def reset_peak_memory(device: torch.device) -> None:
-    """Start counting `peak_memory_mb` anew, so that a run is not charged for the one before it."""
+    """Start counting `peak_memory_mb` anew: a run is not charged for the one before it."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     elif device.type == "cpu" and sys.platform == "linux":
@@ -151,7 +154,7 @@ def reset_peak_memory(device: torch.device) -> None:
 
 
 def peak_memory_mb(device: torch.device) -> float:
-    """Peak memory in MB (10^6 bytes): torch's allocations on a GPU, the resident set on a CPU."""
+    """Give the peak memory in MB (10^6 bytes): torch's allocations on a GPU, the resident set on a CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 1e6
     if device.type == "mps":
@@ -161,7 +164,7 @@ def peak_memory_mb(device: torch.device) -> float:
 
 
 def describe(device: torch.device) -> dict[str, str | int]:
-    """The environment of a record: the device and its name, threads, versions, platform.
+    """Describe the environment for a record: the device and its name, threads, versions, platform.
 
     Versions of packages come from their metadata, so that nothing is imported for them.
     """

@@ -11,7 +11,7 @@ With c_r and c_k the objective's weights on the two per-image sums, divided by t
                ∂L/∂s = ∂L/∂z·ε·σ/2 + c_k·(σ² − 1)/2            s = ln σ²
                      = ∂L/∂z·ε·2s + c_k·(s − s/(s² + 1e-20))   raw σ = s, scale s² (document 000)
 
-All parameters are views of one flat tensor, which a single call of the run's own optimizer adjusts; no
+All parameters are views of one flat tensor, which a single call of the run's own optimizer adjusts. No
 gradient of the first layer's input is computed. Whatever has D or H columns lies in a buffer that is
 allocated once: fresh pages cost more than the arithmetic on them.
 
@@ -29,12 +29,14 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from bench.engine.step import MakeOptimizer
+from bench.engine.step import MakeOptimizer, unknown_part
 from bench.parts.likelihoods import Bernoulli, Gaussian
 from bench.parts.networks import MLPDecoder, MLPEncoder
 from bench.parts.objectives import Elbo
-from bench.parts.pixels import Normalised, Pixels, Threshold
+from bench.parts.pixels import Grey, Normalised, Threshold
 from bench.parts.posteriors import gaussian, gaussian_raw_sigma
+from bench.parts.priors import StandardNormal
+from bench.parts.protocols import Objective, Pixels
 from bench.parts.vae import VAE
 
 _aten = torch.ops.aten  # autograd's own kernels, where they can write into a given tensor
@@ -43,29 +45,39 @@ FACTORS = 16  # at most: so many numbers from 1/2 to 1 have a product of at leas
 LARGE = 100_000  # weights of a layer from which on products in bf16 gain more than rounding operands costs
 
 
-def accepts(model: VAE, precision: str) -> bool:
-    """Whether the fast step covers these parts; anything else takes the reference step."""
-    networks = isinstance(model.encoder, MLPEncoder) and isinstance(model.decoder, MLPDecoder)
-    likelihood = model.likelihood
-    covered = isinstance(likelihood, Bernoulli | Gaussian)
-    posterior = model.posterior in (gaussian, gaussian_raw_sigma)
+# Exactly these: of anything else the gradient is not the one written out here
+KNOWN = {
+    VAE, MLPEncoder, MLPDecoder, Bernoulli, Gaussian, StandardNormal, gaussian, gaussian_raw_sigma, Elbo,
+    Grey, Threshold, Normalised, nn.Sequential, nn.Linear, nn.ReLU, nn.Tanh, nn.Identity,
+}  # fmt: skip
+
+
+def refusal(model: VAE, objective: Objective, precision: str) -> str | None:
+    """Say why a run must take the reference step; None where the fast step covers all of its parts."""
     device = next(model.parameters()).device.type
-    return networks and covered and posterior and precision in ("fp32", "bf16") and device == "cpu"
+    if device != "cpu":
+        return f"the fast step is written for a CPU, not {device}"
+    if precision not in ("fp32", "bf16"):
+        return f"the fast step knows no precision {precision}"
+    unknown = unknown_part(model, objective, KNOWN)
+    return f"{unknown} has no written-out gradient" if unknown else None
 
 
 class FastStep:
-    """One step of a model that `accepts` says yes to; equal to `ReferenceStep` up to rounding."""
+    """One step of a model without a `refusal`: equal to `ReferenceStep` up to rounding."""
 
     engine = "fast"
+    note: str | None = None
 
     def __init__(
-        self, model: VAE, objective: Elbo, make_optimizer: MakeOptimizer, precision: str = "fp32"
+        self, model: VAE, objective: Objective, make_optimizer: MakeOptimizer, precision: str = "fp32"
     ) -> None:
+        encoder, decoder = model.encoder, model.decoder
+        assert isinstance(encoder, MLPEncoder)  # noqa: S101  `refusal` has asked; mypy has not heard
+        assert isinstance(decoder, MLPDecoder)  # noqa: S101
+        assert isinstance(objective, Elbo)  # noqa: S101
         self.model = model
         self.objective = objective
-        encoder, decoder = model.encoder, model.decoder
-        assert isinstance(encoder, MLPEncoder)  # noqa: S101  `accepts` has said so; mypy has not heard
-        assert isinstance(decoder, MLPDecoder)  # noqa: S101
         encoder_layers, decoder_layers = list(encoder.trunk), [*decoder.trunk, decoder.output]
         # The two heads lie side by side, so that they are one matrix product
         heads = [encoder.mean.weight, encoder.second.weight, encoder.mean.bias, encoder.second.bias]
@@ -99,15 +111,15 @@ class FastStep:
         self.optimizer = make_optimizer([self.flat])
 
     @torch.no_grad()
-    def __call__(self, grey: Tensor, noise: Tensor) -> Tensor:
-        """One step; see `bench.engine.step.Step`."""
-        sums = self.gradients(grey, noise)
+    def __call__(self, grey: Tensor, noise: Tensor, seen: int = 0) -> Tensor:
+        """Take one step; see `bench.engine.step.Step`."""
+        sums = self.gradients(grey, noise.view(len(grey), -1))  # one z an image
         self.optimizer.step()
         return sums
 
     @torch.no_grad()
     def gradients(self, grey: Tensor, noise: Tensor) -> Tensor:
-        """Fill the flat gradient, of grey [B, D] and noise [B, Z]; returns the loss terms' sums [2]."""
+        """Fill the flat gradient, of grey [B, D] and noise [B, Z]; return the loss terms' sums [2]."""
         images, pixels = grey.shape
         latent = self.model.latent
         c_r, c_k = (w / images for w in self.objective.weights(images, pixels, latent))
@@ -145,7 +157,7 @@ class FastStep:
     def _output(
         self, output: Tensor, target: Tensor, c_r: float, delta: Tensor, spare: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """The reconstruction term's sum and ∂L/∂o [B, D] in `delta`; `output` and `spare` are overwritten."""
+        """Compute the reconstruction term's sum, and ∂L/∂o [B, D] in `delta`; `output` is overwritten."""
         likelihood = self.model.likelihood
         if isinstance(likelihood, Gaussian):
             squash = likelihood.link == "sigmoid"
@@ -169,7 +181,7 @@ class FastStep:
 def _of_probabilities(
     output: Tensor, target: Tensor, c_r: float, eps: float, delta: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """As `FastStep._output`, of log(p + eps): where a sigmoid has saturated, NaN as autograd has it."""
+    """As `FastStep._output`, of log(p + eps): NaN where autograd has it, at a saturated sigmoid."""
     p = torch.sigmoid(output)
     on, off, not_target = p + eps, 1 - p + eps, 1 - target
     loss = -(target * on.log() + not_target * off.log()).sum()
@@ -189,7 +201,7 @@ class _Linear:
         self.buffers: dict[int, tuple[Tensor, Tensor]] = {}  # by batch size: the last batch is smaller
 
     def forward(self, x: Tensor) -> Tensor:
-        """h [B, H] = f(x Wᵀ + b), into this layer's buffer."""
+        """Compute h [B, H] = f(x Wᵀ + b) into this layer's buffer."""
         self.x = x
         if len(x) not in self.buffers:
             self.buffers[len(x)] = (x.new_empty(len(x), len(self.weight)), torch.empty_like(x))
@@ -206,7 +218,7 @@ class _Linear:
         return self.h
 
     def backward(self, d_h: Tensor, *, to_input: bool) -> Tensor:
-        """Fill the gradients, of ∂L/∂h [B, H] (overwritten); returns ∂L/∂x where asked for."""
+        """Fill the gradients, of ∂L/∂h [B, H] (overwritten); return ∂L/∂x where asked for."""
         if self.activation == "relu":
             _aten.threshold_backward.grad_input(d_h, self.h, 0, grad_input=d_h)
         elif self.activation == "tanh":
@@ -220,14 +232,14 @@ class _Linear:
         return self.d_x.copy_(d_bf16 @ self.weight_bf16) if to_input else d_h
 
     def round(self) -> None:
-        """Take products in bf16, with the weight as it is now."""
+        """Round the weight as it is now, and take products in bf16."""
         if self.weight_bf16 is None:
             self.weight_bf16 = torch.empty_like(self.weight, dtype=torch.bfloat16)
         self.weight_bf16.copy_(self.weight)
 
 
 def _stack(layers: Iterable[nn.Module], grads: dict[Tensor, Tensor]) -> list[_Linear]:
-    """Linear modules and the activations that follow them, as flat layers."""
+    """Bring linear modules and the activations that follow them to flat layers."""
     names = {nn.ReLU: "relu", nn.Tanh: "tanh", nn.Identity: "identity"}
     stack: list[_Linear] = []
     for module in layers:
@@ -256,7 +268,7 @@ def _alike(a: Pixels, b: Pixels) -> bool:
 
 
 def _transformed(pixels: Pixels, grey: Tensor, out: Tensor) -> Tensor:
-    """`pixels(grey)`, into `out` where it is not `grey` itself."""
+    """Compute `pixels(grey)` into `out`, unless it is `grey` itself."""
     if isinstance(pixels, Normalised):
         return torch.sub(grey, pixels.mean, out=out).div_(pixels.scale)
     if isinstance(pixels, Threshold):

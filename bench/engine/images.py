@@ -9,13 +9,14 @@ from torch import Tensor
 
 from bench.data.datasets import Dataset, split
 from bench.engine.device import initialised, stream
+from bench.parts.protocols import Shape
 from bench.parts.vae import VAE, build
 from bench.spec.experiment import Run
 
 
 @dataclass(frozen=True)
 class Images:
-    """What one run trains and is judged on: uint8 images [N, D] on the device."""
+    """What one run trains and is judged on: uint8 images [N, D] on the device, each image flat."""
 
     train: Tensor
     test: Tensor
@@ -24,14 +25,14 @@ class Images:
 
 @dataclass(frozen=True)
 class Labels:
-    """Digits, for the probes of the latent space only: [N]."""
+    """Classes of the images, for the probes of the latent space only: [N]."""
 
     train: Tensor
     test: Tensor
 
 
 def divide(run: Run, data: Dataset, device: torch.device) -> tuple[Images, Labels]:
-    """The run's images and labels on the device, its validation images held out of the training set."""
+    """Bring the run's images and labels to the device, validation images held out of the training set."""
     train_index, validation_index = split(data, run.validation, stream(run.seed, "split"))
     images = data.train_images.flatten(1)
     validation = images[validation_index].to(device) if len(validation_index) else None
@@ -44,7 +45,7 @@ def divide(run: Run, data: Dataset, device: torch.device) -> tuple[Images, Label
     )
 
 
-def untrained(run: Run) -> VAE:
-    """The run's model as its seed initialises it, on the CPU."""
+def untrained(run: Run, shape: Shape) -> VAE:
+    """Make the run's model for images of a shape, as its seed initialises it, on the CPU."""
     with initialised(run.seed):
-        return build(run)
+        return build(run, shape)

@@ -1,19 +1,21 @@
-"""A model judged in its own terms.
+"""A model judged in its own terms: its loss as written, and the bound under the likelihood that it implies.
 
-Its loss as written, and the bound under the likelihood that its loss implies.
+Shapes: K samples of z an image, N images of a set, B of a batch, D pixels, Z latents.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from bench.engine.device import wide
-from bench.parts.objectives import Elbo
+from bench.engine.device import stream, wide
+from bench.parts.protocols import Objective, TwoTermObjective
 from bench.parts.vae import VAE
+from bench.spec.experiment import Run
 
 CHUNK = 1000  # images a pass: a few MB, whatever the size of the set
 
@@ -23,7 +25,7 @@ class OwnTerms:
     """Averages over images. `elbo` = −(reconstruction + kl); the rest as METRICS describes them."""
 
     test_loss: float
-    test_loss_nats: float
+    test_loss_nats: float | None  # None of an objective that does not say what its KL weighs
     elbo: float
     reconstruction: float
     kl: float
@@ -32,52 +34,80 @@ class OwnTerms:
     loss_kl: float
 
 
-def own_terms(model: VAE, objective: Elbo, images: Tensor, noise: Tensor, batch_size: int) -> OwnTerms:
-    """Own terms of uint8 images [N, D] with one z an image, made of standard normal noise [N, Z]."""
-    means = term_means(model, objective, images, noise, batch_size).tolist()
+def samples_of(objective: Objective) -> int:
+    """Give the number of z that an objective asks for an image."""
+    return int(getattr(objective, "samples", 1))
+
+
+def own_noise(run: Run, objective: Objective, count: int, device: torch.device) -> Tensor:
+    """Draw the noise [K, N, Z] that a set is judged with: the same each epoch and in every variant."""
+    shape = (samples_of(objective), count, run.latent)
+    return torch.randn(shape, generator=stream(run.seed, "evaluation")).to(device)
+
+
+def own_terms(
+    model: VAE, objective: Objective, images: Tensor, noise: Tensor, batch_size: int, seen: int = 0
+) -> OwnTerms:
+    """Judge a model on uint8 images [N, D], with z made of standard normal noise [K, N, Z].
+
+    `seen` counts the images that it was trained on, for an objective that changes with them.
+    """
+    means = term_means(model, objective, images, noise, batch_size, seen).tolist()
     return in_words(means, model, objective, images.shape[-1], batch_size)
 
 
 @torch.no_grad()
-def term_means(model: VAE, objective: Elbo, images: Tensor, noise: Tensor, batch_size: int) -> Tensor:
-    """What `in_words` is told: four averages over uint8 images [N, D], [4], on the device.
+def term_means(
+    model: VAE, objective: Objective, images: Tensor, noise: Tensor, batch_size: int, seen: int = 0
+) -> Tensor:
+    """Average what `in_words` is told over uint8 images [N, D]: [5], on the device.
 
     The model is judged in eval mode and left in the mode it came in. An objective "SSE/(2σ²) + β·KL" implies
     a Gaussian of variance β·σ², normalised and brought to grey levels by −D·ln(scale); a Bernoulli implies
-    itself at β = 1. A stacked model judges its R replicas at once: noise [R, N, Z], images [N, D] or
-    [R, N, D], averages [R, 4].
+    itself at β = 1. A stacked model judges its R replicas at once: noise [1, R, N, Z], images [N, D] or
+    [R, N, D], averages [R, 5].
     """
     was_training = model.training
     model.eval()
     count, pixels = images.shape[-2:]
-    implied = model.likelihood.tempered(objective.beta_eff(batch_size, pixels, model.latent))
+    two_terms = isinstance(objective, TwoTermObjective)
+    implied, tempered = model.likelihood, getattr(model.likelihood, "tempered", None)
+    if isinstance(objective, TwoTermObjective) and tempered:
+        implied = tempered(objective.beta_eff(batch_size, pixels, model.latent))
     jacobian = pixels * math.log(model.target.scale)
-    sums = torch.zeros(*noise.shape[:-2], 4, dtype=wide(images.device), device=images.device)
+    sums = torch.zeros(*noise.shape[1:-2], 5, dtype=wide(images.device), device=images.device)
     for start in range(0, count, CHUNK):
         grey = images[..., start : start + CHUNK, :].float() / 255
-        q = model.encode(grey)
-        output = model.decode(q.sample(noise[..., start : start + CHUNK, :]))
-        target = model.target(grey)
-        terms = (
-            model.likelihood.reconstruction_loss(output, target),
-            q.charged_kl.sum(-1),
-            -implied.log_prob(output, target) + jacobian,
-            q.kl().sum(-1),
+        terms = model(grey, noise[..., start : start + CHUNK, :])
+        kept = (
+            terms.reconstruction_loss.mean(0),
+            terms.charged_kl,
+            -implied.log_prob(terms.output, terms.target).mean(0) + jacobian,
+            terms.rate,
+            torch.zeros_like(terms.rate) if two_terms else objective(terms, seen),
         )
-        sums += torch.stack([term.to(sums.dtype).sum(-1) for term in terms], -1)
+        sums += torch.stack([term.to(sums.dtype).sum(-1) for term in kept], -1)
     model.train(was_training)
     return sums / count
 
 
-def in_words(means: list[float], model: VAE, objective: Elbo, pixels: int, batch_size: int) -> OwnTerms:
-    """The own terms that `term_means` of one model stand for."""
-    loss_reconstruction, loss_kl, reconstruction, kl = means
-    return OwnTerms(
-        test_loss=objective.as_written(loss_reconstruction, loss_kl, batch_size, pixels, model.latent),
-        test_loss_nats=loss_reconstruction + objective.beta_eff(batch_size, pixels, model.latent) * loss_kl,
-        elbo=-(reconstruction + kl),
-        reconstruction=reconstruction,
-        kl=kl,
-        loss_reconstruction=loss_reconstruction,
-        loss_kl=loss_kl,
-    )
+def in_words(
+    means: Sequence[float], model: VAE, objective: Objective, pixels: int, batch_size: int
+) -> OwnTerms:
+    """Name what `term_means` gave of one model."""
+    loss_reconstruction, loss_kl, reconstruction, kl, loss = means
+    whole, nats = losses(objective, (loss_reconstruction, loss_kl, loss), batch_size, pixels, model.latent)
+    return OwnTerms(whole, nats, -(reconstruction + kl), reconstruction, kl, loss_reconstruction, loss_kl)
+
+
+def losses(
+    objective: Objective, means: Sequence[float], batch_size: int, pixels: int, latent: int
+) -> tuple[float, float | None]:
+    """Give the loss as written and in nats per image, of average reconstruction loss, KL and loss.
+
+    The second is None of an objective that does not say what its KL weighs.
+    """
+    if not isinstance(objective, TwoTermObjective):
+        return means[2], None
+    reconstruction, kl, sizes = means[0], means[1], (batch_size, pixels, latent)
+    return objective.as_written(reconstruction, kl, *sizes), reconstruction + objective.beta_eff(*sizes) * kl

@@ -6,8 +6,8 @@
     loss              Σ_r L_r                        ∂/∂θ_r is replica r's own gradient, whoever the others
 
 Posterior, likelihood and pixels act on single elements and are used as they are. Adam, AdamW and SGD do too,
-so one optimizer over the stacked parameters is R optimizers (HFTA, Wang et al. 2021). A module
-that is not listed in `FORMS` has no stacked form, and its runs train one by one.
+so one optimizer over the stacked parameters is R optimizers (HFTA, Wang et al. 2021). What is not listed in
+`KNOWN` has no stacked form: its runs are trained one by one.
 
 Shapes: R replicas, B images, D pixels, Z latents, C channels.
 """
@@ -22,42 +22,58 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import batch_norm, conv2d, conv_transpose2d
 
-from bench.engine.step import MakeOptimizer
+from bench.engine.step import MakeOptimizer, ReferenceStep, unknown_part
 from bench.parts.likelihoods import Bernoulli, ContinuousBernoulli, Gaussian, LearnedGaussian
-from bench.parts.networks import ConvDecoder, ConvEncoder, FoldedConvTranspose2d, MLPDecoder, MLPEncoder
+from bench.parts.networks import (
+    CONV_SHAPE,
+    ConvDecoder,
+    ConvEncoder,
+    FoldedConvTranspose2d,
+    MLPDecoder,
+    MLPEncoder,
+)
 from bench.parts.objectives import Elbo
+from bench.parts.pixels import Grey, Normalised, Threshold
 from bench.parts.posteriors import gaussian, gaussian_raw_sigma
+from bench.parts.priors import StandardNormal
+from bench.parts.protocols import Objective
 from bench.parts.vae import VAE
 
-SIDE = 28  # pixels, of the convolutional networks' square images
+
+class StackedVAE(VAE):
+    """R models as one: whatever a VAE gives as [B, ...] it gives as [R, B, ...], of one sample an image.
+
+    It takes x [B, D], the same images for every replica, or [R, B, D], and noise [1, R, B, Z]. Its
+    state_dict has a replica's names, and R in front of the shapes.
+    """
+
+    def decode(self, z: Tensor) -> Tensor:
+        """Compute the likelihood's parameters [1, R, B, D] of latents z [1, R, B, Z]."""
+        return super().decode(z.squeeze(0)).unsqueeze(0)
 
 
-def stack(models: Sequence[VAE]) -> VAE:
-    """R models of one architecture as one, on the device of the first.
+def stack(models: Sequence[VAE]) -> StackedVAE:
+    """Make R models of one architecture one, on the device of the first.
 
-    It takes x [B, D], the same images for every replica, or [R, B, D], and noise [R, B, Z]; whatever a VAE
-    gives as [B, ...] it gives as [R, B, ...]. Its state_dict has a replica's names, and R in front of the
-    shapes. Raises TypeError for a part without a stacked form.
+    Raises TypeError for a part without a stacked form.
     """
     first = models[0]
-    if first.posterior not in (gaussian, gaussian_raw_sigma):
-        raise TypeError(f"posterior {first.posterior!r} has no stacked form: train its runs one by one")
-    parts = [[m.encoder for m in models], [m.decoder for m in models], [m.likelihood for m in models]]
-    encoder, decoder, likelihood = (_stacked(cast("list[nn.Module]", part)) for part in parts)
-    stacked = VAE(
-        encoder,
-        decoder,
-        first.posterior,
-        likelihood,  # type: ignore[arg-type]  # a likelihood, in its stacked form
-        first.input,
-        first.target,
-        first.latent,
+    if unknown := unknown_part(first, None, KNOWN):
+        raise TypeError(f"{unknown} has no stacked form: its runs are trained one by one")
+    parts: list[list[Any]] = [
+        [m.encoder for m in models],
+        [m.decoder for m in models],
+        [m.likelihood for m in models],
+    ]
+    encoder, decoder, likelihood = (_stacked(part) for part in parts)
+    stacked = StackedVAE(
+        encoder, decoder, first.posterior, likelihood, first.input, first.target, first.latent, first.prior
     )
     return stacked.train(first.training)
 
 
 def unstack(stacked: VAE, replica: int, into: VAE) -> dict[str, Tensor]:
-    """Copy one replica's parameters and buffers into an ordinary model; returns its state_dict."""
+    """Copy one replica's parameters and buffers into an ordinary model; return its state_dict."""
     state = into.state_dict()
     with torch.no_grad():
         for name, value in stacked.state_dict().items():
@@ -65,30 +81,20 @@ def unstack(stacked: VAE, replica: int, into: VAE) -> dict[str, Tensor]:
     return state
 
 
-class StackedStep:
-    """One step of R replicas at once, each as `bench.engine.step.ReferenceStep` would take it."""
+class StackedStep(ReferenceStep):
+    """One step of R replicas at once, of grey images [R, B, D]: each as `ReferenceStep` would take it alone.
+
+    Raises TypeError for an objective other than `Elbo`: it may mix the replicas.
+    """
 
     engine = "stacked"
 
     def __init__(
-        self, stacked: VAE, objective: Elbo, make_optimizer: MakeOptimizer, precision: str = "fp32"
+        self, stacked: VAE, objective: Objective, make_optimizer: MakeOptimizer, precision: str = "fp32"
     ) -> None:
-        self.model = stacked
-        self.objective = objective
-        self.optimizer = make_optimizer(stacked.parameters())
-        self.autocast = precision == "bf16"
-        self._losses = torch.func.vmap(objective.loss, in_dims=(0, 0, None, None))
-
-    def __call__(self, grey: Tensor, noise: Tensor) -> Tensor:
-        """Of grey images [R, B, D] and noise [R, B, Z]: each replica's sums of the two loss terms, [R, 2]."""
-        # No cache of casts: it would outlive a captured step, and every parameter is cast once anyway
-        with torch.autocast(grey.device.type, torch.bfloat16, enabled=self.autocast, cache_enabled=False):
-            terms = self.model(grey, noise)
-        losses = self._losses(terms.reconstruction, terms.charged_kl, grey.shape[-1], self.model.latent)
-        self.optimizer.zero_grad()
-        losses.sum().backward()
-        self.optimizer.step()
-        return torch.stack([terms.reconstruction.detach().sum(-1), terms.charged_kl.detach().sum(-1)], -1)
+        if type(objective) is not Elbo:
+            raise TypeError(f"objective {type(objective).__name__} has no stacked form")
+        super().__init__(stacked, objective, make_optimizer, precision)
 
 
 class _Leaf(nn.Module):
@@ -172,9 +178,9 @@ class _ConvEncoder(nn.Module):
         self.second = _stacked([e.second for e in encoders])
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Map x [R, B, 784], or [B, 784] for every replica, to the two heads, each [R, B, Z]."""
+        """Map x [R, B, D], or [B, D] for every replica, to the two heads, each [R, B, Z]."""
         x = x.expand(self.replicas, *x.shape[-2:])
-        h = self.trunk(x.transpose(0, 1).reshape(x.shape[1], self.replicas, SIDE, SIDE))
+        h = self.trunk(x.transpose(0, 1).reshape(x.shape[1], self.replicas, *CONV_SHAPE))
         return self.mean(h), self.second(h)
 
 
@@ -185,7 +191,7 @@ class _ConvDecoder(nn.Module):
         self.trunk = _stacked([d.trunk for d in decoders])
 
     def forward(self, z: Tensor) -> Tensor:
-        """Map z [R, B, Z] to the output [R, B, 784]."""
+        """Map z [R, B, Z] to the output [R, B, D]."""
         return self.trunk(z).reshape(z.shape[1], self.replicas, -1).transpose(0, 1)  # type: ignore[no-any-return]
 
 
@@ -212,11 +218,8 @@ def _side_by_side(modules: list[Any], name: str) -> Tensor:
     return torch.stack([getattr(m, name).detach() for m in modules]).contiguous()
 
 
-def _stacked(modules: list[nn.Module]) -> nn.Module:
-    kind = type(modules[0])
-    if kind not in FORMS:
-        raise TypeError(f"{kind.__name__} has no stacked form: train its runs one by one")
-    return FORMS[kind](modules)
+def _stacked(modules: Sequence[Any]) -> Any:
+    return FORMS[type(modules[0])](list(modules))
 
 
 FORMS: dict[type[nn.Module], Callable[[list[Any]], nn.Module]] = {
@@ -240,3 +243,8 @@ FORMS: dict[type[nn.Module], Callable[[list[Any]], nn.Module]] = {
     LearnedGaussian: _learned_gaussian,
     ContinuousBernoulli: _elementwise,
 }
+
+# Exactly these: what else a model is made of may need all of its axes
+KNOWN = {
+    *FORMS, VAE, gaussian, gaussian_raw_sigma, StandardNormal, Grey, Threshold, Normalised,
+}  # fmt: skip

@@ -1,17 +1,18 @@
-"""One optimisation step, behind one small interface.
+"""One optimisation step: what it takes and gives, the reference, and the choice of a faster one.
 
-Shapes: B images, D pixels, Z latents.
+Shapes: K samples of z an image, B images, D pixels, Z latents; a stacked step has R replicas in front of B.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
+from types import FunctionType
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
-from bench.parts.objectives import Elbo
+from bench.parts.protocols import Objective, TwoTermObjective
 from bench.parts.vae import VAE
 
 MakeOptimizer = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
@@ -21,12 +22,15 @@ class Step(Protocol):
     """Adjusts the model to one batch and says what the batch cost."""
 
     engine: str
+    note: str | None  # why it is not a faster one
+    model: VAE
     optimizer: torch.optim.Optimizer
 
-    def __call__(self, grey: Tensor, noise: Tensor) -> Tensor:
-        """Of grey images [B, D] and noise [B, Z].
+    def __call__(self, grey: Tensor, noise: Tensor, seen: int = 0) -> Tensor:
+        """Take a step on grey images [B, D] with noise [K, B, Z], after `seen` training images.
 
-        The batch's sums of the two loss terms, [2], still on the device.
+        Returns the batch's sums of reconstruction loss and charged KL, still on the device: [2], or [3] with
+        the loss itself where the objective is more than a weighted sum of the two.
         """
         ...
 
@@ -36,18 +40,44 @@ class ReferenceStep:
 
     engine = "reference"
 
-    def __init__(self, model: VAE, objective: Elbo, make_optimizer: MakeOptimizer, precision: str) -> None:
+    def __init__(
+        self, model: VAE, objective: Objective, make_optimizer: MakeOptimizer, precision: str = "fp32"
+    ) -> None:
+        self.note: str | None = None
         self.model = model
         self.objective = objective
         self.optimizer = make_optimizer(model.parameters())
         self.autocast = precision == "bf16"
 
-    def __call__(self, grey: Tensor, noise: Tensor) -> Tensor:
-        """One step; see `Step`."""
-        with torch.autocast(grey.device.type, torch.bfloat16, enabled=self.autocast):
+    def __call__(self, grey: Tensor, noise: Tensor, seen: int = 0) -> Tensor:
+        """Take one step; see `Step`. Replicas' losses are added: each keeps its own gradient."""
+        # No cache of casts: it would outlive a captured step, and every parameter is cast once anyway
+        with torch.autocast(grey.device.type, torch.bfloat16, enabled=self.autocast, cache_enabled=False):
             terms = self.model(grey, noise)
-        loss = self.objective.loss(terms.reconstruction, terms.charged_kl, grey.shape[1], self.model.latent)
+        loss = self.objective(terms, seen)
         self.optimizer.zero_grad()
-        loss.backward()
+        loss.mean(-1).sum().backward()
         self.optimizer.step()
-        return torch.stack([terms.reconstruction.detach().sum(), terms.charged_kl.detach().sum()])
+        told = [terms.reconstruction_loss.mean(0), terms.charged_kl]
+        if not isinstance(self.objective, TwoTermObjective):
+            told.append(loss.to(told[0].dtype))
+        return torch.stack([term.detach().sum(-1) for term in told], -1)
+
+
+def unknown_part(model: VAE, objective: Objective | None, known: Collection[object]) -> str | None:
+    """Name the first part, or layer of one, that is of none of the known kinds; None where all are known.
+
+    An engine writes out what it knows, so a part must be of exactly such a kind: a subclass may compute
+    something else.
+    """
+    parts: list[tuple[str, object]] = [
+        (name.partition(".")[0] or "model", module) for name, module in model.named_modules()
+    ]
+    parts += [("posterior", model.posterior), ("prior", model.prior)]
+    parts += [("input", model.input), ("target", model.target)]
+    parts += [("objective", objective)] if objective else []
+    for kind, part in parts:
+        made_by = part if isinstance(part, FunctionType) else type(part)
+        if made_by not in known:
+            return f"{kind} {made_by.__name__}"
+    return None

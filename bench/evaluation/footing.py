@@ -19,7 +19,7 @@ from torch import Tensor
 
 from bench.engine.device import wide
 from bench.parts.bounds import importance_weighted_bound
-from bench.parts.posteriors import Q, log_prior
+from bench.parts.posteriors import Q
 from bench.parts.vae import VAE
 
 Number = TypeVar("Number", Tensor, float)
@@ -144,7 +144,7 @@ def log_px(
         shape = (k, *here.mean.shape)
         noise = torch.randn(shape, generator=generator, device=generator.device).to(images.device)
         z = here.sample(noise)
-        ratio = (log_prior(z) - here.log_prob(z)).to(bounds.dtype)
+        ratio = (model.prior.log_prob(z) - here.log_prob(z)).to(bounds.dtype)
         mean = model.grey_mean(model.decode(z))
         sse = _squared_error(mean, grey).to(bounds.dtype)
         bernoulli = _binary_score(mean, binary[part], calibration.epsilon).to(bounds.dtype)

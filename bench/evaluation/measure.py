@@ -16,14 +16,16 @@ from operator import attrgetter
 import torch
 from torch import Tensor
 
-from bench.engine.device import peak_memory_mb, stream
+from bench.engine.device import evaluation_noise, peak_memory_mb, stream
+from bench.engine.epochs import images_per_epoch
 from bench.engine.images import Images, Labels
-from bench.engine.own import OwnTerms, own_terms
-from bench.engine.train import Training, evaluation_noise, objective_of
+from bench.engine.loop import Training
+from bench.engine.own import OwnTerms, own_noise, own_terms
 from bench.evaluation import footing, latent
 from bench.evaluation.footing import Calibration, Elbos, LogPx
 from bench.evaluation.metrics import METRICS
 from bench.evaluation.samples import FeatureNet, Reference, SampleScores
+from bench.parts.lookup import objective_of
 from bench.parts.posteriors import Q
 from bench.parts.vae import VAE, parameter_count
 from bench.spec.experiment import Run
@@ -94,10 +96,11 @@ class Measured:
     @cached_property
     def own(self) -> OwnTerms:
         """Measure the run in its own terms: the last row of its curves again."""
-        test = self.images.test
-        noise = self._noise(test)
+        run, test, objective = self.run, self.images.test, objective_of(self.run)
+        noise = own_noise(run, objective, len(test), test.device)
+        seen = run.epochs * images_per_epoch(run, len(self.images.train))
         with self._timed("own"):
-            return own_terms(self.model, objective_of(self.run), test, noise, self.run.batch_size)
+            return own_terms(self.model, objective, test, noise, run.batch_size, seen)
 
     @cached_property
     def elbos(self) -> Elbos:
@@ -187,7 +190,8 @@ class Measured:
 
     def metrics(self) -> dict[str, float]:
         """Give every row of the table that has a finite value: a metric without one is absent, not zero."""
-        values = {metric.name: float(attrgetter(metric.value)(self)) for metric in METRICS}
+        found = {metric.name: attrgetter(metric.value)(self) for metric in METRICS}
+        values = {name: float(value) for name, value in found.items() if value is not None}
         return {name: value for name, value in values.items() if math.isfinite(value)}
 
     def monte_carlo_error(self) -> dict[str, float]:

@@ -1,9 +1,10 @@
 """p(x|z): what the decoder's output means.
 
-Shapes: D pixels, `output` [..., D] as the decoder gives it, `target` broadcastable to it; every method that
-sums does so over pixels and returns [...], nats. `reconstruction_loss` is what a script of that kind
-minimises, `log_prob` is the normalised log-density: they differ by the constant that squared error leaves
-out.
+`log_prob` is the normalised log-density. `reconstruction_loss` is what a script of that kind minimises: they
+differ by the constant that squared error leaves out.
+
+Shapes: D pixels, `output` [..., D] as the decoder gives it, `target` broadcastable to it. Sums over pixels
+are [...], nats.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from bench.spec.options import Mean, NonNegative, Positive
 class Bernoulli(nn.Module):
     """Bernoulli pixels: binary cross-entropy, from logits or as log(p + eps) of probabilities."""
 
-    words = "Bernoulli"
+    label = "Bernoulli"
 
     def __init__(
         self, *, form: Literal["logits", "probabilities"] = "logits", eps: NonNegative = 0.0
@@ -31,7 +32,7 @@ class Bernoulli(nn.Module):
         self.eps = eps
 
     def log_prob(self, output: Tensor, target: Tensor) -> Tensor:
-        """Σ x ln p + (1 − x) ln(1 − p); for grey x its expectation over binarisations b ~ Bernoulli(x)."""
+        """Compute Σ x ln p + (1 − x) ln(1 − p); for grey x the expectation over b ~ Bernoulli(x)."""
         target = target.expand_as(output)
         if self.form == "logits":
             return -binary_cross_entropy_with_logits(output, target, reduction="none").sum(-1)
@@ -39,22 +40,22 @@ class Bernoulli(nn.Module):
         return (target * torch.log(p + self.eps) + (1 - target) * torch.log(1 - p + self.eps)).sum(-1)
 
     def reconstruction_loss(self, output: Tensor, target: Tensor) -> Tensor:
-        """Binary cross-entropy, summed over pixels."""
+        """Compute binary cross-entropy, summed over pixels."""
         return -self.log_prob(output, target)
 
     def mean(self, output: Tensor) -> Tensor:
-        """E[x|z], [..., D]."""
+        """Compute E[x|z], [..., D]."""
         return torch.sigmoid(output)
 
     def tempered(self, beta: float) -> Bernoulli:
-        """The density a weight β on the KL implies: none other, a Bernoulli has no scale to absorb it."""
+        """Return itself: a Bernoulli has no scale that could absorb a weight β on the KL."""
         return self
 
 
 class Gaussian(nn.Module):
     """Gaussian pixels of one fixed variance; at 1/2 the loss is the squared error summed over pixels."""
 
-    words = "Gaussian"
+    label = "Gaussian"
 
     def __init__(self, *, variance: Positive = 0.5, mean: Mean = "sigmoid") -> None:
         super().__init__()
@@ -62,27 +63,27 @@ class Gaussian(nn.Module):
         self.link = mean
 
     def log_prob(self, output: Tensor, target: Tensor) -> Tensor:
-        """−SSE/(2σ²) − (D/2) ln(2πσ²)."""
+        """Compute −SSE/(2σ²) − (D/2) ln(2πσ²)."""
         constant = 0.5 * output.shape[-1] * math.log(2 * math.pi * self.variance)
         return -self.reconstruction_loss(output, target) - constant
 
     def reconstruction_loss(self, output: Tensor, target: Tensor) -> Tensor:
-        """SSE/(2σ²), without the constant."""
+        """Compute SSE/(2σ²), without the constant."""
         return ((target - self.mean(output)) ** 2).sum(-1) / (2 * self.variance)
 
     def mean(self, output: Tensor) -> Tensor:
-        """E[x|z], [..., D]."""
+        """Compute E[x|z], [..., D]."""
         return torch.sigmoid(output) if self.link == "sigmoid" else output
 
     def tempered(self, beta: float) -> Gaussian:
-        """The density that SSE/(2σ²) + β·KL implies: the same mean with variance β·σ² (loss divided by β)."""
+        """Give the density that SSE/(2σ²) + β·KL implies: of variance β·σ² (loss divided by β)."""
         return self if beta == 0 else Gaussian(variance=self.variance * beta, mean=self.link)
 
 
 class LearnedGaussian(nn.Module):
     """Gaussian pixels of one variance, learned with the network (σ-VAE, Rybkin et al. 2021, section 3)."""
 
-    words = "Gaussian"
+    label = "Gaussian"
 
     def __init__(self, *, variance: Positive = 0.5, mean: Mean = "sigmoid") -> None:
         super().__init__()
@@ -90,62 +91,60 @@ class LearnedGaussian(nn.Module):
         self.link = mean
 
     def log_prob(self, output: Tensor, target: Tensor) -> Tensor:
-        """−SSE/(2σ²) − (D/2) ln(2πσ²)."""
+        """Compute −SSE/(2σ²) − (D/2) ln(2πσ²)."""
         sse = ((target - self.mean(output)) ** 2).sum(-1)
         constant = 0.5 * output.shape[-1] * (math.log(2 * math.pi) + self.log_variance)
         return -0.5 * sse * torch.exp(-self.log_variance) - constant
 
     def reconstruction_loss(self, output: Tensor, target: Tensor) -> Tensor:
-        """−ln p(x|z): the constant depends on σ, so it stays."""
+        """Compute −ln p(x|z): the constant depends on σ, so it stays."""
         return -self.log_prob(output, target)
 
     def mean(self, output: Tensor) -> Tensor:
-        """E[x|z], [..., D]."""
+        """Compute E[x|z], [..., D]."""
         return torch.sigmoid(output) if self.link == "sigmoid" else output
 
     def tempered(self, beta: float) -> LearnedGaussian:
-        """The density a weight β on the KL implies: its own, the variance was learned under that β."""
+        """Return itself: the variance was learned under that weight β on the KL."""
         return self
 
 
 class ContinuousBernoulli(nn.Module):
-    """Continuous Bernoulli pixels.
+    """Continuous Bernoulli pixels: cross-entropy on grey levels, made a density on [0, 1] by its constant.
 
-    The density on [0, 1] that cross-entropy on grey levels lacks a constant of. It has no upper bound: at a
-    pixel of exactly 0 or 1 it grows like the logit, so that on MNIST, mostly exact zeros, the ELBO rises for
-    as long as one trains. torch.distributions' class clamps the probability to 1.2e-7, the logit to 15.9.
+    The density has no upper bound: at a pixel of exactly 0 or 1 it grows like the logit. MNIST is mostly
+    exact zeros, so the ELBO rises for as long as one trains. torch.distributions' class bounds it: it clamps
+    the probability to 1.2e-7, the logit to 15.9.
     """
 
-    words = "continuous Bernoulli"
+    label = "continuous Bernoulli"
 
     def log_prob(self, output: Tensor, target: Tensor) -> Tensor:
-        """x·o − softplus(o) + ln C(o), o the logit (Loaiza-Ganem & Cunningham 2019, section 3)."""
+        """Compute x·o − softplus(o) + ln C(o), o the logit (Loaiza-Ganem & Cunningham 2019, section 3)."""
         return (target * output - softplus(output) + _log_normaliser(output)).sum(-1)
 
     def reconstruction_loss(self, output: Tensor, target: Tensor) -> Tensor:
-        """−ln p(x|z)."""
+        """Compute −ln p(x|z)."""
         return -self.log_prob(output, target)
 
     def mean(self, output: Tensor) -> Tensor:
-        """E[x|z] = 1/(1 − e^−o) − 1/o, [..., D] (same paper and section)."""
+        """Compute E[x|z] = 1/(1 − e^−o) − 1/o, [..., D] (same paper and section)."""
         near = output.abs() < 0.1
         o = torch.where(near, torch.ones_like(output), output)
         far = 1 / -torch.expm1(-o) - 1 / o
         return torch.where(near, 0.5 + output / 12 - output**3 / 720, far)
 
     def tempered(self, beta: float) -> ContinuousBernoulli:
-        """The density a weight β on the KL implies: none other, there is no scale to absorb it."""
+        """Return itself: there is no scale that could absorb a weight β on the KL."""
         return self
 
 
 def _log_normaliser(o: Tensor) -> Tensor:
-    """ln(o / tanh(o/2)), with its series ln 2 + o²/12 − 7o⁴/1440 near the removable singularity at 0."""
+    """Compute ln(o / tanh(o/2)), with its series ln 2 + o²/12 − 7o⁴/1440 near the singularity at 0."""
     near = o.abs() < 0.1
     a = torch.where(near, torch.ones_like(o), o.abs())
     return torch.where(near, math.log(2) + o**2 / 12 - o**4 * (7 / 1440), torch.log(a / torch.tanh(0.5 * a)))
 
-
-Likelihood = Bernoulli | Gaussian | LearnedGaussian | ContinuousBernoulli
 
 LIKELIHOODS = {
     "bernoulli": Bernoulli,

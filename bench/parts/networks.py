@@ -1,27 +1,35 @@
 """Encoders x -> (mean, second head) and decoders z -> output, before any output non-linearity.
 
-Shapes: B images, D pixels (784, flat), Z latents. What the second head means (log σ², raw σ) is the
-posterior's business, what the output means (logits, a mean) is the likelihood's: networks are only functions.
+The posterior says what the second head means (log σ², raw σ), the likelihood what the output means (logits, a
+mean). Networks are only functions.
+
+Shapes: B images, D pixels (an image lies flat), Z latents.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from typing import cast
 
 from torch import Tensor, nn
 from torch.nn.functional import fold
 
+from bench.parts.protocols import Decoder, Encoder, Shape
 from bench.spec.options import Activations, Width, Widths
 
+CONV_SHAPE = (28, 28)  # of the images that document 002's network is made for
 ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "tanh": nn.Tanh, "identity": nn.Identity}
 
 
 class MLPEncoder(nn.Module):
     """Fully connected layers, each with its activation, then two linear heads."""
 
-    def __init__(self, pixels: int, latent: int, *, hidden: Widths, activation: Activations = "relu") -> None:
+    def __init__(
+        self, shape: Shape, latent: int, *, hidden: Widths, activation: Activations = "relu"
+    ) -> None:
         super().__init__()
-        self.trunk = _layers([pixels, *hidden], activation)
+        self.trunk = _layers([math.prod(shape), *hidden], activation)
         self.mean = nn.Linear(hidden[-1], latent)
         self.second = nn.Linear(hidden[-1], latent)
 
@@ -31,18 +39,17 @@ class MLPEncoder(nn.Module):
         return self.mean(h), self.second(h)
 
 
-def linear_encoder(pixels: int, latent: int, *, hidden: Width) -> MLPEncoder:
+def linear_encoder(shape: Shape, latent: int, *, hidden: Width) -> MLPEncoder:
     """One linear layer without activation, then two linear heads (document 003)."""
-    return MLPEncoder(pixels, latent, hidden=[hidden], activation="identity")
+    return MLPEncoder(shape, latent, hidden=[hidden], activation="identity")
 
 
 class ConvEncoder(nn.Module):
     """Three convolutions with BatchNorm down to 128 features, then two heads of two layers (document 002)."""
 
-    def __init__(self, pixels: int, latent: int) -> None:
+    def __init__(self, shape: Shape, latent: int) -> None:
         super().__init__()
-        if pixels != 784:
-            raise ValueError(f"conv-bn takes 28 x 28 = 784 pixels, not {pixels}")
+        _refuse_unless_conv(shape)
         self.trunk = nn.Sequential(
             nn.Conv2d(1, 16, kernel_size=4, stride=2, padding=1),
             nn.BatchNorm2d(16),
@@ -58,18 +65,20 @@ class ConvEncoder(nn.Module):
         self.second = nn.Sequential(nn.Linear(128, 64), nn.ReLU(), nn.Linear(64, latent))
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Map x [B, 784] to the two heads, each [B, Z]."""
-        h = self.trunk(x.view(-1, 1, 28, 28))
+        """Map x [B, D] to the two heads, each [B, Z]."""
+        h = self.trunk(x.view(-1, 1, *CONV_SHAPE))
         return self.mean(h), self.second(h)
 
 
 class MLPDecoder(nn.Module):
     """Fully connected layers, each with its activation, then one linear layer to the pixels."""
 
-    def __init__(self, pixels: int, latent: int, *, hidden: Widths, activation: Activations = "relu") -> None:
+    def __init__(
+        self, shape: Shape, latent: int, *, hidden: Widths, activation: Activations = "relu"
+    ) -> None:
         super().__init__()
         self.trunk = _layers([latent, *hidden], activation)
-        self.output = nn.Linear(hidden[-1], pixels)
+        self.output = nn.Linear(hidden[-1], math.prod(shape))
 
     def forward(self, z: Tensor) -> Tensor:
         """Map z [..., Z] to the output [..., D]."""
@@ -77,10 +86,10 @@ class MLPDecoder(nn.Module):
 
 
 class FoldedConvTranspose2d(nn.ConvTranspose2d):
-    """A transposed convolution without groups or dilation; on a CPU one matrix product, its columns folded.
+    """A transposed convolution without groups or dilation: on a CPU a matrix product, its columns folded.
 
-    The library's own kernel leaves most lanes of a vector unit empty where there is one output channel: it
-    takes four to six times as long.
+    With one output channel torch's own kernel takes four to six times as long: most lanes of a vector unit
+    stay empty.
     """
 
     def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
@@ -98,10 +107,9 @@ class FoldedConvTranspose2d(nn.ConvTranspose2d):
 class ConvDecoder(nn.Module):
     """Two linear layers and three transposed convolutions with BatchNorm (document 002)."""
 
-    def __init__(self, pixels: int, latent: int) -> None:
+    def __init__(self, shape: Shape, latent: int) -> None:
         super().__init__()
-        if pixels != 784:
-            raise ValueError(f"conv-bn gives 28 x 28 = 784 pixels, not {pixels}")
+        _refuse_unless_conv(shape)
         self.trunk = nn.Sequential(
             nn.Linear(latent, 64),
             nn.ReLU(),
@@ -117,8 +125,14 @@ class ConvDecoder(nn.Module):
         )
 
     def forward(self, z: Tensor) -> Tensor:
-        """Map z [..., Z] to the output [..., 784]."""
-        return self.trunk(z.flatten(0, -2)).reshape(*z.shape[:-1], 784)  # type: ignore[no-any-return]
+        """Map z [..., Z] to the output [..., D]."""
+        return self.trunk(z.flatten(0, -2)).reshape(*z.shape[:-1], -1)  # type: ignore[no-any-return]
+
+
+def _refuse_unless_conv(shape: Shape) -> None:
+    if shape != CONV_SHAPE:
+        (h, w), given = CONV_SHAPE, " x ".join(map(str, shape))
+        raise ValueError(f"conv-bn is made for grey images of {h} x {w} pixels, not {given}; use mlp")
 
 
 def _layers(widths: list[int], activation: Activations) -> nn.Sequential:
@@ -131,6 +145,10 @@ def _layers(widths: list[int], activation: Activations) -> nn.Sequential:
     return nn.Sequential(*(m for a, b, name in pairs for m in (nn.Linear(a, b), ACTIVATIONS[name]())))
 
 
-ENCODERS = {"mlp": MLPEncoder, "linear": linear_encoder, "conv-bn": ConvEncoder}
+ENCODERS: dict[str, Callable[..., Encoder]] = {
+    "mlp": MLPEncoder,
+    "linear": linear_encoder,
+    "conv-bn": ConvEncoder,
+}
 
-DECODERS = {"mlp": MLPDecoder, "conv-bn": ConvDecoder}
+DECODERS: dict[str, Callable[..., Decoder]] = {"mlp": MLPDecoder, "conv-bn": ConvDecoder}

@@ -1,7 +1,6 @@
 """Optimizers and learning-rate schedules: functions that make the torch object.
 
-Fused kernels: one pass over the parameters instead of ten, and the same arithmetic on every device that has
-them.
+Kernels are fused: one pass over the parameters instead of ten.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ def sgd(parameters: Parameters, *, lr: Positive, momentum: NonNegative = 0.0) ->
 
 
 def constant(optimizer: Optimizer) -> LRScheduler:
-    """The same learning rate throughout."""
+    """Keep the same learning rate throughout."""
     return ConstantLR(optimizer, factor=1.0)
 
 
@@ -43,5 +42,8 @@ def step(optimizer: Optimizer, *, every: PositiveInt, gamma: Positive) -> LRSche
 
 
 OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {"adam": adam, "adamw": adamw, "sgd": sgd}
+
+# Each number is adjusted by its own gradient alone, so parameters may be laid side by side in one tensor
+ELEMENTWISE = (adam, adamw, sgd)
 
 SCHEDULES: dict[str, Callable[..., LRScheduler]] = {"constant": constant, "step": step}

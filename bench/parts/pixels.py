@@ -1,9 +1,7 @@
-"""What the encoder is shown (`input`) and what the decoder is asked for (`target`).
+"""What the encoder is shown (`input`) and what the decoder is asked for (`target`), of the grey image.
 
-As functions of the grey image.
-
-Grey means x = byte/255 in [0, 1]. `scale` is the size in grey levels of one unit of the transformed pixel: a
-density of transformed pixels becomes a density of grey pixels by subtracting D·ln(scale) from its logarithm.
+Grey means x = byte/255 in [0, 1]. `scale` is the size in grey levels of one unit of the transformed pixel.
+Subtract D·ln(scale) from a log-density of transformed pixels to make it one of grey pixels.
 """
 
 from __future__ import annotations
@@ -16,7 +14,7 @@ from bench.spec.options import Positive, Probability, Real
 class Grey:
     """Grey levels in [0, 1], byte/255."""
 
-    words = "grey target"
+    label = "grey target"
 
     def __init__(self) -> None:
         self.scale = 1.0
@@ -33,7 +31,7 @@ class Grey:
 class Threshold:
     """Black or white, 1 where the grey level exceeds `at` (document 001's target)."""
 
-    words = "thresholded target"
+    label = "thresholded target"
 
     def __init__(self, *, at: Probability = 0.5) -> None:
         self.at = at
@@ -51,7 +49,7 @@ class Threshold:
 class Normalised:
     """Grey levels less `mean`, divided by `std` (document 004's input and target)."""
 
-    words = "grey target"  # an affine map of grey levels: densities convert exactly, so it is the same class
+    label = "grey target"  # densities convert exactly to those of grey levels
 
     def __init__(self, *, mean: Real = 0.1307, std: Positive = 0.3081) -> None:
         self.mean = mean
@@ -65,7 +63,5 @@ class Normalised:
         """Bring a decoder's mean back to grey levels, clamped to [0, 1]; any shape."""
         return (mean * self.scale + self.mean).clamp(0, 1)
 
-
-Pixels = Grey | Threshold | Normalised
 
 PIXELS = {"grey": Grey, "threshold": Threshold, "normalised": Normalised}

@@ -23,11 +23,12 @@ from bench.data.datasets import Dataset
 from bench.engine.checkpoint import Checkpoint, Pace, State
 from bench.engine.device import describe, reset_peak_memory
 from bench.engine.images import Images, Labels, divide, untrained
-from bench.engine.replicas import train_stacked
-from bench.engine.train import DivergedError, Row, Training, objective_of, train
+from bench.engine.loop import Row, Training, train
 from bench.errors import BenchError
 from bench.evaluation.measure import Measured
 from bench.evaluation.samples import FeatureNet, Reference
+from bench.parts.lookup import objective_of
+from bench.parts.protocols import TwoTermObjective
 from bench.parts.vae import VAE, likelihood_class
 from bench.pictures.album import Album, Emit
 from bench.spec.experiment import Run
@@ -83,16 +84,22 @@ def execute_group(jobs: Sequence[Job], shared: SharedContext, emit: GroupEmit) -
 
 def _level(attempts: list[_Attempt], shared: SharedContext, emit: GroupEmit) -> Iterator[Record]:
     jobs = [attempt.job for attempt in attempts]
-    ends: list[Training | DivergedError] = []
+    ends: list[Training] = []
     note = ""
     try:
-        ends = _together(attempts)
+        reset_peak_memory(shared.device)
+        divided: tuple[Images, Labels] | None = None
+        for attempt in attempts:
+            attempt.begin(divided)
+            if attempt.images.validation is None:  # then every seed has the same images
+                divided = attempt.images, attempt.labels
+        ends = _trained(attempts, stacked=True)
     except Exception as error:  # most likely memory: a run alone is never worse off
         first_line = str(error).partition("\n")[0]
         note = f"not stacked: {type(error).__name__}: {first_line}"
     if ends:
-        for attempt, end in zip(attempts, ends, strict=True):
-            yield attempt.ended(partial(_settled, end))
+        for r, attempt in enumerate(attempts):
+            yield attempt.ended(partial(ends.__getitem__, r))
         return
     attempts.clear()  # and with them what lies on the device
     gc.collect()
@@ -143,7 +150,7 @@ class _Attempt:
     def begin(self, divided: tuple[Images, Labels] | None = None) -> None:
         """Make the model, and the data where they are not given."""
         self.images, self.labels = divided or divide(self.run, self.shared.data, self.shared.device)
-        self.model = untrained(self.run).to(self.shared.device)
+        self.model = untrained(self.run, self.shared.data.shape).to(self.shared.device)
         self.record |= self._known()
         test = self.images.test.unflatten(1, self.shared.data.shape)
         self.album = Album(self.run, test, self.labels.test, self.folder, self.emit, full=self.job.full)
@@ -177,16 +184,7 @@ class _Attempt:
         try:
             training = train()
             _save_weights(training.weights, self.folder)
-            self.record |= self._measured(training)
-        except DivergedError as error:
-            _save_weights(error.training.weights, self.folder)
-            self.record |= {
-                "status": "diverged",
-                "reason": f"{error.term} became non-finite in epoch {error.epoch}",
-                "diverged": {"epoch": error.epoch, "term": error.term},
-                "curves": error.training.curves,
-                "environment": self._environment(error.training),
-            }
+            self.record |= self._diverged(training) if training.diverged else self._measured(training)
         except Exception as error:  # isolation: the matrix goes on without this run, and the record tells why
             reason = f"{type(error).__name__}: {error}"
             self.record |= {"status": "failed", "reason": reason, "traceback": traceback.format_exc()}
@@ -199,6 +197,17 @@ class _Attempt:
         if self.record["status"] in DONE:
             self.checkpoint.remove()
         return self.record
+
+    def _diverged(self, training: Training) -> dict[str, Any]:
+        assert training.diverged is not None  # noqa: S101  whoever asks knows; mypy does not
+        epoch, term = training.diverged
+        return {
+            "status": "diverged",
+            "reason": f"{term} became non-finite in epoch {epoch}",
+            "diverged": {"epoch": epoch, "term": term},
+            "curves": training.curves,
+            "environment": self._environment(training),
+        }
 
     def _measured(self, training: Training) -> dict[str, Any]:
         self.emit("evaluate", {})
@@ -221,11 +230,10 @@ class _Attempt:
 
     def _known(self) -> dict[str, Any]:
         """What holds however training ends."""
-        data, images = self.shared.data, self.images
+        data, images, objective = self.shared.data, self.images, objective_of(self.run)
+        sizes = (self.run.batch_size, images.train.shape[1], self.run.latent)
         return {
-            "beta_eff": objective_of(self.run).beta_eff(
-                self.run.batch_size, images.train.shape[1], self.run.latent
-            ),
+            "beta_eff": objective.beta_eff(*sizes) if isinstance(objective, TwoTermObjective) else None,
             "likelihood_class": likelihood_class(self.model),
             "data": {
                 "name": data.name,
@@ -249,32 +257,22 @@ def _alone(attempt: _Attempt) -> Record:
     def train_alone() -> Training:
         reset_peak_memory(attempt.shared.device)
         attempt.begin()
-        return train(attempt.run, attempt.model, attempt.images, attempt.epoch, attempt.start, attempt.keep)
+        return _trained([attempt], stacked=False)[0]
 
     return attempt.ended(train_alone)
 
 
-def _together(attempts: list[_Attempt]) -> list[Training | DivergedError]:
-    reset_peak_memory(attempts[0].shared.device)
-    shared: tuple[Images, Labels] | None = None
-    for attempt in attempts:
-        attempt.begin(shared)
-        if attempt.images.validation is None:  # then every seed has the same images
-            shared = attempt.images, attempt.labels
-    return train_stacked(
+def _trained(attempts: list[_Attempt], *, stacked: bool) -> list[Training]:
+    """Train runs that have begun; those that are stacked differ in their seed only."""
+    return train(
         [attempt.run for attempt in attempts],
         [attempt.model for attempt in attempts],
         [attempt.images for attempt in attempts],
         lambda replica, row, model: attempts[replica].epoch(row, model),
         [attempt.start for attempt in attempts if attempt.start],
         lambda replica, state: attempts[replica].keep(state),
+        stacked=stacked,
     )
-
-
-def _settled(end: Training | DivergedError) -> Training:
-    if isinstance(end, DivergedError):
-        raise end
-    return end
 
 
 def _save_weights(weights: dict[str, Tensor], folder: RunFolder) -> None:

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Callable, Iterable
 
 import torch
 
+from bench.data.datasets import Dataset
 from bench.engine.device import one_thread, synchronise
 from bench.engine.images import untrained
-from bench.engine.train import make_step
+from bench.engine.loop import make_step
+from bench.engine.own import samples_of
 from bench.evaluation.measure import EXPECTATION_SAMPLES
+from bench.parts.lookup import objective_of
 from bench.spec.experiment import Run
 
 ROWS = 1000  # decoded at once when the evaluation's speed is measured
 FIXED = 1.0  # seconds a run spends on what does not grow with it: pictures, probes of a small set, files
 
 
-def forecast(runs: Iterable[Run], train_images: int, test_images: int, device: torch.device) -> list[float]:
+def forecast(runs: Iterable[Run], data: Dataset, device: torch.device) -> list[float]:
     """Predicted seconds of each run on one worker, from timing its model on this device.
 
     Training is steps times the time of a step; evaluation is dominated by decoding K + 8 samples a test
@@ -29,21 +33,21 @@ def forecast(runs: Iterable[Run], train_images: int, test_images: int, device: t
     for run in runs:
         key = json.dumps(run.model_dump(mode="json", include={"encoder", "decoder", "latent", "batch_size"}))
         if key not in known:
-            known[key] = _measure(run, device)
+            known[key] = _measure(run, data.shape, device)
         step, decode = known[key]
-        steps = run.epochs * -(-train_images // run.batch_size)
-        decoded = test_images * (run.importance_samples + EXPECTATION_SAMPLES + 3 * run.epochs)
+        steps = run.epochs * -(-len(data.train_images) // run.batch_size)
+        decoded = len(data.test_images) * (run.importance_samples + EXPECTATION_SAMPLES + 3 * run.epochs)
         seconds.append(steps * step + decoded * decode + FIXED)
     return seconds
 
 
-def _measure(run: Run, device: torch.device) -> tuple[float, float]:
+def _measure(run: Run, shape: tuple[int, ...], device: torch.device) -> tuple[float, float]:
     """Seconds of one optimisation step, and of decoding and scoring one image."""
     one_thread(device)  # as the workers do
-    model = untrained(run).to(device)
+    model = untrained(run, shape).to(device)
     step = make_step(run, model)
-    grey = torch.rand(run.batch_size, 784, device=device)
-    noise = torch.randn(run.batch_size, run.latent, device=device)
+    grey = torch.rand(run.batch_size, math.prod(shape), device=device)
+    noise = torch.randn(samples_of(objective_of(run)), run.batch_size, run.latent, device=device)
     z = torch.randn(ROWS, run.latent, device=device)
     seconds_step = _time(lambda: step(grey, noise), 6, device)
     with torch.no_grad():

@@ -35,7 +35,7 @@ REPORT_SHARE = 0.05  # of the time since the last report that writing one may ta
 def predict(plan: Plan) -> tuple[dict[str, float], float]:
     """Predict the seconds of each run to do, by id, and of all of them on the workers at hand."""
     runs = [planned.run for planned in plan.todo]
-    seconds = forecast(runs, len(plan.data.train_images), len(plan.data.test_images), plan.device)
+    seconds = forecast(runs, plan.data, plan.device)
     by_id = {planned.id: s for planned, s in zip(plan.todo, seconds, strict=True)}
     return by_id, max(sum(seconds) / worker_count(plan), max(seconds, default=0.0))
 

@@ -18,7 +18,7 @@ import torch
 from bench.data.datasets import Dataset, load
 from bench.engine.device import one_thread
 from bench.engine.images import divide
-from bench.engine.train import Training
+from bench.engine.loop import Training
 from bench.errors import BenchError
 from bench.evaluation.baselines import baselines
 from bench.evaluation.measure import Measured

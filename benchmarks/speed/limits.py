@@ -7,6 +7,7 @@ out: they may stay in a core's cache, and a floor must not be too high.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,13 +19,14 @@ from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from bench.engine.images import untrained
-from bench.parts.vae import PIXEL_COUNT, parameter_count
+from bench.parts.vae import parameter_count
 from bench.spec.experiment import Run
 
 # Per parameter and step, 4 bytes each: Adam reads p, g, m, v and writes p, m, v; the two passes read the
 # weights twice and write g once
 BYTES_PER_PARAMETER = 40
 STATE_PER_PARAMETER = 16  # bytes of p, g, m, v
+SHAPE = (28, 28)  # of MNIST's images, and its like
 ORDER = 1024  # of the square matrices that are multiplied for the peak: 4 MB each
 
 
@@ -60,19 +62,20 @@ class Work:
 
 def work_of(run: Run) -> Work:
     """Count a run's work by one pass of one image through its model."""
-    model = untrained(run).eval()
+    model = untrained(run, SHAPE).eval()
     macs: list[int] = []
 
     def count(module: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         # Each weight is used once for each position of what it slides over
         slid = inputs[0] if isinstance(module, nn.ConvTranspose2d) else output
-        macs.append(module.weight.numel() * slid.shape[2:].numel())
+        positions = 1 if isinstance(module, nn.Linear) else slid.shape[2:].numel()
+        macs.append(module.weight.numel() * positions)
 
     for module in model.modules():
         if isinstance(module, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
             module.register_forward_hook(count)
     with torch.no_grad():
-        model(torch.zeros(1, PIXEL_COUNT), torch.zeros(1, model.latent))
+        model(torch.zeros(1, math.prod(SHAPE)), torch.zeros(1, 1, model.latent))
     return Work(sum(macs), macs[0], parameter_count(model), run.batch_size)
 
 

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import cache
 from itertools import count, islice
 from multiprocessing.connection import Connection
 from typing import Any
@@ -20,12 +21,11 @@ import torch.multiprocessing as mp
 from torch import Tensor
 
 from bench.engine.device import available_cores, deterministic, one_thread, peak_memory_mb, pin, synchronise
+from bench.engine.epochs import Epochs
 from bench.engine.images import untrained
-from bench.engine.replicas import Loop
-from bench.engine.stacked import StackedStep, stack
-from bench.engine.train import make_step, objective_of, one_epoch
+from bench.engine.loop import make_step
+from bench.engine.stacked import stack
 from bench.errors import BenchError
-from bench.parts.optimizers import OPTIMIZERS
 from bench.spec.experiment import Run
 from benchmarks import usual_loop
 from benchmarks.speed.limits import gemm_flops, gemm_gain, stream_bandwidth, work_of
@@ -185,15 +185,18 @@ def _usual(contestant: Contestant, task: Task) -> Train:
 
 
 def _bench(contestant: Contestant, task: Task) -> Train:
-    """Train one replica as `bench.engine.train.train` does, less the evaluation between epochs."""
+    """Train one replica as `bench.engine.loop.train` does, less the evaluation between epochs."""
     run = task.run.model_copy(update={"precision": contestant.precision})
-    step = make_step(run, untrained(run).to(task.device).train())
     images = task.images.flatten(1).to(task.device)
+    step = make_step(run, untrained(run, task.images.shape[1:]).to(task.device).train())
+
+    @cache
+    def epochs_of(steps: int) -> Epochs:
+        return Epochs([run], [images[: steps * run.batch_size]], step)
 
     def train(steps: int) -> int:
         for epoch, start in enumerate(range(0, steps, task.per_epoch), 1):
-            now = min(task.per_epoch, steps - start)
-            sums, _ = one_epoch(run, step, images[: now * run.batch_size], epoch)
+            sums, _ = epochs_of(min(task.per_epoch, steps - start)).epoch(epoch)
             sums.tolist()  # an epoch's one host sync
         return steps
 
@@ -201,24 +204,18 @@ def _bench(contestant: Contestant, task: Task) -> Train:
 
 
 def _stacked(contestant: Contestant, task: Task) -> Train:
-    """Train several replicas as `bench.engine.replicas.train_stacked` does, in whole epochs."""
+    """Train several replicas as one model, as `bench.engine.loop.train` does, in whole epochs."""
     changes = {"precision": contestant.precision}
     runs = [task.run.model_copy(update=changes | {"seed": seed}) for seed in range(contestant.replicas)]
-    run, images = runs[0], task.images.flatten(1)[: task.per_epoch * task.run.batch_size].to(task.device)
-    stacked = stack([untrained(r).to(task.device) for r in runs]).train()
-    step = StackedStep(
-        stacked,
-        objective_of(run),
-        lambda parameters: OPTIMIZERS[run.optimizer.name](parameters, **run.optimizer.options),
-        run.precision,
-    )
-    loop, epochs = Loop(runs, [images] * len(runs), step), count(1)
-    rate = step.optimizer.param_groups[0]["lr"]
+    images = task.images.flatten(1)[: task.per_epoch * task.run.batch_size].to(task.device)
+    models = [untrained(run, task.images.shape[1:]).to(task.device) for run in runs]
+    step = make_step(runs[0], stack(models).train())
+    epochs, numbers = Epochs(runs, [images] * len(runs), step), count(1)
 
     def train(steps: int) -> int:
         whole = max(1, round(steps / task.per_epoch))
-        for epoch in islice(epochs, whole):
-            loop.epoch(epoch, rate)[0].tolist()
+        for epoch in islice(numbers, whole):
+            epochs.epoch(epoch)[0].tolist()
         return whole * task.per_epoch
 
     return train

@@ -1,0 +1,226 @@
+"""The training loop: R runs that differ in their seed only, each epoch trained, judged, told of and kept.
+
+Batches are indices into images that live on the device. The host waits for the device twice an epoch, for all
+replicas: for the training loss and the clock, and for the numbers that the epoch is judged by.
+
+Shapes: R replicas, K samples of z an image, N images, D pixels, Z latents.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.optim.lr_scheduler import LRScheduler
+
+from bench.engine.checkpoint import State, optimizer_tensors, restore_optimizer
+from bench.engine.device import keep_freed_memory, synchronise
+from bench.engine.epochs import Epochs, images_per_epoch
+from bench.engine.fast import FastStep, refusal
+from bench.engine.images import Images
+from bench.engine.own import OwnTerms, in_words, losses, own_noise, term_means
+from bench.engine.stacked import StackedStep, StackedVAE, stack, unstack
+from bench.engine.step import ReferenceStep, Step
+from bench.parts.lookup import find, make, objective_of
+from bench.parts.optimizers import ELEMENTWISE
+from bench.parts.protocols import Objective
+from bench.parts.vae import VAE
+from bench.spec.experiment import Run
+
+Row = dict[str, float | int | None]
+OnEpoch = Callable[[int, Row, VAE], Any]  # a replica, its new row of the curves, its model
+Keep = Callable[[int, State], Any]  # a replica, and its state after an epoch
+
+
+class Divergence(NamedTuple):
+    """Where a run stopped being finite: the epoch, and the term of the loss."""
+
+    epoch: int
+    term: str
+
+
+@dataclass
+class Training:
+    """What training leaves behind: a row of the curves for each epoch, and the last finite weights.
+
+    `replicas` runs were trained as one and share its seconds equally. `note` says why the engine is not a
+    faster one. A run that `diverged` has the curves and weights of its finite epochs.
+    """
+
+    engine: str
+    replicas: int = 1
+    note: str | None = None
+    curves: list[Row] = field(default_factory=list)
+    weights: dict[str, Tensor] = field(default_factory=dict)
+    diverged: Divergence | None = None
+
+    @property
+    def seconds(self) -> float:
+        """Seconds inside training epochs."""
+        return sum(float(row["train_seconds"] or 0) for row in self.curves)
+
+
+def train(
+    runs: Sequence[Run],
+    models: Sequence[VAE],
+    images: Sequence[Images],
+    on_epoch: OnEpoch,
+    starts: Sequence[State] = (),
+    keep: Keep = lambda replica, state: None,
+    *,
+    stacked: bool = False,
+) -> list[Training]:
+    """Train runs that differ in their seed only: one run, or any number of them `stacked` as one model.
+
+    Models are on their images' device. `on_epoch` is told each new row of the curves, then `keep` is given
+    the state. From such states of one epoch, as `starts`, training goes on to the bits that it would have
+    come to. A replica that diverges is told of no more; the others are what they would be without it.
+    """
+    run, objective = runs[0], objective_of(runs[0])
+    # Begin, or go on from where each run was
+    for model, start in zip(models, starts, strict=bool(starts)):
+        model.load_state_dict(start.model)
+    whole = stack(models) if stacked else models[0]
+    step = make_step(run, whole)
+    schedule: LRScheduler = make("schedule", run.schedule, step.optimizer)
+    epochs = Epochs(runs, [i.train for i in images], step)
+    trainings = [Training(epochs.engine, len(runs), epochs.note) for _ in runs]
+    if starts:
+        _resume(starts, trainings, schedule, stacked=stacked)
+    sets = _judged(runs, objective, images, stacked=stacked)
+    for epoch in range((starts[0].epoch if starts else 0) + 1, run.epochs + 1):
+        means, cost = _train_epoch(epochs, epoch)
+        schedule.step()
+        judged = _judge(run, whole, objective, sets, epoch * images_per_epoch(run, epochs.count))
+        for r, training in enumerate(trainings):
+            training.engine, training.note = epochs.engine, epochs.note
+            row = _row(run, objective, epoch, means[r], judged[r], images[r]) | cost
+            training.diverged = training.diverged or _divergence(epoch, means[r], row, judged[r][0])
+            if training.diverged:
+                continue
+            # Tell and keep
+            training.curves.append(row)
+            training.weights = _weights(whole, r, models[r])
+            on_epoch(r, row, models[r])
+            tensors = optimizer_tensors(step.optimizer, r if stacked else None)
+            keep(r, State(epoch, training.weights, tensors, schedule.state_dict(), training.curves))
+        if all(training.diverged for training in trainings):
+            break
+    return trainings
+
+
+def make_step(run: Run, model: VAE) -> Step:
+    """Make the step of a run: stacked of a stacked model, fast where that covers its parts, else reference.
+
+    Raises TypeError where a stacked model's objective or optimizer has no stacked form.
+    """
+
+    def optimizer(parameters: Iterable[torch.nn.Parameter]) -> torch.optim.Optimizer:
+        made: torch.optim.Optimizer = make("optimizer", run.optimizer, parameters)
+        return made
+
+    keep_freed_memory()  # a step's activations come and go, always the same
+    objective = objective_of(run)
+    mixing = None if find("optimizer", run.optimizer) in ELEMENTWISE else f"optimizer {run.optimizer.name}"
+    if isinstance(model, StackedVAE):
+        if mixing:
+            raise TypeError(f"{mixing} has no stacked form")
+        return StackedStep(model, objective, optimizer, run.precision)
+    why = f"{mixing} may need the parameters apart" if mixing else refusal(model, objective, run.precision)
+    if why is None:
+        return FastStep(model, objective, optimizer, run.precision)
+    step = ReferenceStep(model, objective, optimizer, run.precision)
+    step.note = f"reference: {why}"
+    return step
+
+
+def _resume(
+    starts: Sequence[State], trainings: Sequence[Training], schedule: LRScheduler, *, stacked: bool
+) -> None:
+    """Bring curves, weights, schedule and its optimizer to where they were."""
+    for training, start in zip(trainings, starts, strict=True):
+        training.curves, training.weights = [*start.curves], start.model
+    restore_optimizer(schedule.optimizer, [start.optimizer for start in starts], stacked=stacked)
+    schedule.load_state_dict(starts[0].schedule)
+    for group, rate in zip(schedule.optimizer.param_groups, schedule.get_last_lr(), strict=True):
+        group["lr"] = rate
+
+
+def _train_epoch(epochs: Epochs, epoch: int) -> tuple[list[list[float]], Row]:
+    """Train an epoch: averages of the loss's terms for each replica, and what the epoch cost each."""
+    rate = float(epochs.step.optimizer.param_groups[0]["lr"])
+    epochs.step.model.train()
+    synchronise(epochs.device)
+    started = time.perf_counter()
+    sums, seen = epochs.epoch(epoch)
+    means = (sums / seen).tolist()  # training's one host sync an epoch
+    seconds = (time.perf_counter() - started) / len(epochs.runs)
+    return means, {"learning_rate": rate, "train_seconds": seconds, "images_per_second": seen / seconds}
+
+
+def _judged(
+    runs: Sequence[Run], objective: Objective, images: Sequence[Images], *, stacked: bool
+) -> list[tuple[Tensor, Tensor]]:
+    """Give what each epoch is judged by, with its noise: the test set, and validation sets held out."""
+    sets = [images[0].test]
+    held_out = [i.validation for i in images if i.validation is not None]
+    if held_out:
+        sets.append(torch.stack(held_out) if stacked else held_out[0])
+    noise = [[own_noise(run, objective, s.shape[-2], s.device) for run in runs] for s in sets]
+    return [(s, torch.stack(n, 1) if stacked else n[0]) for s, n in zip(sets, noise, strict=True)]
+
+
+def _judge(
+    run: Run, model: VAE, objective: Objective, sets: Sequence[tuple[Tensor, Tensor]], seen: int
+) -> list[list[OwnTerms]]:
+    """Judge each replica on each set, after so many training images: one host sync for all."""
+    means = [term_means(model, objective, s, noise, run.batch_size, seen) for s, noise in sets]
+    pixels = sets[0][0].shape[-1]
+    table = torch.stack([m.view(-1, m.shape[-1]) for m in means], 1).tolist()
+    return [[in_words(m, model, objective, pixels, run.batch_size) for m in of_sets] for of_sets in table]
+
+
+def _row(
+    run: Run, objective: Objective, epoch: int, means: list[float], judged: list[OwnTerms], images: Images
+) -> Row:
+    """Make a row of the curves, less what the epoch cost; `means` are the training loss's terms."""
+    loss, nats = losses(objective, means, run.batch_size, images.train.shape[1], run.latent)
+    test, held_out = judged[0], judged[1] if len(judged) > 1 else None
+    return {
+        "epoch": epoch,
+        "train_loss": loss,
+        "train_loss_nats": nats,
+        "test_loss": test.test_loss,
+        "test_loss_nats": test.test_loss_nats,
+        "validation_loss": held_out.test_loss if held_out else None,
+        "validation_loss_nats": held_out.test_loss_nats if held_out else None,
+        "elbo": test.elbo,
+        "reconstruction": test.reconstruction,
+        "kl": test.kl,
+    }
+
+
+def _divergence(epoch: int, means: list[float], row: Row, test: OwnTerms) -> Divergence | None:
+    """Name the first term of the loss that is not finite, if there is one."""
+    terms = {
+        "training reconstruction": means[0],
+        "training kl": means[1],
+        "training loss": row["train_loss"],
+        "test reconstruction": test.loss_reconstruction,
+        "test kl": test.loss_kl,
+        "test loss": test.test_loss,
+    }
+    found = (term for term, value in terms.items() if not math.isfinite(value or 0))
+    return next((Divergence(epoch, term) for term in found), None)
+
+
+def _weights(model: VAE, replica: int, into: VAE) -> dict[str, Tensor]:
+    """Give a replica's state_dict: of a stacked model copied into its own, of any other a copy."""
+    if isinstance(model, StackedVAE):
+        return unstack(model, replica, into)
+    return {name: value.detach().clone() for name, value in model.state_dict().items()}

@@ -1,0 +1,53 @@
+"""The one place where a part's name becomes the class or function behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+from bench.parts.files import part_class
+from bench.parts.likelihoods import LIKELIHOODS
+from bench.parts.networks import DECODERS, ENCODERS
+from bench.parts.objectives import OBJECTIVES
+from bench.parts.optimizers import OPTIMIZERS, SCHEDULES
+from bench.parts.pixels import PIXELS
+from bench.parts.posteriors import POSTERIORS
+from bench.parts.protocols import Objective
+from bench.spec.experiment import Part, Run
+
+REGISTRIES: dict[str, Mapping[str, Callable[..., Any]]] = {
+    "encoder": ENCODERS,
+    "decoder": DECODERS,
+    "posterior": POSTERIORS,
+    "input": PIXELS,
+    "target": PIXELS,
+    "likelihood": LIKELIHOODS,
+    "objective": OBJECTIVES,
+    "optimizer": OPTIMIZERS,
+    "schedule": SCHEDULES,
+}
+
+
+def find(kind: str, part: Part) -> Callable[..., Any]:
+    """Give the class or function that a part of a run names, of bench or of a file of the user's."""
+    return part_class(REGISTRIES[kind], part)
+
+
+def make(kind: str, part: Part, *given: Any) -> Any:
+    """Make a part of what bench gives it (sizes, parameters) and of its options."""
+    return find(kind, part)(*given, **part.options)
+
+
+def posterior_of(run: Run) -> Any:
+    """Give the run's posterior: a function of the encoder's heads, or an instance of a class of such."""
+    found = find("posterior", run.posterior)
+    if isinstance(found, type):
+        return found(**run.posterior.options)
+    return partial(found, **run.posterior.options) if run.posterior.options else found
+
+
+def objective_of(run: Run) -> Objective:
+    """Make the run's objective."""
+    made: Objective = make("objective", run.objective)
+    return made
