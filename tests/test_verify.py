@@ -197,7 +197,7 @@ def test_a_line_more_and_a_line_less(folder: Path) -> None:
     row, _ = cell(folder, "raw", "KL")
     (folder / "report.md").write_text(text.replace(f"{row}\n", "", 1), encoding="utf-8")
     (told,) = verify(folder).differences
-    assert re.match(r'report\.md:\d+: found nothing, the records give "raw · \\\[x\\\][^|]* \| 3 ', told)
+    assert re.match(r'report\.md:\d+: found nothing, the records give "\| raw · \\\[x\\\][^|]* \| 3 ', told)
 
 
 def test_the_last_bit_of_a_cell_of_a_csv(folder: Path) -> None:
@@ -228,6 +228,12 @@ def test_rows_and_columns_of_a_csv() -> None:
         "a.csv, column 4, beyond the head: the records give none"
     ]
     assert compared("", due)[-1] == "a.csv, b: missing"
+
+
+def test_a_csv_that_cannot_be_read(folder: Path) -> None:
+    (folder / "summary.csv").write_text("variant\n" + "x" * 200_000)
+    (told,) = verify(folder).differences
+    assert told.startswith("summary.csv: cannot be read: field larger than field limit")
 
 
 @pytest.mark.parametrize(

@@ -62,7 +62,10 @@ def check_files(findings: Findings, home: ExperimentFolder, again: Path, found: 
         if not findings.present("files", name, found=ours.is_file(), due=name in due):
             continue
         if ours.suffix == ".csv":
-            _csv(findings, name, _text(ours), _text(theirs))
+            try:
+                _csv(findings, name, _text(ours), _text(theirs))
+            except csv.Error as error:
+                findings.check("files", False, f"{name}: cannot be read: {error}")
         elif name not in there:
             _lines(findings, name, _text(ours), _text(theirs))
         elif sha256 := recorded.get(name):
@@ -141,7 +144,7 @@ def _lines(findings: Findings, name: str, found: str, due: str) -> None:
                 for column, x, y in zip(head, cells, right, strict=True):
                     findings.compare("numbers", f"{place}, {right[0]}, {column}", *_changed(x, y))
             else:
-                findings.compare("numbers", place, *_changed(line.strip("| "), other.strip("| ")))
+                findings.compare("numbers", place, *_changed(line, other))
 
 
 def _cells(line: str) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -39,11 +40,7 @@ def check_runs(findings: Findings, home: ExperimentFolder) -> dict[str, Record]:
         else:
             found[run_id] = record
             findings.counts["records"] += 1
-    try:
-        data = records.read_json(home.path / "baselines.json")["of"]["data"]
-    except (OSError, ValueError, LookupError, TypeError):
-        data = None
-    bare = 0
+    data, bare = read_baselines(home).get("of", {}).get("data"), 0
     for run_id, record in found.items():
         bare += _artifacts(findings, home, run_id, record)
         try:
@@ -60,6 +57,16 @@ def check_runs(findings: Findings, home: ExperimentFolder) -> dict[str, Record]:
     if bare:
         findings.unchecked.append(f"weights and pictures of {bare} run{'s' * (bare > 1)} are not here")
     return found
+
+
+def read_baselines(home: ExperimentFolder) -> Mapping[str, Any]:
+    """Read baselines.json; empty where it is absent or not as bench writes it."""
+    try:
+        table = records.read_json(home.path / "baselines.json")
+        whole = all(isinstance(table.get(key), dict) for key in ("of", "samples", "classifier"))
+    except (OSError, ValueError, AttributeError):
+        return {}
+    return table if whole else {}
 
 
 def _artifacts(findings: Findings, home: ExperimentFolder, run_id: str, record: Record) -> bool:

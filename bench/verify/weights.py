@@ -27,9 +27,9 @@ from bench.evaluation.samples import FeatureNet, Reference, classifier, yardstic
 from bench.parts.vae import likelihood_class
 from bench.saved import model_of, read_saved
 from bench.store.experiments import ExperimentFolder
-from bench.store.records import Record, read_json
+from bench.store.records import Record
 from bench.verify.findings import Findings
-from bench.verify.runs import numbers_in
+from bench.verify.runs import numbers_in, read_baselines
 
 # The device that trained gives the same numbers again. Another one adds up in another order, which may bring
 # an image to another side of a border, and end the fit of ε a step earlier or later
@@ -58,10 +58,10 @@ def measure_again(
         data = load(dataset, data_dir)
         net, accuracy, digest = classifier(data)
         reference = Reference.of(net.features(data.test_images.flatten(1).float() / 255))
-        table = read_json(home.path / "baselines.json")
-        same_net = (table.get("classifier") or {}).get("digest") == digest
+        table = read_baselines(home)
+        same_net = table.get("classifier", {}).get("digest") == digest
         # The baselines
-        due = baselines(data, (table.get("of") or {}).get("latents") or ())
+        due = baselines(data, table.get("of", {}).get("latents", ()))
         if same_net:
             scores = {name: asdict(score) for name, score in yardstick(data, net, reference).items()}
             due |= {"samples": scores, "classifier": {"accuracy": accuracy}}
@@ -92,15 +92,11 @@ def _run(
         findings.check("measurements", False, f"{run_id}: cannot be measured again: {error}")
         return
     record = saved.record
-    kind = record["likelihood_class"]
-    findings.compare(
-        "measurements", f"{run_id}, likelihood_class", kind, likelihood_class(model), "the model gives"
-    )
-    if not findings.check(
-        "measurements",
-        record["data"]["digest"] == data.digest,
-        f"{run_id}, data.digest: found {record['data']['digest']}, here is {data.digest}",
-    ):
+    kind, digest = record["likelihood_class"], record["data"]["digest"]
+    place = f"{run_id}, likelihood_class"
+    findings.compare("measurements", place, kind, likelihood_class(model), "the model gives")
+    other = f"{run_id}, data.digest: found {digest}, here is {data.digest}"
+    if not findings.check("measurements", digest == data.digest, other):
         return
     images, labels = divide(saved.run, data, torch.device("cpu"))
     measured = Measured(saved.run, model, Training("verify"), images, labels, net, reference)
