@@ -93,9 +93,7 @@ def main() -> None:
     one_thread(CPU)
     data = load("digits").share()
     net, _, _ = classifier(data)
-    shared = SharedContext(
-        data, CPU, net, Reference.of(net.features(data.test_images.flatten(1).float() / 255))
-    )
+    shared = SharedContext(data, CPU, Reference.of(net, data.test_images.flatten(1).float() / 255))
     started = time.perf_counter()
     cluster.connect(given.address, "http://nowhere")
     joining = time.perf_counter() - started

@@ -30,14 +30,14 @@ def measured(run: Run) -> Measured:
     training = train_one(run, model, IMAGES)
     with initialised(0):
         net = FeatureNet(DATA.shape, DATA.classes).eval()
-    reference = Reference.of(net.features(IMAGES.test.float() / 255))
-    return Measured(run, model, training, IMAGES, LABELS, net, reference)
+    reference = Reference.of(net, IMAGES.test.float() / 255)
+    return Measured(run, model, training, IMAGES, LABELS, reference)
 
 
 def again(one: Measured, images: Images = IMAGES, **changes: Any) -> Measured:
     """The same model, not measured yet, on these images and with changes to its run."""
     run = one.run.model_copy(update=changes)
-    return Measured(run, one.model, one.training, images, LABELS, one.net, one.reference)
+    return Measured(run, one.model, one.training, images, LABELS, one.reference)
 
 
 @pytest.fixture(scope="module")

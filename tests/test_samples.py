@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +18,7 @@ from bench.evaluation import samples
 from bench.evaluation.samples import FeatureNet, Reference, classifier, frechet_distance, yardstick
 
 Array = np.ndarray
+AS_THEY_ARE: Any = SimpleNamespace(features=lambda grey: grey)  # images are their own features
 
 
 def points(*values: float) -> Array:
@@ -53,7 +56,7 @@ def test_frechet_distance_where_a_covariance_is_singular() -> None:
 
 def test_precision_recall_and_coverage_by_hand() -> None:
     """Seven points 0 to 6: radii to the third neighbour 3 2 2 2 2 2 3, to the fifth 5 4 3 3 3 4 5."""
-    reference = Reference.of(points(0, 1, 2, 3, 4, 5, 6))
+    reference = Reference.of(AS_THEY_ARE, points(0, 1, 2, 3, 4, 5, 6))
     assert reference.radius_3.tolist() == pytest.approx([3, 2, 2, 2, 2, 2, 3])
     assert reference.radius_5.tolist() == pytest.approx([5, 4, 3, 3, 3, 4, 5])
     # −2.5 and 8.5 lie in the spheres of the ends, −3.5 and 9.5 in none
@@ -67,7 +70,7 @@ def test_precision_recall_and_coverage_by_hand() -> None:
 
 def test_samples_from_the_data_from_elsewhere_from_one_image_and_from_half_of_the_modes() -> None:
     real = gaussians(60, 3, 1)
-    reference = Reference.of(real)
+    reference = Reference.of(AS_THEY_ARE, real)
     same, away = reference.score(real), reference.score(real + 1000)
     assert (same.precision, same.recall, same.coverage) == (1, 1, 1)
     assert (away.precision, away.recall, away.coverage) == (0, 0, 0)
@@ -77,14 +80,14 @@ def test_samples_from_the_data_from_elsewhere_from_one_image_and_from_half_of_th
     assert one.recall <= 1 / 60
     assert one.coverage < 0.5
     left, right = gaussians(40, 3, 1), gaussians(40, 3, 2) + 500
-    half = Reference.of(np.concatenate([left, right])).score(left)
+    half = Reference.of(AS_THEY_ARE, np.concatenate([left, right])).score(left)
     assert (half.precision, half.recall, half.coverage) == (1, 0.5, 0.5)
 
 
 def test_neighbours_by_brute_force(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(samples, "NEIGHBOURHOOD", 37)
     all_real, all_fake = gaussians(60, 3, 1), 0.7 * gaussians(45, 3, 1)
-    scores = Reference.of(all_real).score(all_fake)
+    scores = Reference.of(AS_THEY_ARE, all_real).score(all_fake)
     real, fake = all_real[:37], all_fake[:37]
 
     def radius(x: Array, others: Array, k: int) -> float:
@@ -167,8 +170,8 @@ def test_the_floor_is_below_the_ceiling() -> None:
     data = a_dataset()
     with initialised(0):
         net = FeatureNet(data.shape, data.classes).eval()
-    reference = Reference.of(net.features(data.test_images.flatten(1).float() / 255))
-    found = yardstick(data, net, reference)
+    reference = Reference.of(net, data.test_images.flatten(1).float() / 255)
+    found = yardstick(data, reference)
     assert set(found) == {"floor", "ceiling"}
     assert found["floor"].frechet_distance < found["ceiling"].frechet_distance
     assert found["floor"].coverage > found["ceiling"].coverage

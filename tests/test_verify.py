@@ -52,8 +52,8 @@ def context() -> SharedContext:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         net = FeatureNet(DATA.shape, DATA.classes).eval()
-    reference = Reference.of(net.features(DATA.test_images.flatten(1).float() / 255))
-    return SharedContext(DATA, torch.device("cpu"), net, reference)
+    reference = Reference.of(net, DATA.test_images.flatten(1).float() / 255)
+    return SharedContext(DATA, torch.device("cpu"), reference)
 
 
 SHARED = context()
@@ -86,7 +86,7 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
         assert record["status"] == ("diverged" if run.variant == "lost" else "finished"), record
     save(folder / "experiment.json", {"name": "tiny", "question": "What?", "dataset": "tiny", "seeds": [0, 1],
                                       "variants": variants, "planned": planned})  # fmt: skip
-    scores = {name: asdict(s) for name, s in yardstick(DATA, SHARED.net, SHARED.reference).items()}
+    scores = {name: asdict(s) for name, s in yardstick(DATA, SHARED.reference).items()}
     of = {"data": DATA.digest, "latents": [3]}
     rest = {"of": of, "samples": scores, "classifier": {"accuracy": 0.5, "digest": "this one"}}
     save(folder / "baselines.json", baselines(DATA, [3]) | rest)
@@ -438,7 +438,7 @@ def test_the_epochs_of_a_diverged_run(original: Path) -> None:
 def here(monkeypatch: pytest.MonkeyPatch) -> None:
     """The data and the classifier that the runs of this file saw."""
     monkeypatch.setattr(weights, "load", lambda name, data_dir: DATA)
-    monkeypatch.setattr(weights, "classifier", lambda data: (SHARED.net, 0.5, "this one"))
+    monkeypatch.setattr(weights, "classifier", lambda data: (SHARED.reference.net, 0.5, "this one"))
 
 
 @pytest.mark.usefixtures("here")
@@ -477,7 +477,7 @@ def test_weights_that_are_gone_and_a_classifier_that_is_another(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (run_path(folder, "plain") / "weights.safetensors").unlink()
-    monkeypatch.setattr(weights, "classifier", lambda data: (SHARED.net, 0.7, "another"))
+    monkeypatch.setattr(weights, "classifier", lambda data: (SHARED.reference.net, 0.7, "another"))
     findings = verify(folder, deep=True)
     assert len(findings.differences) == 2
     assert findings.differences[1].startswith(f"{run_id('plain')}: cannot be measured again: cannot read ")

@@ -24,7 +24,7 @@ from bench.engine.own import OwnTerms, own_noise, own_terms
 from bench.evaluation import footing, latent
 from bench.evaluation.footing import Calibration, Elbos, LogPx
 from bench.evaluation.metrics import METRICS
-from bench.evaluation.samples import FeatureNet, Reference, SampleScores
+from bench.evaluation.samples import Reference, SampleScores
 from bench.parts.lookup import objective_of
 from bench.parts.posteriors import Q
 from bench.parts.vae import VAE, parameter_count
@@ -49,7 +49,6 @@ class Measured:
         training: Training,
         images: Images,
         labels: Labels,
-        net: FeatureNet,
         reference: Reference,
     ) -> None:
         self.run = run
@@ -57,7 +56,6 @@ class Measured:
         self.training = training
         self.images = images
         self.labels = labels
-        self.net = net
         self.reference = reference
         self.seconds: dict[str, float] = {}
 
@@ -162,7 +160,7 @@ class Measured:
         """Score the means of draws from the prior, as many as there are test images: 10,000 of MNIST."""
         count = max(PRIOR_SAMPLES, len(self.images.test))
         with self._timed("samples"):
-            return self.reference.score(self.net.features(prior_means(self.model, self.run.seed, count)))
+            return self.reference.score(prior_means(self.model, self.run.seed, count))
 
     @property
     def parameters(self) -> int:

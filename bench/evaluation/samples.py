@@ -134,20 +134,23 @@ def _train(data: Dataset, batch: int = 128) -> FeatureNet:
 
 @dataclass(frozen=True)
 class Reference:
-    """Hold the test images' features, and the neighbourhoods that generated images are held against."""
+    """Hold the classifier and what it makes of the test images, which generated images are held against."""
 
+    net: FeatureNet
     features: Features  # [N, F]
     radius_3: NDArray[np.float64]  # [N'], distance to the third neighbour, of the first NEIGHBOURHOOD images
     radius_5: NDArray[np.float64]
 
     @classmethod
-    def of(cls, features: Features) -> Reference:
-        """Search the neighbourhoods of features [N, F]."""
+    def of(cls, net: FeatureNet, grey: Tensor) -> Reference:
+        """Search the neighbourhoods of grey images [N, D] in the classifier's features."""
+        features = net.features(grey)
         distances = np.sort(pairwise_distances(features[:NEIGHBOURHOOD]), axis=1)[:, :6]
-        return cls(features, distances[:, 3], distances[:, 5])  # column 0 is the image itself
+        return cls(net, features, distances[:, 3], distances[:, 5])  # column 0 is the image itself
 
-    def score(self, generated: Features) -> SampleScores:
-        """Score generated images' features [M, F] against these."""
+    def score(self, grey: Tensor) -> SampleScores:
+        """Score generated grey images [M, D] against these."""
+        generated = self.net.features(grey)
         real, fake = self.features[:NEIGHBOURHOOD], generated[:NEIGHBOURHOOD]
         across = pairwise_distances(real, fake)  # [N', M']
         own = np.partition(pairwise_distances(fake), 3, axis=1)[:, 3]
@@ -167,13 +170,13 @@ def frechet_distance(a: Features, b: Features) -> float:
     return float(((a.mean(0) - b.mean(0)) ** 2).sum() + np.trace(cov_a) + np.trace(cov_b) - 2 * root)
 
 
-def yardstick(data: Dataset, net: FeatureNet, reference: Reference) -> dict[str, SampleScores]:
+def yardstick(data: Dataset, reference: Reference) -> dict[str, SampleScores]:
     """Score training images (the floor) and samples of the pixel-mean model (a ceiling)."""
     count = len(data.test_images)
     train = data.train_images.flatten(1).float() / 255
     pick = torch.randperm(len(train), generator=stream(0, "floor"))[:count]
     noise = torch.rand(count, train.shape[1], generator=stream(0, "ceiling"))
     return {
-        "floor": reference.score(net.features(train[pick])),
-        "ceiling": reference.score(net.features((noise < train.mean(0)).float())),
+        "floor": reference.score(train[pick]),
+        "ceiling": reference.score((noise < train.mean(0)).float()),
     }

@@ -26,7 +26,7 @@ from bench.engine.images import Images, Labels, divide, untrained
 from bench.engine.loop import Row, Training, train
 from bench.errors import BenchError
 from bench.evaluation.measure import Measured
-from bench.evaluation.samples import FeatureNet, Reference
+from bench.evaluation.samples import Reference
 from bench.parts.lookup import objective_of
 from bench.parts.protocols import TwoTermObjective
 from bench.parts.vae import VAE, likelihood_class
@@ -58,7 +58,6 @@ class SharedContext:
 
     data: Dataset
     device: torch.device
-    net: FeatureNet
     reference: Reference
 
 
@@ -211,9 +210,7 @@ class _Attempt:
 
     def _measured(self, training: Training) -> dict[str, Any]:
         self.emit("evaluate", {})
-        measured = Measured(
-            self.run, self.model, training, self.images, self.labels, self.shared.net, self.shared.reference
-        )
+        measured = Measured(self.run, self.model, training, self.images, self.labels, self.shared.reference)
         metrics = measured.metrics()
         self.album.close(self.model, measured.q)
         return {

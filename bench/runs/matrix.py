@@ -96,19 +96,19 @@ def shared_context(plan: Plan, display: Display) -> SharedContext:
     data = plan.data.share()
     display.say(f"yardstick: the classifier of {data.name} (trained once, then cached) and the baselines")
     net, accuracy, digest = classifier(data)
-    reference = Reference.of(net.features(data.test_images.flatten(1).float() / 255))
+    reference = Reference.of(net, data.test_images.flatten(1).float() / 255)
     path = plan.folder / BASELINES
     latents = sorted({variant.latent for variant in plan.experiment.variants.values()})
     key = {"data": data.digest, "classifier": digest, "latents": latents}
     if not path.exists() or json.loads(path.read_text(encoding="utf-8")).get("of") != key:
-        scores = {name: asdict(s) for name, s in yardstick(data, net, reference).items()}
+        scores = {name: asdict(s) for name, s in yardstick(data, reference).items()}
         content = baselines(data, latents) | {
             "of": key,
             "samples": scores,
             "classifier": {"accuracy": accuracy, "digest": digest},
         }
         write_json_atomic(path, content)
-    return SharedContext(data, plan.device, net, reference)
+    return SharedContext(data, plan.device, reference)
 
 
 class Matrix:

@@ -231,7 +231,7 @@ def _work(connection: Connection, shared: SharedContext, core: int | None) -> No
     one_thread(shared.device)
     if shared.device.type == "cpu" and core is not None:
         pin(core)
-    shared.net.to(shared.device)  # it looks at what models on the device make
+    shared.reference.net.to(shared.device)  # it looks at what models on the device make
 
     def emit(run_id: str, kind: str, data: dict[str, Any]) -> None:
         try:

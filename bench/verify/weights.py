@@ -23,7 +23,7 @@ from bench.errors import BenchError
 from bench.evaluation.baselines import baselines
 from bench.evaluation.measure import Measured
 from bench.evaluation.metrics import METRICS
-from bench.evaluation.samples import FeatureNet, Reference, classifier, yardstick
+from bench.evaluation.samples import Reference, classifier, yardstick
 from bench.parts.vae import likelihood_class
 from bench.saved import model_of, read_saved
 from bench.store.experiments import ExperimentFolder
@@ -57,13 +57,13 @@ def measure_again(
     for dataset in dict.fromkeys(record["run"]["dataset"] for record in finished.values()):
         data = load(dataset, data_dir)
         net, accuracy, digest = classifier(data)
-        reference = Reference.of(net.features(data.test_images.flatten(1).float() / 255))
+        reference = Reference.of(net, data.test_images.flatten(1).float() / 255)
         table = read_baselines(home)
         same_net = table.get("classifier", {}).get("digest") == digest
         # The baselines
         due = baselines(data, table.get("of", {}).get("latents", ()))
         if same_net:
-            scores = {name: asdict(score) for name, score in yardstick(data, net, reference).items()}
+            scores = {name: asdict(score) for name, score in yardstick(data, reference).items()}
             due |= {"samples": scores, "classifier": {"accuracy": accuracy}}
         else:
             findings.unchecked.append("sample metrics: the classifier here is another one than the report's")
@@ -71,7 +71,7 @@ def measure_again(
         # The runs
         for run_id, record in finished.items():
             if record["run"]["dataset"] == dataset:
-                _run(findings, home.run(run_id).path, run_id, data, net, reference, samples=same_net)
+                _run(findings, home.run(run_id).path, run_id, data, reference, samples=same_net)
 
 
 def _run(
@@ -79,7 +79,6 @@ def _run(
     folder: Path,
     run_id: str,
     data: Dataset,
-    net: FeatureNet,
     reference: Reference,
     *,
     samples: bool,
@@ -99,7 +98,7 @@ def _run(
     if not findings.check("measurements", digest == data.digest, other):
         return
     images, labels = divide(saved.run, data, torch.device("cpu"))
-    measured = Measured(saved.run, model, Training("verify"), images, labels, net, reference)
+    measured = Measured(saved.run, model, Training("verify"), images, labels, reference)
     rows = (metric for metric in AGAIN if samples or metric.footing != "samples")
     due = {
         "metrics": {metric.name: float(attrgetter(metric.value)(measured)) for metric in rows},

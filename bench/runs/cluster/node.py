@@ -96,7 +96,7 @@ class _Post:
 
 @lru_cache(maxsize=1)
 def _unpack(parcel: Any) -> SharedContext:
-    """The workshop out of the object store, once a process; `parcel` is the reference to it."""
+    """The shared context out of the object store, once a process; `parcel` is the reference to it."""
     import ray
 
     shared: SharedContext
@@ -106,4 +106,5 @@ def _unpack(parcel: Any) -> SharedContext:
         tensors: dict[str, Any] = {name: torch.from_numpy(array) for name, array in images.items()}
     # Ray shows a task its own GPUs only, counted from 0
     device = torch.device("cuda:0") if shared.device.type == "cuda" else shared.device
-    return replace(shared, data=replace(shared.data, **tensors), device=device, net=shared.net.to(device))
+    shared.reference.net.to(device)
+    return replace(shared, data=replace(shared.data, **tensors), device=device)
