@@ -7,11 +7,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
-import socket
-import subprocess
-import time
-import urllib.request
 from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
@@ -20,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 from PIL import Image
+from servers import free_port, healthy, service
+from tracked import record
 
 from bench.store.records import RunFolder
 from bench.tracking import Attempt, Tracker, ui_command, ui_environment, views
@@ -45,7 +42,7 @@ LOWER = (
     "frechet_distance", "train_seconds", "kl",
 )  # fmt: skip
 FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run")
-PATIENCE = 20_000  # milliseconds until something must have appeared
+PATIENCE = 60_000  # milliseconds until something must have appeared
 
 
 def picture(file: Path, seed: int, grey: float) -> None:
@@ -56,12 +53,10 @@ def picture(file: Path, seed: int, grey: float) -> None:
     Image.fromarray(tone.astype(np.uint8)).save(file)
 
 
-def run(tracker: Tracker, variant: str, seed: int, reports: Path) -> str:
+def delivered(tracker: Tracker, variant: str, seed: int, reports: Path) -> str:
     rank, noise = VARIANTS.index(variant), np.random.default_rng(seed).normal(size=EPOCHS + 1)
-    made: dict[str, Any] = {
-        "id": f"{variant}-s{seed}-0000000{rank}", "experiment": "all", "variant": variant, "seed": seed,
-        "run": {"document": "000", "encoder": {"name": "mlp", "options": {"hidden": [512, 256]}}, "beta": 1},
-        "status": "finished",
+    settings = {"document": "000", "encoder": {"name": "mlp", "options": {"hidden": [512, 256]}}, "beta": 1}
+    made = record(seed, variant=variant, settings=settings) | {
         "metrics": dict.fromkeys(HIGHER, -100.0 - 5 * rank + noise[-1]) | dict.fromkeys(LOWER, 2.0 + rank),
         "curves": [
             {"epoch": epoch, "elbo": -110 - 5 * rank - 60 / epoch + noise[epoch], "train_loss": 150.0 / epoch,
@@ -69,7 +64,6 @@ def run(tracker: Tracker, variant: str, seed: int, reports: Path) -> str:
              "train_seconds": 1 + rank / 2}
             for epoch in range(1, EPOCHS + 1)
         ],
-        "data": {"name": "digits", "digest": "d1e5" * 16, "train": 1500, "test": 297},
         "command": f"bench run experiments/all.yaml --only {variant} --seeds {seed}",
     }  # fmt: skip
     folder = RunFolder(reports / "records" / made["id"])
@@ -85,41 +79,18 @@ def ui(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
     root = tmp_path_factory.mktemp("ui")
     reports = root / "reports" / "all"
     tracker = Tracker(f"sqlite:///{root}/mlflow.db", "all")
-    runs = {(v, s): run(tracker, v, s, reports) for v in VARIANTS for s in SEEDS}
+    runs = {(v, s): delivered(tracker, v, s, reports) for v in VARIANTS for s in SEEDS}
     picture(reports / "figures" / "contact-sheet.png", 0, 1.0)
     (reports / "report.md").write_text("# Which documented VAE is best?\n")
     runs["report", 0] = tracker.summary(reports)
     tracker.save_views(seed=0, epochs=EPOCHS)
     tracker.describe("**Which documented VAE is best on one footing?**")
     assert tracker.warnings == []
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    with (root / "ui.log").open("w") as log:
-        server = subprocess.Popen(
-            ui_command(tracker.uri, port), env=ui_environment(tracker.uri), cwd=root,
-            stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
-        )  # fmt: skip
+    port = free_port()
     base = f"http://127.0.0.1:{port}"
-    try:
-        until_it_answers(f"{base}/health", server, root / "ui.log")
-        best = [runs[variant, 0] for variant in VARIANTS[:2]]
-        addresses = links(base, tracker.experiment_id, best)
+    with service(ui_command(tracker.uri, port), root, healthy(base), ui_environment(tracker.uri)):
+        addresses = links(base, tracker.experiment_id, [runs[variant, 0] for variant in VARIANTS[:2]])
         yield {"base": base, "runs": runs, "links": addresses, "id": tracker.experiment_id}
-    finally:
-        os.killpg(server.pid, signal.SIGKILL)  # its workers with it
-        server.wait(timeout=10)
-
-
-def until_it_answers(address: str, server: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + 90
-    while time.monotonic() < deadline and server.poll() is None:
-        try:
-            with urllib.request.urlopen(address, timeout=5):  # noqa: S310
-                return
-        except OSError:
-            time.sleep(0.3)
-    pytest.fail(f"the MLflow UI did not come up:\n{log.read_text()[-2000:]}")
 
 
 @pytest.fixture(scope="module")

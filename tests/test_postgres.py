@@ -8,12 +8,9 @@ import pwd
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
-import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
@@ -21,6 +18,7 @@ from pathlib import Path
 import pytest
 import requests
 from factory import a_cache
+from servers import free_port, mlflow, service
 from test_cli import SPEC as TINY
 from test_cli import bench
 from tracked import record, run_folder
@@ -59,31 +57,21 @@ def server() -> Iterator[Server]:
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-postgres-")))
         database = stack.enter_context(postgres(folder / "postgres"))
-        made = Server(
-            f"http://127.0.0.1:{free_port()}", folder / "artifacts", ("admin", secrets.token_hex(8))
-        )
-        config = folder / "auth.ini"
+        admin, config = ("admin", secrets.token_hex(8)), folder / "auth.ini"
         config.write_text(
             "[mlflow]\ndefault_permission = READ\nadmin_username = admin\nauth_cache_ttl_seconds = 60\n"
             f"authorization_function = mlflow.server.auth:authenticate_request_basic_auth\n"
             f"database_uri = {database}/logins\n"
         )
-        environment = os.environ | {
+        environment = {
             "MLFLOW_AUTH_CONFIG_PATH": str(config),
-            "MLFLOW_AUTH_ADMIN_PASSWORD": made.admin[1],
+            "MLFLOW_AUTH_ADMIN_PASSWORD": admin[1],
             "MLFLOW_FLASK_SERVER_SECRET_KEY": secrets.token_hex(16),
             "MLFLOW_BACKEND_STORE_URI": f"{database}/mlflow",
-            "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-            "MLFLOW_DISABLE_TELEMETRY": "true",
         }
-        words = ["--app-name", "basic-auth", "--artifacts-destination", str(made.artifacts), "--workers", "1"]
-        words += ["--host", "127.0.0.1", "--port", made.uri.rpartition(":")[2]]
-        command = [sys.executable, "-m", "mlflow", "server", *words]
-
-        def healthy() -> None:
-            requests.get(f"{made.uri}/health", timeout=30).raise_for_status()
-
-        stack.enter_context(service(command, folder, healthy, environment))
+        words = ("--app-name", "basic-auth")
+        uri = stack.enter_context(mlflow(folder, free_port(), *words, **environment))
+        made = Server(uri, folder / "artifacts", admin)
         created = made.ask(made.admin, "users/create", username=made.user[0], password=made.user[1])
         assert created.ok, created.text
         yield made
@@ -114,7 +102,11 @@ def postgres(folder: Path) -> Iterator[str]:
     options = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
     command = [*run_as, str(programs / "postgres"), "-D", str(data), *options]
     address = f"postgresql://mlflow:{password}@127.0.0.1:{port}"
-    with service(command, folder, lambda: psycopg.connect(f"{address}/postgres").close()):
+
+    def there() -> None:
+        psycopg.connect(f"{address}/postgres").close()
+
+    with service(command, folder, there, stop=(signal.SIGINT, signal.SIGKILL)):
         connection = psycopg.connect(f"{address}/postgres")
         connection.autocommit = True
         with connection.cursor() as cursor:
@@ -122,44 +114,6 @@ def postgres(folder: Path) -> Iterator[str]:
                 cursor.execute(f"CREATE DATABASE {name}")
         connection.close()
         yield address
-
-
-@contextlib.contextmanager
-def service(
-    words: list[str], folder: Path, there: Callable[[], object], environment: dict[str, str] | None = None
-) -> Iterator[None]:
-    """A process, and what it starts, from when it is `there` for as long as it is needed."""
-    with tempfile.TemporaryFile("w+") as log:
-        process = subprocess.Popen(
-            words, cwd=folder, env=environment, stdout=log, stderr=log, start_new_session=True
-        )
-        deadline = time.monotonic() + 300
-        try:
-            while not _answers(there):
-                if process.poll() is not None or time.monotonic() > deadline:
-                    log.seek(0)
-                    raise AssertionError(f"{words} does not answer: {log.read()}")
-                time.sleep(0.2)
-            yield
-        finally:
-            for number in (signal.SIGINT, signal.SIGKILL):
-                with contextlib.suppress(ProcessLookupError, subprocess.TimeoutExpired):
-                    os.killpg(process.pid, number)
-                    process.wait(20)
-
-
-def _answers(there: Callable[[], object]) -> bool:
-    try:
-        there()
-    except Exception:  # whatever a client raises while its server starts
-        return False
-    return True
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def check_secret(secret: str, *folders: Path) -> None:

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import socket
+import contextlib
 import sqlite3
 import subprocess
 import sys
 import time
-import urllib.request
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
+from servers import free_port, mlflow
 from small_matrix import LONGEST, Fault
 from tracked import assert_whole_once, attempts, known, record, run_folder
 
@@ -28,50 +26,25 @@ SETTINGS = {"encoder": {"name": "mlp", "options": {"hidden": [512, 256]}}, "beta
 
 
 class Server:
-    """An MLflow server of its own on a free port, which can be killed and started again."""
+    """An MLflow server that can be killed and started again."""
 
     def __init__(self, folder: Path) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
-        self.folder = folder
-        self.uri = f"http://127.0.0.1:{self.port}"
-        self.process: subprocess.Popen[bytes] | None = None
+        self.folder, self.port = folder, free_port()
+        self.alive = contextlib.ExitStack()
+        self.start()
 
     def start(self) -> None:
-        command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port),
-                   "--workers", "1", "--backend-store-uri", f"sqlite:///{self.folder}/server.db",
-                   "--artifacts-destination", str(self.folder / "artifacts")]  # fmt: skip
-        with (self.folder / "server.log").open("ab") as log:
-            self.process = subprocess.Popen(
-                command, stdout=log, stderr=log, start_new_session=True, cwd=self.folder,
-                env={**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true",
-                     "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
-            )  # fmt: skip
-        deadline = time.monotonic() + LONGEST
-        while True:
-            try:
-                with urllib.request.urlopen(f"{self.uri}/health", timeout=1):  # noqa: S310  our own
-                    return
-            except OSError:
-                assert time.monotonic() < deadline, (self.folder / "server.log").read_text()
-                time.sleep(0.1)
+        self.uri = self.alive.enter_context(mlflow(self.folder, self.port))
 
     def kill(self) -> None:
-        if self.process:
-            os.killpg(self.process.pid, signal.SIGKILL)
-            self.process.wait(timeout=LONGEST)
-            self.process = None
+        self.alive.close()
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     made = Server(tmp_path_factory.mktemp("server"))
-    try:
-        made.start()
-        yield made
-    finally:
-        made.kill()
+    yield made
+    made.kill()
 
 
 @pytest.fixture(autouse=True)
