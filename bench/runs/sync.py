@@ -1,4 +1,4 @@
-"""What an MLflow store holds of an experiment's folder, and what it lacks: sent from the records alone."""
+"""What an MLflow store holds of an experiment, and what it lacks: sent from the records alone."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from bench.tracking import Attempt, Tracker, TrackingError
 SENT = ("finished", "diverged", "failed")  # an interrupted run is done again
 
 
-@dataclass(frozen=True)
+@dataclass
 class Synced:
-    """One experiment in the store: how many runs were sent to it, and how many it held already.
+    """How many runs of an experiment the store held already, and how many were sent to it.
 
     Of those sent, `bare` had neither weights nor pictures here.
     """
 
     experiment: str
-    sent: int
     there: int
+    sent: int = 0
     bare: int = 0
 
 
@@ -37,19 +37,27 @@ def sync(given: Sequence[Path], reports: Path, uri: str | None) -> Iterator[Sync
     experiment that is in use is refused. Raises BenchError, also for a store that goes away meanwhile.
     """
     for folder in folders(given, reports):
-        tracker = Tracker(uri, experiment_name(folder))
-        other = "give other folders"
-        with held(folder / LOCK, str(folder), other, needed=False), tracker.claimed():
+        tracker, home = Tracker(uri, experiment_name(folder)), ExperimentFolder(folder)
+        with held(folder / LOCK, str(folder), "give other folders", needed=False), tracker.claimed():
             try:
-                yield _send(tracker, folder)
+                tracker.heal()
+                views(tracker, folder)
+                missing, there = lacking(tracker, folder)
+                done = Synced(tracker.experiment, there)
+                for record in missing:
+                    run = home.run(record["id"])
+                    tracker.deliver(record, Attempt(run.path))
+                    done.sent += 1
+                    done.bare += run.bare(record)
+                describe(tracker, folder)
             except TrackingError as error:
-                raise BenchError(
-                    f"{folder}: {error}; what was sent is kept, the same command goes on"
-                ) from None
+                kept = "what was sent is kept, the same command goes on"
+                raise BenchError(f"{folder}: {error}; {kept}") from None
+        yield done
 
 
 def folders(given: Sequence[Path], reports: Path) -> list[Path]:
-    """The folders of experiments that are meant; raises BenchError for one that is none."""
+    """Find the folders of the experiments that are meant; raises BenchError for one that is none."""
     named = [reports / path.stem if path.suffix in (".yaml", ".yml") else path for path in given]
     found = named or sorted(file.parent for file in reports.glob(f"**/{SPEC}"))
     for folder in found:
@@ -61,7 +69,7 @@ def folders(given: Sequence[Path], reports: Path) -> list[Path]:
 
 
 def experiment_name(folder: Path, dataset: str | None = None) -> str:
-    """The MLflow experiment: the folder's name and the data set that was really used."""
+    """Name the MLflow experiment by the folder and the data set that was really used."""
     dataset = dataset or ExperimentFolder(folder).spec.get("dataset")
     if dataset is None:
         raise BenchError(
@@ -71,7 +79,7 @@ def experiment_name(folder: Path, dataset: str | None = None) -> str:
 
 
 def lacking(tracker: Tracker, folder: Path) -> tuple[list[Record], int]:
-    """The records that the store lacks, and how many it holds."""
+    """List the records that the store lacks, and count those that it holds."""
     found = [r for r in ExperimentFolder(folder).records().values() if r["status"] in SENT]
     missing = tracker.lacking(found)
     return missing, len(found) - len(missing)
@@ -86,9 +94,9 @@ def describe(tracker: Tracker, folder: Path) -> None:
     if spec.get("fallback"):
         asked, used = cells.text(spec["declared_dataset"]), cells.text(spec["dataset"])
         banner = f"**{used} stands in for {asked}: these numbers say nothing about {asked}.**"
+    question = cells.paragraph(spec.get("question") or "")
     answer = text.partition("## Answer")[2].partition("\n## ")[0].strip()
     command = cells.block(spec["command"]) if spec.get("command") else ""
-    question = cells.paragraph(spec.get("question") or "")
     tracker.describe("\n\n".join(filter(None, (banner, question, answer, command))))
     if text:
         tracker.summary(folder)
@@ -100,17 +108,3 @@ def views(tracker: Tracker, folder: Path) -> None:
     shown = [epochs_shown(variant["epochs"]) for variant in (spec.get("variants") or {}).values()]
     if shown:
         tracker.save_views(seed=spec["seeds"][0], epochs=max(set.intersection(*shown)))
-
-
-def _send(tracker: Tracker, folder: Path) -> Synced:
-    tracker.heal()
-    views(tracker, folder)
-    home = ExperimentFolder(folder)
-    missing, there = lacking(tracker, folder)
-    bare = 0
-    for record in missing:
-        run = home.run(record["id"])
-        tracker.deliver(record, Attempt(run.path))
-        bare += run.bare(record)
-    describe(tracker, folder)
-    return Synced(tracker.experiment, len(missing), there, bare)

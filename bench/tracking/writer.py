@@ -112,7 +112,7 @@ class Writer:
             self._bug = error
 
     def _send_all(self) -> None:
-        failures = 0
+        strikes, pause = 0, 0.0
         while True:
             closing = self._closing.is_set()  # asked first: what is put before that is not missed
             with self._lock:
@@ -126,16 +126,18 @@ class Writer:
             try:
                 task(self._tracker)
             except (TrackingError, BenchError) as error:
-                failures += 1
                 self._failed(str(error))
                 with self._lock:
                     self._due.setdefault(key, task)  # behind the others: its fault may be its own
-                if closing and failures >= STRIKES:
-                    return
-                if not closing:
-                    self._closing.wait(min(FIRST_PAUSE * 2 ** min(failures - 1, 9), LONGEST_PAUSE))
+                if closing:
+                    strikes += 1
+                    if strikes >= STRIKES:
+                        return
+                else:
+                    pause = min(max(2 * pause, FIRST_PAUSE), LONGEST_PAUSE)
+                    self._closing.wait(pause)
             else:
-                failures = 0
+                strikes, pause = 0, 0.0
                 if self.fault:
                     self._say("MLflow answers again and gets what it missed")
                     self.fault = ""
