@@ -21,7 +21,6 @@ from bench.data.datasets import load
 from bench.engine.device import one_thread
 from bench.evaluation.samples import Reference, classifier
 from bench.runs import cluster
-from bench.runs import workers as executor
 from bench.runs.execute import Job, SharedContext
 from bench.spec.resolve import load as load_spec
 from bench.store.records import Record
@@ -102,7 +101,7 @@ def main() -> None:
     print("|--:|---|--:|--:|--:|--:|")
     before, costs = megabytes(), {}
     for workers in (1, 2):
-        for name, run_all in (("local", executor.run_all), ("ray", cluster.run_all)):
+        for name, run_all in (("local", workers.run_all), ("ray", cluster.run_all)):
             small, large = (cost(run_all, shared, workers, count) for count in (few, many))
             each, busy = ((b - a) / (many - few) for a, b in zip(small, large, strict=True))
             costs[workers, name] = each * workers

@@ -28,9 +28,9 @@ from bench.engine import checkpoint
 from bench.errors import BenchError
 from bench.evaluation.samples import FeatureNet, Reference
 from bench.runs import cluster
-from bench.runs import workers as executor
-from bench.runs.cluster import flights, join, node
-from bench.runs.execute import Job, SharedContext
+from bench.runs.cluster import left_of, take
+from bench.runs.execute import Job, SharedContext, execute
+from bench.runs.groups import TaskGroup
 from bench.store.records import CHECKPOINT, Record, RunFolder, read
 
 
@@ -108,7 +108,7 @@ def timeless(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_bench_imports_no_ray() -> None:
-    code = "import sys, bench.cli, bench.runs.matrix, bench.runs.cluster.node; sys.exit('ray' in sys.modules)"
+    code = "import sys, bench.cli, bench.runs.matrix, bench.runs.cluster; sys.exit('ray' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
     for path in (Path(__file__).parents[1] / "bench").rglob("*.py"):
         tree = ast.parse(path.read_text(encoding="utf-8"))
@@ -118,7 +118,7 @@ def test_bench_imports_no_ray() -> None:
             for n in names
             for a in n.names
         }
-        assert "ray" not in roots or path.parent.name == "cluster", path
+        assert "ray" not in roots or path.name == "cluster.py", path
 
 
 def test_without_ray_the_command_says_what_to_install(tmp_path: Path) -> None:
@@ -137,23 +137,23 @@ def test_without_ray_the_command_says_what_to_install(tmp_path: Path) -> None:
     assert {p.name for p in tmp_path.iterdir()} == {"tiny.yaml"}
 
 
-def test_a_flight_tells_once_what_two_attempts_did(tmp_path: Path) -> None:
+def test_a_group_tells_once_what_two_attempts_did(tmp_path: Path) -> None:
     (job,) = jobs_of(tmp_path, [3])
-    flight, ears = flights._Flight({job.id: job}), Ears()
-    assert flight.name == "small · seed 3"
-    picture = {"pictures/a.png": b"first"}
-    flight.prepare(ears)
-    flight.take((job.id, "epoch", {"epoch": 1}, {}), ears)
-    flight.take((job.id, "image", {"path": "elsewhere", "key": "a", "step": 1}, picture), ears)
-    flight.lose("its node was lost", ears)
-    assert flight.jobs[job.id].about["retried"] == "its node was lost"
-    flight.prepare(ears)
-    flight.take((job.id, "epoch", {"epoch": 1}, {}), ears)
-    again = {"pictures/a.png": b"second"}
-    flight.take((job.id, "image", {"path": "elsewhere", "key": "a", "step": 1}, again), ears)
-    flight.take((job.id, "epoch", {"epoch": 2}, {}), ears)
-    flight.take((job.id, "done", {"id": job.id, "status": "finished"}, {"weights": b"w"}), ears)
-    assert not flight.jobs
+    ears = Ears()
+    group = TaskGroup([job], ears, cluster.ATTEMPTS)
+    assert group.name == "small · seed 3"
+    group.begin()
+    take((job.id, "epoch", {"epoch": 1}, {}), group)
+    first, again = {"pictures/a.png": b"first"}, {"pictures/a.png": b"second"}
+    take((job.id, "image", {"path": "elsewhere", "key": "a", "step": 1}, first), group)
+    group.lose("its node was lost")
+    assert group.jobs[job.id].about["retried"] == "its node was lost"
+    group.begin()
+    take((job.id, "epoch", {"epoch": 1}, {}), group)
+    take((job.id, "image", {"path": "elsewhere", "key": "a", "step": 1}, again), group)
+    take((job.id, "epoch", {"epoch": 2}, {}), group)
+    take((job.id, "done", {"id": job.id, "status": "finished"}, {"weights": b"w"}), group)
+    assert not group.jobs
     assert [what[1:3] for what in ears.heard] == [
         ("starting",), ("epoch", 1), ("image", None), ("retry", None), ("epoch", 2), ("ended",)
     ]  # fmt: skip
@@ -162,67 +162,78 @@ def test_a_flight_tells_once_what_two_attempts_did(tmp_path: Path) -> None:
     assert RunFolder(job.folder).artifacts().keys() == {"pictures/a.png", "weights"}
 
 
-def test_a_group_that_keeps_losing_its_node_fails(tmp_path: Path) -> None:
-    group = jobs_of(tmp_path, [0, 1])
-    flight, ears = flights._Flight({job.id: job for job in group}), Ears()
-    assert flight.name == "small · seeds 0,1"
-    for attempt in range(1, flights.ATTEMPTS + 1):
-        assert flight.jobs
-        flight.prepare(ears)
+def test_a_group_that_keeps_losing_its_process_fails(tmp_path: Path) -> None:
+    one, two = jobs_of(tmp_path, [0, 1])
+    ears = Ears()
+    group = TaskGroup([one, two], ears, 3)
+    assert group.name == "small · seeds 0,1"
+    for attempt in (1, 2, 3):
+        assert group.jobs
+        group.begin()
         if attempt == 2:
-            flight.take((group[0].id, "done", {"id": group[0].id, "status": "finished"}, {}), ears)
-        flight.lose("gone", ears)
-    assert not flight.jobs
-    assert ears.records[group[0].id]["status"] == "finished", "what is recorded stays"
-    assert (ears.records[group[1].id]["status"], ears.records[group[1].id]["reason"]) == (
-        "failed", f"gone, {flights.ATTEMPTS} times"
-    )  # fmt: skip
+            group.hear(one.id, "done", {"id": one.id, "status": "finished"})
+        group.lose("gone")
+    assert not group.jobs
+    assert ears.records[one.id]["status"] == "finished", "what is recorded stays"
+    assert (ears.records[two.id]["status"], ears.records[two.id]["reason"]) == ("failed", "gone")
+    assert read(two.folder) == {"format": 1, **ears.records[two.id]}
 
 
 def test_a_run_that_the_environment_ended_goes_once_more(tmp_path: Path) -> None:
     (job,) = jobs_of(tmp_path, [0])
-    flight, ears = flights._Flight({job.id: job}), Ears()
+    ears = Ears()
+    group = TaskGroup([job], ears, 2)
     failed = {"id": job.id, "status": "failed", "reason": "OSError: full", "environmental": True}
-    for attempt in range(1, flights.ATTEMPTS + 1):
-        flight.prepare(ears)
-        flight.take((job.id, "done", failed, {}), ears)
-        assert bool(flight.jobs) == (attempt < flights.ATTEMPTS)
-    assert ears.count("retry") == flights.ATTEMPTS - 1
+    for attempt in (1, 2):
+        group.begin()
+        group.hear(job.id, "done", failed)
+        assert bool(group.jobs) == (attempt < 2)
+    assert ears.count("retry") == 1
     assert ears.records[job.id]["status"] == "failed"
 
 
 def test_a_folder_that_cannot_be_written_is_no_finished_run(tmp_path: Path) -> None:
     (job,) = jobs_of(tmp_path, [0])
-    flight, ears = flights._Flight({job.id: job}), Ears()
-    flight.prepare(ears)
+    ears = Ears()
+    group = TaskGroup([job], ears, 1)
+    group.begin()
     job.folder.write_text("in the way")
-    flight.take((job.id, "done", {"id": job.id, "status": "finished"}, {"weights": b"w"}), ears)
+    take((job.id, "done", {"id": job.id, "status": "finished"}, {"weights": b"w"}), group)
     assert ears.records[job.id]["status"] == "failed"
     assert "could not be written" in ears.records[job.id]["reason"]
+
+
+def test_a_file_that_was_not_written_is_missed(tmp_path: Path) -> None:
+    (job,) = jobs_of(tmp_path, [0])
+    ears = Ears()
+    group = TaskGroup([job], ears, 1)
+    group.begin()
+    listed = {"pictures/kl.png": "0" * 64}
+    take((job.id, "done", {"id": job.id, "status": "finished", "artifacts": listed}, {}), group)
+    assert "pictures/kl.png is missing" in ears.records[job.id]["reason"]
 
 
 def test_what_a_task_sends_makes_the_folder_that_a_run_here_makes(
     tmp_path: Path, shared: SharedContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In this process, with a checkpoint at every event; then the same run again, from a checkpoint."""
-    monkeypatch.setattr(node, "_unpack", lambda parcel: shared)
-    monkeypatch.setattr(node, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(cluster, "_unpack", lambda parcel: shared)
+    monkeypatch.setattr(cluster, "CHECKPOINT_SECONDS", 0.0)
     monkeypatch.setattr(checkpoint, "SHARE", float("inf"))  # of every epoch, however slow the disk
     (here,) = jobs_of(tmp_path / "here", [0], epochs=4)
-    expected = executor.execute(here, shared, lambda kind, data: None)
+    expected = execute(here, shared, lambda kind, data: None)
     (job,) = jobs_of(tmp_path / "there", [0], epochs=4)
-    flight, ears = flights._Flight({job.id: job}), Ears()
-    flight.prepare(ears)
-    for item in node.work([job], {}, ["parcel"]):
-        flight.take(item, ears)
+    ears = Ears()
+    group = TaskGroup([job], ears, 2)
+    for item in cluster.work(group.begin(), {}, ["parcel"]):
+        take(item, group)
         if item[1] == "epoch" and item[2]["epoch"] == 3:
             break  # the node is lost; what it told is here
     assert (job.folder / CHECKPOINT).is_file()
-    flight.lose("its node was lost", ears)
-    assert flight.jobs[job.id].resume == 2
-    flight.prepare(ears)
-    for item in node.work([*flight.jobs.values()], flight.left(), ["parcel"]):
-        flight.take(item, ears)
+    group.lose("its node was lost")
+    assert group.jobs[job.id].resume == 2
+    for item in cluster.work(group.begin(), left_of(group), ["parcel"]):
+        take(item, group)
     got = ears.records[job.id]
     check_equal(got, expected)
     assert (got["resumed"], got["retried"]) == ([2], "its node was lost")
@@ -252,12 +263,12 @@ def test_a_database_file_is_refused_where_others_cannot_see_it(
     monkeypatch.setattr(ray, "nodes", lambda: found)
     monkeypatch.setattr(ray.util, "get_node_ip_address", lambda: "10.0.0.1")
     if not refused:
-        join._check_store(uri)
+        cluster._check_store(uri)
         return
     with pytest.raises(
         BenchError, match=r"other hosts \(host-2\).*start `mlflow server.*postgresql://"
     ) as told:
-        join._check_store(uri)
+        cluster._check_store(uri)
     assert "\n" not in str(told.value)
 
 
@@ -338,8 +349,8 @@ def test_the_command_makes_the_same_report(nodes: Any, tmp_path: Path) -> None:
     ]
     assert len(tables[0]) == 4
     assert tables[0] == tables[1]
-    for path in sorted(tmp_path.glob("ray/runs/*")):
-        got, expected = read(path), read(tmp_path / "local/tiny/records" / path.name)
+    for path in sorted(tmp_path.glob("ray/runs/[!.]*")):
+        got, expected = read(path), read(tmp_path / "local/runs" / path.name)
         assert got
         assert expected
         check_equal(got, expected)
@@ -364,7 +375,7 @@ def test_a_node_is_lost_and_nothing_else(nodes: Any, tmp_path: Path, shared: Sha
     assert ears.count("retry") >= 1
     assert ears.count("epoch") == EPOCHS * len(jobs)
     for job, other in zip(jobs, jobs_of(tmp_path / "local", [0, 1, 2, 3], epochs=EPOCHS), strict=True):
-        check_equal(ears.records[job.id], executor.execute(other, shared, lambda kind, data: None))
+        check_equal(ears.records[job.id], execute(other, shared, lambda kind, data: None))
         assert RunFolder(job.folder).artifacts() == ears.records[job.id]["artifacts"]
 
 

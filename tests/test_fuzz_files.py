@@ -132,7 +132,9 @@ def test_a_pipe_is_no_file(tmp_path: Path) -> None:
 
 
 def test_a_damaged_file_is_no_reason_for_a_stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from bench.runs.plan import Request, make_plan
+    from bench.runs.plan import make_plan
+    from bench.runs.request import Request
+    from bench.spec.resolve import load
 
     raw = tmp_path / "MNIST/raw"
     raw.mkdir(parents=True)
@@ -144,7 +146,7 @@ def test_a_damaged_file_is_no_reason_for_a_stand_in(tmp_path: Path, monkeypatch:
     spec.write_text(f"question: Why?\n{dataset}\nvariants: {{a: {{{networks}}}}}\n")
     monkeypatch.delenv("BENCH_DATA_DIR", raising=False)
     with pytest.raises(BenchError, match="train-images-idx3-ubyte is not the published file"):
-        make_plan(Request(spec, data_dir=tmp_path, reports=tmp_path / "reports"), download=False)
+        make_plan(Request(load(spec), data_dir=tmp_path, reports=tmp_path / "reports"), download=False)
 
 
 # Weights and records

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import multiprocessing
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +16,9 @@ from factory import a_dataset, a_run, part
 
 from bench.evaluation.samples import FeatureNet, Reference
 from bench.runs import execute as runner
-from bench.runs import workers as executor
 from bench.runs.execute import Job, SharedContext, execute, execute_group
-from bench.runs.workers import GROUP, groups, run_all
+from bench.runs.groups import MOST, groups
+from bench.runs.workers import run_all
 from bench.spec.experiment import Run
 from bench.store.records import Record, read
 
@@ -138,14 +140,18 @@ def test_what_cannot_be_stacked_is_done_one_by_one(
 
 def test_groups_are_seeds_of_one_variant() -> None:
     """In the order of the first of each: a matrix is in the order of seeds."""
-    folder = Path("nowhere")
-    jobs = [j for s in range(GROUP + 2) for v in ("a", "b") for j in jobs_of(folder, [s], variant=v)]
-    sizes = [(g[0].run.variant, [j.run.seed for j in g]) for g in groups(jobs, torch.device("cuda"))]
-    first, rest = list(range(GROUP)), [GROUP, GROUP + 1]
-    assert sizes == [("a", first), ("b", first), ("a", rest), ("b", rest)]
-    assert groups(jobs, CPU) == [[job] for job in jobs]
+    folder, cuda = Path("nowhere"), torch.device("cuda")
+    jobs = [j for s in range(MOST + 2) for v in ("a", "b") for j in jobs_of(folder, [s], variant=v)]
+
+    def sizes(jobs: list[Job], device: torch.device) -> list[tuple[str, list[int]]]:
+        made = [[*group.jobs.values()] for group in groups(jobs, device, Ears(), 2)]
+        return [(group[0].run.variant, [job.run.seed for job in group]) for group in made]
+
+    first, rest = list(range(MOST)), [MOST, MOST + 1]
+    assert sizes(jobs, cuda) == [("a", first), ("b", first), ("a", rest), ("b", rest)]
+    assert sizes(jobs, CPU) == [(job.run.variant, [job.run.seed]) for job in jobs]
     other = jobs_of(folder, [0], variant="a", optimizer=part("adam", lr=0.1))
-    assert len(groups([*jobs[:1], *other], torch.device("cuda"))) == 2
+    assert len(sizes([*jobs[:1], *other], cuda)) == 2
 
 
 class Ears:
@@ -166,52 +172,26 @@ class Ears:
         self.records[job.id] = record
 
 
-class Crew:
-    """A worker that records the first run of its group and dies in the second."""
+def test_runs_of_a_worker_that_dies_have_a_second_chance(tmp_path: Path, shared: SharedContext) -> None:
+    """The process is killed in the second epoch, twice; the other run does not notice."""
+    jobs, ears = jobs_of(tmp_path, [0, 1]), Ears()
+    jobs[0] = replace(jobs[0], run=jobs[0].run.model_copy(update={"epochs": 3000}))
 
-    def __init__(self, shared: SharedContext, core: int) -> None:
-        self.jobs: dict[str, Job] = {}
-        self.connection = self
-        self.lines: list[tuple[str, str, dict[str, Any]]] = []
+    class Killer(Ears):
+        def event(self, job: Job, kind: str, data: dict[str, Any]) -> None:
+            super().event(job, kind, data)
+            if job.id == jobs[0].id and kind in ("epoch", "resumed"):
+                for child in multiprocessing.active_children():
+                    child.kill()
 
-    def give(self, group: list[Job]) -> None:
-        self.jobs = {job.id: job for job in group}
-        first, second = group[0], group[-1]
-        self.lines = [(first.id, "epoch", {}), (second.id, "epoch", {})]
-        self.lines.append((first.id, "done", {"status": "finished"}))
-
-    def recv(self) -> tuple[str, str, dict[str, Any]]:
-        if not self.lines:
-            raise EOFError
-        return self.lines.pop(0)
-
-    def replace(self) -> int:
-        self.jobs = {}
-        return -9
-
-    def dismiss(self) -> None:
-        pass
-
-
-def test_runs_of_a_worker_that_dies_have_a_second_chance(
-    tmp_path: Path, shared: SharedContext, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(executor, "_Worker", Crew)
-    monkeypatch.setattr(executor, "wait", lambda lines, timeout: lines)
-    monkeypatch.setattr(executor, "groups", lambda jobs, device: [[*jobs][:3], [*jobs][3:]])
-    jobs = jobs_of(tmp_path, [0, 1, 2, 3])
-    ears = Ears()
+    ears = Killer()
     run_all(jobs, shared, 1, ears)
-    # 1 and 2 are lost with the first group and go together: 1 is recorded, 2 is lost once more
-    assert [ears.records[j.id]["status"] for j in jobs] == ["finished", "finished", "failed", "finished"]
-    reason = "its worker process ended with signal SIGKILL"
-    assert ears.records[jobs[2].id]["reason"] == ears.records[jobs[2].id]["retried"] == reason
-    left = read(jobs[2].folder)
-    assert left is not None
-    assert left["status"] == "failed"
-    assert [run_id for run_id, kind in ears.heard if kind == "retry"] == [jobs[1].id, jobs[2].id]
-    begun = [run_id for run_id, kind in ears.heard if kind == "starting"]
-    assert begun == [jobs[i].id for i in (0, 1, 2, 1, 2, 3)]
+    lost = ears.records[jobs[0].id]
+    assert (lost["status"], ears.records[jobs[1].id]["status"]) == ("failed", "finished")
+    assert lost["reason"] == lost["retried"] == "its worker process ended with signal SIGKILL"
+    assert (read(jobs[0].folder) or {})["status"] == "failed"
+    assert [run_id for run_id, kind in ears.heard if kind == "retry"] == [jobs[0].id]
+    assert [run_id for run_id, kind in ears.heard if kind == "starting"] == [job.id for job in jobs]
 
 
 def test_what_the_environment_did_is_tried_once_more(tmp_path: Path, shared: SharedContext) -> None:

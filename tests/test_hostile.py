@@ -16,7 +16,7 @@ from markdown_it import MarkdownIt
 from bench import tracking
 from bench.errors import BenchError
 from bench.report import write_report
-from bench.runs.plan import Request, command
+from bench.runs.request import Request
 from bench.spec.resolve import load
 from bench.tracking import entries
 from bench.tracking.store import artifact_location
@@ -188,8 +188,13 @@ URIS = [f"http://me:{SECRET}@host:5000", f"postgresql://me:{SECRET}/x@host/db", 
 
 @pytest.mark.parametrize("uri", URIS)
 def test_no_secret_is_recorded(uri: str, tmp_path: Path) -> None:
-    request = Request(spec(tmp_path, "Why?"), tracking_uri=uri, device=f"cpu {uri}")
-    made = {"command": command(request), "environment": {"x": f"at {uri}"}, "reason": uri, "status": "failed"}
+    request = Request(load(spec(tmp_path, "Why?")), tracking_uri=uri, device=f"cpu {uri}")
+    made = {
+        "command": request.command(),
+        "environment": {"x": f"at {uri}"},
+        "reason": uri,
+        "status": "failed",
+    }
     kept = [made["command"], entries.tags(made, "x", tmp_path), entries.outcome_tags(made)]
     kept.append(entries.description(f"bench run --tracking-uri {uri}", tmp_path))
     assert SECRET not in str(kept)

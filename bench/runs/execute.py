@@ -61,6 +61,13 @@ class SharedContext:
     reference: Reference
 
 
+def execute_all(jobs: Sequence[Job], shared: SharedContext, emit: GroupEmit) -> Iterator[Record]:
+    """Do the runs of a group as the device wants it: one by one on a CPU, together on an accelerator."""
+    if shared.device.type != "cpu":
+        return execute_group(jobs, shared, emit)
+    return (execute(job, shared, partial(emit, job.id)) for job in jobs)
+
+
 def execute(job: Job, shared: SharedContext, emit: Emit) -> Record:
     """Do one run and write its folder; returns the record, whose status says how it went."""
     return _alone(_Attempt(job, shared, emit, Pace()))
