@@ -27,11 +27,11 @@ FILES = {
     "reports/all/experiment.json": "[]",
     "reports/cut/experiment.json": '{"variants": {"a',
     "reports/odd/experiment.json": '{"variants": {"a": 1}, "planned": {"x": []}}',
-    "reports/all/records/a-s0-00000000/record.json": '{"format": 1, "id": "a-s0-0", "status": "finished"}',
+    "reports/runs/0123456789abcdef-s0/record.json": '{"format": 1, "id": "a-s0-0", "status": "finished"}',
 }
 WORDS = [
     *FILES, *(word for word in NASTY if "\0" not in word), ".", "..", "reports", "reports/all",
-    "reports/cut", "reports/odd", "reports/all/records/a-s0-00000000", "none/at/all", "a", "b",
+    "reports/cut", "reports/odd", "reports/runs/0123456789abcdef-s0", "none/at/all", "a", "b",
     "net-bernoulli-beta-1", "*", "[", "**", "digits", "mnist", "mnits", "cpu", "cuda:99", "mps", "tpu", "3",
     "0,4", "4,", ",", "0,0", "1,x", "-1", "1001", "1e9", "0" * 40, "f" * 32, "sqlite:///",
     "sqlite:///:memory:", "file:/x", "mlruns", "http://[", "http://u:secret@127.0.0.1:9", "samples",

@@ -157,7 +157,7 @@ RUN = a_run(encoder="mlp", decoder="mlp", dataset="digits")
 @pytest.fixture
 def folder(tmp_path: Path) -> RunFolder:
     """The folder of a run that finished, its model as it was initialised."""
-    made = RunFolder(tmp_path / "reports/all/records/small-s0-00000000")
+    made = RunFolder(tmp_path / "reports/runs/0123456789abcdef-s0")
     made.path.mkdir(parents=True)
     made.weights.write_bytes(save(build(RUN, SHAPE).state_dict()))
     record(made)
