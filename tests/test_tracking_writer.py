@@ -151,16 +151,23 @@ def test_a_store_that_stays_away_is_given_up_at_the_end(store: Fake, writes: Wri
     assert store.asked < 20, "not once for every run"
 
 
-def test_a_run_that_cannot_be_written_holds_up_no_other(store: Fake, writes: Writer, tmp_path: Path) -> None:
+def test_a_run_that_cannot_be_written_holds_up_no_other(
+    store: Fake, writes: Writer, lines: list[str], tmp_path: Path
+) -> None:
     bad = record(seed=7)["id"]
     store.broken.add(bad)
     a_run(writes, tmp_path, seed=7)
+    for seed in range(10, 13):  # their success is no news, as the failure is none
+        until(lambda: bool(writes.fault))
+        other = a_run(writes, tmp_path, seed)
+        until(lambda other=other: (other, "finished", "5", "1") in store.taken)  # type: ignore[misc]
     until(lambda: store.asked > writer.STRIKES)  # more often than the end would try in vain
     good = a_run(writes, tmp_path, seed=1)
     writes.close(lambda _: store._take("report"), lambda _: None)
     assert (good, "finished", "5", "1") in store.taken
     assert ("report",) in store.taken
     assert (writes.left, bool(writes.fault)) == (1, True)
+    assert [line.partition(" ")[0] for line in lines] == ["warning:", "MLflow"]
 
 
 def test_an_interrupted_run_that_the_store_never_saw_is_not_sent(

@@ -33,6 +33,7 @@ class Writer:
         self._lock = threading.Lock()  # of `_due`
         self._closing = threading.Event()
         self._told: set[str] = set()  # the faults that the user knows
+        self._warned = False  # of a fault that is not over
         self._bug: BaseException | None = None
         self._thread = threading.Thread(target=self._work, name="tracking", daemon=True)
         self._thread.start()
@@ -96,7 +97,7 @@ class Writer:
         def send(tracker: Tracker) -> None:
             if attempt.mlflow_id or record.get("status") != "interrupted":  # else the store never heard of it
                 tracker.deliver(record, attempt)
-            if "status" in record and self._runs.get(record["id"]) == (record, attempt):
+            if "status" in record and self._runs[record["id"]][0] is record:
                 del self._runs[record["id"]]
 
         self._put(record["id"], send)
@@ -137,13 +138,14 @@ class Writer:
                     pause = min(max(2 * pause, FIRST_PAUSE), LONGEST_PAUSE)
                     self._closing.wait(pause)
             else:
-                strikes, pause = 0, 0.0
-                if self.fault:
+                strikes, pause, self.fault = 0, 0.0, ""
+                if self._warned:
                     self._say("MLflow answers again and gets what it missed")
-                    self.fault = ""
+                    self._warned = False
 
     def _failed(self, why: str) -> None:
-        if not self.fault and why not in self._told:
+        if not self.fault and why not in self._told:  # a fault of one run alone comes again and again
             self._told.add(why)
+            self._warned = True
             self._say(f"warning: {why}; training goes on and MLflow gets what it misses when it answers")
         self.fault = why
