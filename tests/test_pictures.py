@@ -22,6 +22,7 @@ from bench.evaluation.measure import encode
 from bench.parts.vae import VAE
 from bench.pictures import grids
 from bench.pictures.album import Album
+from bench.report import contact
 from bench.runs import matrix
 from bench.runs.matrix import Matrix
 from bench.store.records import RunFolder
@@ -82,6 +83,15 @@ def test_the_grid_repeats_pixels_and_does_not_stretch_grey_levels() -> None:
     assert set(np.asarray(grids.grid(torch.full((1, 28, 28), 0.2), 1)).ravel()) == {51}
     beyond = torch.tensor([-1.0, 2.0]).repeat(392).view(1, 28, 28)
     assert set(np.asarray(grids.grid(beyond, 1)).ravel()) == {0, 255}
+
+
+def test_a_sheet_of_a_report_finds_the_tiles_of_any_grid(tmp_path: Path) -> None:
+    grey = torch.arange(20).view(20, 1, 1).expand(20, 33, 30) * 10 / 255
+    path = grids.save(grids.grid(grey), tmp_path / "new" / "grid.png")
+    for row in (0, 1):
+        strip = np.asarray(contact._cut(path, (0, 0), row))
+        assert strip.shape == (TILE, 10 * TILE)
+        assert strip[10, 10::TILE].tolist() == [10 * (10 * row + i) for i in range(10)]
 
 
 @pytest.mark.parametrize(

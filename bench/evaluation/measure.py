@@ -219,5 +219,5 @@ def encode(model: VAE, images: Tensor, chunk: int = 1000) -> Q:
 def prior_means(model: VAE, seed: int, count: int, chunk: int = 1000) -> Tensor:
     """Give decoder means [count, D] of draws from the prior: the same z in every variant of a latent size."""
     device = next(model.parameters()).device
-    z = torch.randn(count, model.latent, generator=stream(seed, "prior")).to(device)
+    z = model.prior.sample(torch.randn(count, model.latent, generator=stream(seed, "prior")).to(device))
     return torch.cat([model.grey_mean(model.decode(part)) for part in z.split(chunk)])
