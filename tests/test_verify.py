@@ -291,9 +291,8 @@ def test_files_of_a_run_that_are_changed_gone_or_too_many(folder: Path) -> None:
     (run / "pictures/kl.png").unlink()
     for file in ("notes.txt", ".DS_Store", "checkpoint.safetensors"):
         (run / file).touch()
-    edit(
-        run / "record.json", lambda r: r["artifacts"].update({"../../report.md": "0" * 64, "\x1b[31m\n": ""})
-    )
+    foreign = {"../../report.md": "0" * 64, "\x1b[31m\n": ""}
+    edit(run / "record.json", lambda r: r["artifacts"].update(foreign))
     assert verify(folder).differences == [
         f"{name}/\\x1b[31m\\n: missing",
         f"{name}/../../report.md: missing",
@@ -333,28 +332,23 @@ def test_a_run_that_is_under_way(folder: Path) -> None:
     assert findings.unchecked == ["runs without a record, under way or to be done: 1"]
 
 
-@pytest.mark.parametrize(
-    ("change", "expected"),
-    [
-        (lambda r: r["run"].update(batch_size=9), "{id}, hash of its run and data: found"),
-        (
-            lambda r: r["run"].update(batch_size=9),
-            "experiment.json, plain, batch_size: found 8, the records give 9",
-        ),
-        (lambda r: r["data"].update(digest="f" * 32), "{id}, hash of its run and data: found"),
-        (lambda r: r["data"].update(digest="f" * 32), "{id}, data: found"),
-        (lambda r: r.update(id="small-s0-00000000"), '{id}, id: found "small-s0-00000000"'),
-        (lambda r: r.update(seed=7), "{id}, seed: found 7, the records give 0"),
-        (
-            lambda r: r["artifacts"].pop("weights.safetensors"),
-            "{id}: the record lists no weights.safetensors",
-        ),
-    ],
-)
-def test_what_a_record_is_of(folder: Path, change: Edit, expected: str) -> None:
-    edit(run_path(folder, "plain") / "record.json", change)
+def test_what_a_record_is_of(folder: Path) -> None:
+    first, second, third = (run_id(*of) for of in (("plain", 0), ("plain", 1), ("raw", 0)))
+    edit(run_path(folder, "plain", 0) / "record.json", lambda r: r["run"].update(batch_size=9))
+    edit(run_path(folder, "plain", 1) / "record.json", lambda r: r["data"].update(digest="f" * 32))
+    edit(run_path(folder, "raw") / "record.json", lambda r: r.update(id="small-s0-00000000", seed=7))
+    edit(run_path(folder, "raw") / "record.json", lambda r: r["artifacts"].pop("weights.safetensors"))
     told = verify(folder).differences
-    assert any(line.startswith(expected.format(id=run_id("plain"))) for line in told)
+    for expected in (
+        f"{first}, hash of its run and data: found",
+        "experiment.json, plain, batch_size: found 8, the records give 9",
+        f"{second}, hash of its run and data: found",
+        f'{second}, data: found "{"f" * 32}", baselines.json gives "{DATA.digest}"',
+        f'{third}, id: found "small-s0-00000000"',
+        f"{third}, seed: found 7, the records give 0",
+        f"{third}: the record lists no weights.safetensors",
+    ):
+        assert any(line.startswith(expected) for line in told), expected
 
 
 def test_a_record_of_an_older_engine_says_so(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
