@@ -55,7 +55,10 @@ def written(folder: Path, word: str, *, fallback: bool = False) -> Path:
     content = json.loads(load(spec(folder, word)).to_json())
     planned = {f"{name}-s{seed}-00000000": (name, seed) for name in "ab" for seed in (0, 1)}
     content |= {
-        "planned": {run: {"variant": name, "seed": seed} for run, (name, seed) in planned.items()},
+        "planned": {
+            run: {"variant": name, "seed": seed, "run": synthetic.key(folder, run, seed)}
+            for run, (name, seed) in planned.items()
+        },
         "command": word, "declared_dataset": word, "fallback": fallback, "skipped": [word],
     }  # fmt: skip
     reports = folder / "reports" / "hostile"
@@ -68,8 +71,8 @@ def written(folder: Path, word: str, *, fallback: bool = False) -> Path:
         record["metrics"][word] = 1.0
         if i == 3:
             record = synthetic.lost(record, "failed") | {"reason": word}
-        synthetic.save(reports / "records" / run / "record.json", record)
-        synthetic.picture(reports / "records" / run / "pictures" / "samples-epoch-001.png", 1)
+        synthetic.save(reports.parent / "runs" / content["planned"][run]["run"] / "record.json", record)
+        synthetic.picture(synthetic.runs_of(reports)[run] / "pictures" / "samples-epoch-001.png", 1)
     return write_report(reports, figures=False)
 
 
