@@ -11,6 +11,7 @@ import torch
 
 from bench.engine.device import (
     describe,
+    evaluation_noise,
     initialised,
     peak_memory_mb,
     pick,
@@ -38,6 +39,13 @@ def test_a_stream_is_a_function_of_seed_purpose_and_epoch() -> None:
 def test_the_derivation_of_a_stream_is_the_documented_one() -> None:
     """Records quote seeds: the numbers behind them may not change under a reader's feet."""
     assert stream(3, "order", 2).initial_seed() == 4_780_865_090_881_906_281
+
+
+def test_evaluation_noise_is_the_same_each_time() -> None:
+    a, b, other = (evaluation_noise(seed, 17, 5, CPU) for seed in (3, 3, 4))
+    assert torch.equal(a, b)
+    assert a.shape == (17, 5)
+    assert not torch.equal(a, other)
 
 
 def test_streams_do_not_touch_the_global_one() -> None:

@@ -15,7 +15,7 @@ from factory import SHAPE, a_dataset, a_run, bytes_of, part, train_one
 from torch import Tensor, nn
 
 from bench.engine import loop
-from bench.engine.device import evaluation_noise, stream
+from bench.engine.device import stream
 from bench.engine.epochs import WARM_UP, Epochs, order
 from bench.engine.images import Images, divide, untrained
 from bench.engine.loop import Row, Training, make_step, train
@@ -167,13 +167,6 @@ def test_the_schedule_and_the_weights() -> None:
     assert [row["learning_rate"] for row in training.curves] == pytest.approx([0.01, 0.001, 0.0001])
     assert model.state_dict().keys() == training.weights.keys()
     assert all(torch.equal(v, training.weights[k]) for k, v in model.state_dict().items())
-
-
-def test_evaluation_noise_is_the_same_each_time() -> None:
-    a, b = (evaluation_noise(3, 17, 5, CPU) for _ in range(2))
-    assert torch.equal(a, b)
-    assert a.shape == (17, 5)
-    assert not torch.equal(a, evaluation_noise(4, 17, 5, CPU))
 
 
 def test_half_precision_trains_close_to_full() -> None:
@@ -329,13 +322,6 @@ def test_curves_and_weights_are_those_of_each_run_alone(changes: dict[str, Any])
         assert (training.engine, training.replicas) == ("stacked", 3)
         assert training.note == "no CUDA graph on cpu"
         assert [r["train_seconds"] for r in training.curves] == [r["train_seconds"] for r in ended[0].curves]
-
-
-def test_company_does_not_matter() -> None:
-    runs = seeds_of(a_run(), [0, 3, 7])
-    three, _ = together(runs)
-    [one], _ = together(runs[1:2])
-    check_curves(three[1].curves, one.curves, 1e-6)
 
 
 def test_a_replica_that_diverges_leaves_the_others_what_they_are() -> None:

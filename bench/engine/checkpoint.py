@@ -1,8 +1,8 @@
 """A run's state after an epoch, from which an interrupted run goes on to the bits that it would have had.
 
-One safetensors file in the run's folder: the tensors of model and optimizer, and as its metadata the epoch,
-the schedule and the curves. There is no generator to keep: every seed, purpose and epoch has a random stream
-of its own (`bench.engine.device.stream`), so that the epoch says which numbers come next.
+It is one safetensors file in the run's folder: the tensors of model and optimizer, and as its metadata the
+epoch, the schedule and the curves. No random generator is kept: every seed, purpose and epoch has a stream of
+its own (`bench.engine.device.stream`), so the epoch says which numbers come next.
 """
 
 from __future__ import annotations
@@ -25,14 +25,12 @@ from torch.optim import Optimizer
 
 from bench.store.records import CHECKPOINT
 
-SHARE = (
-    0.05  # of the time that writing checkpoints may take: every epoch has one, unless epochs are that short
-)
+SHARE = 0.05  # of the time may go into checkpoints: every epoch has one, unless epochs are that short
 
 
 @dataclass(frozen=True)
 class State:
-    """A run after an epoch: all that the next one depends on."""
+    """A run after an epoch: all that the next epoch depends on."""
 
     epoch: int
     model: dict[str, Tensor]  # the state_dict
@@ -43,7 +41,7 @@ class State:
 
 
 class Pace:
-    """Which epochs are kept: as many as take their SHARE of the time, the same for all runs of a group."""
+    """Choose the epochs to keep: as many as take SHARE of the time, the same for all runs of a group."""
 
     def __init__(self) -> None:
         self._epoch = 0
@@ -51,7 +49,7 @@ class Pace:
         self._next = 0.0
 
     def keeps(self, epoch: int) -> bool:
-        """Whether this epoch is kept; asked again, the answer is the same."""
+        """Say whether this epoch is kept; asked again, the answer is the same."""
         if epoch != self._epoch:
             self._epoch, self._kept = epoch, time.monotonic() >= self._next
         return self._kept
@@ -66,14 +64,14 @@ class Pace:
 
 
 class Checkpoint:
-    """The checkpoint of one run's folder; `maker` is what must be the same for the bits to be the same."""
+    """The checkpoint in a run's folder; only the same `maker` goes on from it, to have the same bits."""
 
     def __init__(self, folder: Path, maker: Mapping[str, Any]) -> None:
         self.file = folder / CHECKPOINT
         self.maker = dict(maker)
 
     def keep(self, state: State) -> None:
-        """Replace the file, atomically; where that fails, on a full disk say, the run goes on without."""
+        """Replace the file, atomically; if that fails, on a full disk say, the run goes on without."""
         about = json.dumps(
             self.maker
             | {
@@ -98,7 +96,7 @@ class Checkpoint:
             temporary.unlink(missing_ok=True)
 
     def load(self) -> State | None:
-        """The state, or None where there is none to go on from: absent, damaged, or of another maker."""
+        """Read the state; None where it is absent, damaged, or of another maker."""
         try:
             with safe_open(self.file, framework="pt") as stored:
                 metadata = stored.metadata() or {}
@@ -119,12 +117,12 @@ class Checkpoint:
         return State(epoch, parts["model"], parts["optimizer"], *rest)
 
     def remove(self) -> None:
-        """Forget it: the run has its record."""
+        """Remove the file: the run has its record."""
         self.file.unlink(missing_ok=True)
 
 
 def epoch_kept(folder: Path) -> int:
-    """The epoch of a folder's checkpoint, its tensors unread; 0 where there is none that can be read."""
+    """Read the epoch of a folder's checkpoint, not its tensors; 0 where there is none that can be read."""
     try:
         with safe_open(folder / CHECKPOINT, framework="pt") as stored:
             return int(json.loads((stored.metadata() or {})["about"])["epoch"])
@@ -133,7 +131,7 @@ def epoch_kept(folder: Path) -> int:
 
 
 def optimizer_tensors(optimizer: Optimizer, replica: int | None = None) -> dict[str, Tensor]:
-    """What an optimizer has gathered, by parameter and name; of a stacked model, one replica's part of it."""
+    """Collect an optimizer's state by parameter and name; of a stacked model, one replica's part."""
     found: dict[str, Tensor] = {}
     for index, parameter in enumerate(_parameters(optimizer)):
         for name, value in optimizer.state.get(parameter, {}).items():
@@ -146,7 +144,7 @@ def optimizer_tensors(optimizer: Optimizer, replica: int | None = None) -> dict[
 def restore_optimizer(
     optimizer: Optimizer, tensors: Sequence[Mapping[str, Tensor]], *, stacked: bool
 ) -> None:
-    """The inverse of `optimizer_tensors`: of the one run, or of every replica of a stacked model."""
+    """Undo `optimizer_tensors`: for the one run, or for every replica of a stacked model."""
     parameters = _parameters(optimizer)
     for key in tensors[0]:
         index, _, name = key.partition(".")
