@@ -28,7 +28,7 @@ quick: setup  ## The same, small: minutes instead of hours
 	$(BIN)/bench run experiments/all.yaml --quick $(ARGS)
 
 test: setup  ## Run the tests (ARGS="tests/test_data.py -k digits" for some)
-	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 faults: setup  ## Run the tests that kill, fill disks and take servers away: 5 minutes
 	$(BIN)/python -m pytest -n 2 --dist load --maxschedchunk 1 -m faults $(ARGS)

@@ -176,6 +176,15 @@ def test_without_leave_to_go_on_a_run_starts_from_scratch(tmp_path: Path, shared
     assert "resumed" not in record
 
 
+def test_a_run_goes_on_under_the_name_that_another_experiment_gives_it(
+    tmp_path: Path, shared: SharedContext
+) -> None:
+    [job] = jobs_of(tmp_path, [0], epochs=3)
+    stopped(job, shared, ("epoch", 2))
+    record = execute(replace(job, id="other-s0", resume=1), shared, lambda kind, data: None)
+    assert (record["id"], record["resumed"]) == ("other-s0", [1])
+
+
 @pytest.mark.parametrize("damage", ["checkpoint", "picture"])
 def test_what_is_damaged_is_done_again_from_scratch(
     damage: str, tmp_path: Path, shared: SharedContext

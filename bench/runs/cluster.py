@@ -250,7 +250,7 @@ def work(group: list[Job], left: Mapping[str, Mapping[str, bytes]], parcel: list
     """
     items: SimpleQueue[Item | None] = SimpleQueue()
     with tempfile.TemporaryDirectory(prefix="bench-") as scratch, ThreadPoolExecutor(1) as pool:
-        here = [replace(job, folder=Path(scratch) / job.id) for job in group]
+        here = [replace(job, folder=Path(scratch) / job.id / job.folder.name) for job in group]
         for job in here:
             for name, content in left.get(job.id, {}).items():
                 (job.folder / name).parent.mkdir(parents=True, exist_ok=True)

@@ -39,15 +39,12 @@ GroupEmit = Callable[[str, str, dict[str, Any]], None]  # the same, told of the 
 
 @dataclass(frozen=True)
 class Job:
-    """One run to do.
-
-    What, under which id, where its folder is, and what its record says of the experiment.
-    """
+    """One run to do: under which id, in which folder, and what its record says of the experiment."""
 
     id: str
     run: Run
     folder: Path
-    about: dict[str, Any]  # experiment, axes, git, command: copied into the record
+    about: dict[str, Any]  # experiment, git, command: copied into the record
     full: bool = False  # draw what takes seconds too: t-SNE
     resume: int = 0  # go on from the checkpoint of this epoch, if it can be trusted; 0 is from scratch
 
@@ -130,7 +127,12 @@ class _Attempt:
     ) -> None:
         self.checkpoint = Checkpoint(
             job.folder,
-            {"id": job.id, "torch": torch.__version__, "device": str(shared.device), "stacked": stacked},
+            {
+                "run": job.folder.name,  # its key: another experiment may have begun it under another id
+                "torch": torch.__version__,
+                "device": str(shared.device),
+                "stacked": stacked,
+            },
         )
         self.start = self.checkpoint.load() if job.resume else None
         if self.start is None:
