@@ -20,7 +20,7 @@ class BenchError(Exception):
 
 
 def did_you_mean(given: str, known: Iterable[str]) -> str:
-    """The tail of an 'unknown name' message: the nearest known name, then the known ones."""
+    """End an 'unknown name' message: with the nearest known name, then the known ones."""
     names = sorted(known)
     if not names:
         return "; none is known here"

@@ -19,7 +19,15 @@ from bench.errors import BenchError, printable, redacted
 __all__ = ["app", "main", "matrix", "tools"]
 
 # What is wrong with a path that was given, or with the disk, wherever it shows: no bug of ours
-WORLD = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENAMETOOLONG, errno.ELOOP}
+USER_ERRNOS = {
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.ENAMETOOLONG,
+    errno.ELOOP,
+}
 # What a wrong command line raises; Typer carries Click's class without exporting it
 UsageError: type[typer.BadParameter] = typer.BadParameter.__mro__[1]
 
@@ -32,7 +40,7 @@ def main() -> None:
     except BenchError as error:
         print(_line(str(error)), file=sys.stderr)
     except OSError as error:
-        if error.errno not in WORLD:
+        if error.errno not in USER_ERRNOS:
             raise
         what = f"{str(error.filename or 'a file')[:200]}: {error.strerror}"
         print(_line(f"{what}; give another path, or allow it to be used"), file=sys.stderr)

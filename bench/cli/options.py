@@ -68,7 +68,7 @@ def check_executor(executor: str, address: str | None) -> None:
 
 
 def report_folder(given: Path, reports: Path, *holds: str) -> Path:
-    """The folder given, or that of a YAML file. Raises BenchError unless it holds one of those files."""
+    """Find the folder given, or that of a YAML file; raises BenchError unless it holds one of `holds`."""
     folder = reports / given.stem if given.suffix in (".yaml", ".yml") else given
     if not any((folder / name).is_file() for name in holds):
         raise BenchError(

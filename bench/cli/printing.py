@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def print_plan(plan: Plan, seconds: dict[str, float], total: float, *, every_run: bool, quiet: bool) -> None:
-    """The plan: on stdout with every run where it is the result, else a summary on stderr."""
+    """Print the plan: on stdout with every run where it is the result, else a summary on stderr."""
     from bench.runs.matrix import worker_count
     from bench.runs.progress import duration
 
@@ -48,7 +48,7 @@ def print_plan(plan: Plan, seconds: dict[str, float], total: float, *, every_run
 
 
 def print_end(matrix: Matrix) -> bool:
-    """The end of `bench run`: what became of the runs, and where to look; whether all of them finished."""
+    """Print what became of the runs and where to look; returns whether all of them finished."""
     plan = matrix.plan
     states = [*matrix.outcomes.values()]
     for warning in (*plan.warnings, *matrix.faults):
@@ -66,7 +66,7 @@ def print_end(matrix: Matrix) -> bool:
 
 
 def summary_lines(results: Results) -> Iterator[str]:
-    """The common footing of every variant that has a finished run, the best binarised ELBO first."""
+    """List the variants that have a finished run on the common footing, the best binarised ELBO first."""
     variants = [v for v in results.variants if v.finished]
     metrics = results.measured("common")
     if not variants or not metrics:
@@ -83,7 +83,7 @@ def summary_lines(results: Results) -> Iterator[str]:
 
 
 def comparison_lines(comparisons: Sequence[Comparison]) -> Iterator[str]:
-    """Tables of comparisons as text, then what their numbers are."""
+    """List comparisons as tables of text, then say what their numbers are."""
     for pair in comparisons:
         yield f"A  {_variant(pair.a)}"
         yield f"B  {_variant(pair.b)}"
@@ -116,7 +116,7 @@ def _variant(variant: Variant) -> str:
 
 
 def aligned(rows: Iterable[Sequence[str]]) -> Iterator[str]:
-    """Rows as lines of a table: the first column and the last flush left, numbers between them right.
+    """Align rows as lines of a table: the first column and the last flush left, numbers between them right.
 
     A row of one cell is a heading.
     """

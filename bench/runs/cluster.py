@@ -95,7 +95,7 @@ def connect(address: str | None, tracking_uri: str | None) -> None:
 
 
 def default_workers(device: torch.device) -> int:
-    """The groups that fit into the cluster at a time; raises BenchError where it has no such device."""
+    """Count the groups that fit into the cluster at a time; raises BenchError where it has no such device."""
     import ray
 
     resources = ray.cluster_resources()
@@ -244,7 +244,7 @@ def pack(shared: SharedContext) -> tuple[SharedContext, dict[str, Any]]:
 
 
 def work(group: list[Job], left: Mapping[str, Mapping[str, bytes]], parcel: list[Any]) -> Iterator[Item]:
-    """The task: do a group in a folder of this node, and give each thing that happens as an item.
+    """Do a group in a folder of this node: the task. Each thing that happens is an item of its stream.
 
     `left` are the files that runs go on from, `parcel` holds the reference to what `pack` made.
     """
@@ -281,7 +281,7 @@ class _Post:
         self.due = dict.fromkeys(self.folders, time.monotonic() + CHECKPOINT_SECONDS)
 
     def event(self, run_id: str, kind: str, data: dict[str, Any]) -> None:
-        """Something happened in a run, that has left a picture perhaps."""
+        """Send what happened in a run, with the picture that it left, if any."""
         files = self._read(run_id, [Path(data["path"])] if kind == "image" else [])
         checkpoint = self.folders[run_id] / CHECKPOINT
         if time.monotonic() >= self.due[run_id] and checkpoint.exists():
@@ -290,7 +290,7 @@ class _Post:
         self.send((run_id, kind, data, files))
 
     def done(self, record: Record) -> None:
-        """A run has its record: the rest of its folder."""
+        """Send a run's record, with the rest of its folder."""
         made = [self.folders[record["id"]] / name for name in record["artifacts"]]
         files = self._read(record["id"], [path for path in made if path not in self.sent])
         self.send((record["id"], "done", record | {"node": socket.gethostname()}, files))

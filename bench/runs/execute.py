@@ -177,13 +177,13 @@ class _Attempt:
         self.record["resumed"] = self.resumed = [*state.resumed, state.epoch]
 
     def keep(self, state: State) -> None:
-        """Training stands here."""
+        """Write a checkpoint, if it is time for one."""
         if self.pace.keeps(state.epoch):
             with self.pace.writing():
                 self.checkpoint.keep(replace(state, resumed=self.resumed))
 
     def epoch(self, row: Row, model: VAE) -> None:
-        """An epoch ended."""
+        """Tell of an epoch, and draw what is shown of it."""
         self.emit("epoch", dict(row))
         self.album.epoch(model, int(row["epoch"] or 0))
 
@@ -235,7 +235,7 @@ class _Attempt:
         }
 
     def _known(self) -> dict[str, Any]:
-        """What holds however training ends."""
+        """Describe what holds however training ends."""
         data, images, objective = self.shared.data, self.images, objective_of(self.run)
         sizes = (self.run.batch_size, images.train.shape[1], self.run.latent)
         return {
@@ -252,7 +252,7 @@ class _Attempt:
         }
 
     def _environment(self, training: Training | None = None) -> dict[str, Any]:
-        """Where it runs, and once trained how: engine, replicas trained as one, why no faster engine."""
+        """Describe where it runs, and once trained how: engine, replicas, why not a faster engine."""
         where = describe(self.shared.device) | {"precision": self.run.precision}
         how = {"engine": training.engine, "replicas": training.replicas} if training else {}
         note = self.note or (training and training.note)
@@ -289,7 +289,7 @@ def _save_weights(weights: dict[str, Tensor], folder: RunFolder) -> None:
 
 
 def environmental(error: Exception) -> bool:
-    """Whether an error is not the run's own doing: it may well go through another time."""
+    """Tell whether an error is not the run's own doing, so that it may go through another time."""
     if isinstance(error, (OSError, MemoryError, torch.OutOfMemoryError)):
         return True
     return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)  # torch, on a CPU

@@ -23,7 +23,7 @@ FIXED = 1.0  # seconds a run spends on what does not grow with it: pictures, pro
 
 
 def forecast(runs: Iterable[Run], data: Dataset, device: torch.device) -> list[float]:
-    """Predicted seconds of each run on one worker, from timing its model on this device.
+    """Predict the seconds of each run on one worker, from timing its model on this device.
 
     Training is steps times the time of a step; evaluation is dominated by decoding K + 8 samples a test
     image.

@@ -41,7 +41,7 @@ def predict(plan: Plan) -> tuple[dict[str, float], float]:
 
 
 def worker_count(plan: Plan) -> int:
-    """How many runs go on at a time."""
+    """Count the runs that go on at a time."""
     count = plan.request.workers or _executor(plan).default_workers(plan.device)
     return min(count, max(1, len(plan.todo)))
 

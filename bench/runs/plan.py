@@ -70,7 +70,7 @@ class Plan:
         return tuple(first.values())
 
     def again(self) -> Plan:
-        """The same plan as the store is now."""
+        """Plan again, as the store is now."""
         home = ExperimentFolder(self.folder)
         return replace(self, home=home, runs=_runs(self.request, self.experiment, self.data, home))
 

@@ -53,26 +53,26 @@ class Display:
         self._bars.stop()
 
     def start(self, key: str, title: str, epochs: int) -> None:
-        """A run began, or begins again."""
+        """Show a run that begins, or begins again."""
         if key in self._tasks:
             self._bars.remove_task(self._tasks.pop(key))
         if self.live:
             self._tasks[key] = self._bars.add_task(title, total=epochs, note="starting")
 
     def epoch(self, key: str, row: Mapping[str, Any]) -> None:
-        """A run ended an epoch."""
+        """Show an epoch that a run ended."""
         if key in self._tasks:
             speed = f"{row['images_per_second']:,.0f} images/s"
             note = f"loss {row['test_loss']:.4g}  ELBO {row['elbo']:.2f}  {speed}"
             self._bars.update(self._tasks[key], completed=int(row["epoch"]), note=note)
 
     def note(self, key: str, text: str) -> None:
-        """A run is at something other than an epoch."""
+        """Show what else a run is at."""
         if key in self._tasks:
             self._bars.update(self._tasks[key], note=text)
 
     def end(self, key: str, title: str, record: Record) -> None:
-        """A run has its record."""
+        """Show the end of a run."""
         self.counts[record["status"]] += 1
         self.done_seconds += self.seconds.get(key, 0.0)
         done = sum(self.counts.values())
@@ -83,7 +83,7 @@ class Display:
             self.say(f"[{done}/{self.total}] {title}: {outcome(record)}; {self._eta(done)}")
 
     def sending(self, left: int) -> None:
-        """All is done but for what MLflow has not taken yet; to be told twice a second."""
+        """Show that only MLflow lacks something; called twice a second."""
         runs = f"{left} run{'s' * (left != 1)} and " if left else ""
         note = f"sending {runs}the report to MLflow; Ctrl-C leaves the rest to bench sync"
         self._sending += 1
@@ -93,7 +93,7 @@ class Display:
             self.say(note)
 
     def say(self, text: str) -> None:
-        """One plain line, above the bars where there are any."""
+        """Print one plain line, above the bars where there are any."""
         self.console.print(text, markup=False)
 
     def _eta(self, done: int) -> str:
@@ -107,7 +107,7 @@ class Display:
 
 
 def outcome(record: Record) -> str:
-    """How a run went, in a few words."""
+    """Say in a few words how a run went."""
     if record["status"] != "finished":
         return f"{record['status']}, {record['reason']}"
     metrics = record["metrics"]
@@ -120,7 +120,7 @@ def outcome(record: Record) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Seconds as people say them."""
+    """Say seconds as people do."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     if seconds < 5400:

@@ -28,7 +28,7 @@ OVER = "over"  # what a worker says when each run of its group has a record
 
 
 def default_workers(device: torch.device) -> int:
-    """One worker a core that this process may use on a CPU (eight at most); one on an accelerator."""
+    """Count one worker for each usable core of a CPU, eight at most; one on an accelerator."""
     return min(8, len(available_cores())) if device.type == "cpu" else 1
 
 

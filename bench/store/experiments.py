@@ -105,7 +105,7 @@ class ExperimentFolder:
         return self.spec.get("planned") or {}
 
     def run(self, run_id: str) -> RunFolder:
-        """The folder of a planned run."""
+        """Find the folder of a planned run."""
         return RunFolder(self.runs / self.planned[run_id]["run"])
 
     def record(self, run_id: str) -> Record | None:
@@ -123,11 +123,11 @@ class ExperimentFolder:
         return {"trained_as": record["id"], **record, "id": run_id, "variant": variant, "run": run}
 
     def records(self) -> dict[str, Record]:
-        """Every planned run's record by id, in the order of the plan; raises BenchError for a damaged one."""
+        """Read the planned runs' records by id, in the plan's order; raises BenchError for a damaged one."""
         found = ((run_id, self.record(run_id)) for run_id in self.planned)
         return {run_id: record for run_id, record in found if record is not None}
 
 
 def experiments(reports: Path) -> list[ExperimentFolder]:
-    """The experiments in a folder of reports, by name."""
+    """List the experiments in a folder of reports, by name."""
     return [ExperimentFolder(file.parent) for file in sorted(reports.glob(f"*/{SPEC}"))]

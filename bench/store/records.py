@@ -74,7 +74,7 @@ class RunFolder:
         write_json_atomic(self.record, {"format": FORMAT, **record})
 
     def read(self) -> Record | None:
-        """The record, or None where the run left none; raises BenchError when it cannot be trusted."""
+        """Read the record, None where the run left none; raises BenchError for one that cannot be trusted."""
         return read(self.path)
 
     def files(self) -> list[str]:
@@ -87,12 +87,12 @@ class RunFolder:
         return {f: digest(self.path / f) for f in self.files() if f not in (RECORD, CHECKPOINT)}
 
     def bare(self, record: Record) -> bool:
-        """Whether it holds the record and none of the files that this lists: so a run is published."""
+        """Tell whether it holds the record and none of the files that this lists, as runs are published."""
         return bool(record.get("artifacts")) and self.files() == [RECORD]
 
 
 def read(path: Path | str) -> Record | None:
-    """The record of a run folder (or of a record.json), or None where there is none.
+    """Read the record of a run folder (or a record.json); None where there is none.
 
     Raises BenchError, naming the file and the way out, for a truncated or foreign record.
     """
@@ -118,7 +118,7 @@ def read(path: Path | str) -> Record | None:
 
 
 def read_json(file: Path) -> Any:
-    """What a JSON file holds, read to a limit.
+    """Read a JSON file, to a limit.
 
     Raises OSError where it cannot be read; ValueError for what is no JSON, over MOST bytes, nested without
     end, or holds a number that is none.
@@ -136,7 +136,7 @@ def read_json(file: Path) -> Any:
 
 
 def fault(error: ValidationError) -> str:
-    """The first thing that is wrong, and where, on one line."""
+    """Say what is wrong first, and where, on one line."""
     first = error.errors(include_url=False, include_context=False)[0]
     return printable(f"{'.'.join(map(str, first['loc']))}: {first['msg']}"[:200])
 
@@ -151,7 +151,7 @@ def _not_finite(constant: str) -> float:
 
 
 def digest(file: Path | str) -> str:
-    """The sha256 of a file's bytes, in hexadecimal."""
+    """Compute the SHA-256 of a file's bytes, in hexadecimal."""
     with Path(file).open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
