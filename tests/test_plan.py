@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from factory import a_dataset
 
 from bench.errors import BenchError
 from bench.runs.plan import Plan, make_plan
 from bench.runs.request import Request
 from bench.spec.resolve import load
+from bench.store.experiments import ExperimentFolder
 from bench.store.records import RunFolder
+
+ROOT = Path(__file__).parents[1]
 
 SPEC = """
 question: What is to be done?
@@ -108,3 +114,20 @@ def test_an_experiment_may_not_be_called_as_the_store(tmp_path: Path) -> None:
     (tmp_path / "runs.yaml").write_text(SPEC)
     with pytest.raises(BenchError, match="runs is the folder of all runs"):
         make_plan(Request(load(tmp_path / "runs.yaml"), reports=tmp_path / "reports"))
+
+
+def test_published_runs_count_as_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """README's example: a variant beside the published ones, of which the clone holds the records alone."""
+    published = ExperimentFolder(ROOT / "reports/mnist/all")
+    digest = next(iter(published.records().values()))["data"]["digest"]
+    data = replace(a_dataset(), name="mnist", digest=digest)
+    monkeypatch.setattr("bench.runs.plan.load_data", lambda *_, **__: data)
+    monkeypatch.setattr("bench.runs.plan._check_batches", lambda *_: None)  # the stand-in has few images
+    (example,) = re.findall(r"```yaml\n# mine\.yaml\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    (tmp_path / "mine.yaml").write_text(example.replace("experiments/", f"{ROOT}/experiments/"))
+    made = make_plan(Request(load(tmp_path / "mine.yaml"), reports=ROOT / "reports/mnist"))
+    assert [p.id.rpartition("-")[0] for p in made.todo] == ["mine-s0", "mine-s1", "mine-s2"]
+    assert len(made.runs) == 93
+    assert {p.why for p in made.runs if not p.todo} == {
+        "finished, made for all", "finished, made for documents"
+    }  # fmt: skip
