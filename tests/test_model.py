@@ -164,6 +164,12 @@ def test_sizes_that_do_not_fit_are_refused() -> None:
             conv((32, 32, 3), 3)
 
 
+@pytest.mark.parametrize("noise", [(5, 3), (1, 3)])
+def test_noise_without_the_axis_of_samples_is_refused(noise: tuple[int, int]) -> None:
+    with pytest.raises(ValueError, match=r"lacks the axis of samples; give the model noise \[K, B, Z\]"):
+        a_vae()(random(5, PIXELS), normal(*noise))
+
+
 def test_building_draws_from_the_global_stream_alone() -> None:
     run = a_run(encoder=part("mlp", hidden=[11], activation="tanh"))
     states = []

@@ -39,17 +39,9 @@ class Bernoulli(nn.Module):
         p = torch.sigmoid(output)  # as document 000 writes it: log(0)·0 is NaN unless eps > 0
         return (target * torch.log(p + self.eps) + (1 - target) * torch.log(1 - p + self.eps)).sum(-1)
 
-    def reconstruction_loss(self, output: Tensor, target: Tensor) -> Tensor:
-        """Compute binary cross-entropy, summed over pixels."""
-        return -self.log_prob(output, target)
-
     def mean(self, output: Tensor) -> Tensor:
         """Compute E[x|z], [..., D]."""
         return torch.sigmoid(output)
-
-    def tempered(self, beta: float) -> Bernoulli:
-        """Return itself: a Bernoulli has no scale that could absorb a weight β on the KL."""
-        return self
 
 
 class Gaussian(nn.Module):
@@ -96,17 +88,9 @@ class LearnedGaussian(nn.Module):
         constant = 0.5 * output.shape[-1] * (math.log(2 * math.pi) + self.log_variance)
         return -0.5 * sse * torch.exp(-self.log_variance) - constant
 
-    def reconstruction_loss(self, output: Tensor, target: Tensor) -> Tensor:
-        """Compute −ln p(x|z): the constant depends on σ, so it stays."""
-        return -self.log_prob(output, target)
-
     def mean(self, output: Tensor) -> Tensor:
         """Compute E[x|z], [..., D]."""
         return torch.sigmoid(output) if self.link == "sigmoid" else output
-
-    def tempered(self, beta: float) -> LearnedGaussian:
-        """Return itself: the variance was learned under that weight β on the KL."""
-        return self
 
 
 class ContinuousBernoulli(nn.Module):
@@ -123,20 +107,12 @@ class ContinuousBernoulli(nn.Module):
         """Compute x·o − softplus(o) + ln C(o), o the logit (Loaiza-Ganem & Cunningham 2019, section 3)."""
         return (target * output - softplus(output) + _log_normaliser(output)).sum(-1)
 
-    def reconstruction_loss(self, output: Tensor, target: Tensor) -> Tensor:
-        """Compute −ln p(x|z)."""
-        return -self.log_prob(output, target)
-
     def mean(self, output: Tensor) -> Tensor:
         """Compute E[x|z] = 1/(1 − e^−o) − 1/o, [..., D] (same paper and section)."""
         near = output.abs() < 0.1
         o = torch.where(near, torch.ones_like(output), output)
         far = 1 / -torch.expm1(-o) - 1 / o
         return torch.where(near, 0.5 + output / 12 - output**3 / 720, far)
-
-    def tempered(self, beta: float) -> ContinuousBernoulli:
-        """Return itself: there is no scale that could absorb a weight β on the KL."""
-        return self
 
 
 def _log_normaliser(o: Tensor) -> Tensor:

@@ -15,9 +15,7 @@ class Grey:
     """Grey levels in [0, 1], byte/255."""
 
     label = "grey target"
-
-    def __init__(self) -> None:
-        self.scale = 1.0
+    scale = 1.0
 
     def __call__(self, grey: Tensor) -> Tensor:
         """Transform grey pixels; any shape."""
@@ -32,10 +30,10 @@ class Threshold:
     """Black or white, 1 where the grey level exceeds `at` (document 001's target)."""
 
     label = "thresholded target"
+    scale = 1.0
 
     def __init__(self, *, at: Probability = 0.5) -> None:
         self.at = at
-        self.scale = 1.0
 
     def __call__(self, grey: Tensor) -> Tensor:
         """Transform grey pixels; any shape."""

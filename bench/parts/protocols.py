@@ -23,7 +23,6 @@ class Encoder(Protocol):
 
     def __call__(self, x: Tensor, /) -> tuple[Tensor, ...]:
         """Map images x [B, D] to the heads that the posterior asks for, usually two of [B, Z]."""
-        ...
 
 
 class Decoder(Protocol):
@@ -31,7 +30,6 @@ class Decoder(Protocol):
 
     def __call__(self, z: Tensor, /) -> Tensor:
         """Map z [..., Z] to what the likelihood asks for, usually [..., D]."""
-        ...
 
 
 class Distribution(Protocol):
@@ -43,11 +41,9 @@ class Distribution(Protocol):
 
     def sample(self, noise: Tensor, /) -> Tensor:
         """Draw z [..., B, Z] from standard normal noise [..., B, Z]; gradients pass through."""
-        ...
 
     def log_prob(self, z: Tensor, /) -> Tensor:
         """Compute ln q(z|x) of z [..., B, Z], summed over latents: [..., B], nats."""
-        ...
 
 
 class Posterior(Protocol):
@@ -55,7 +51,6 @@ class Posterior(Protocol):
 
     def __call__(self, *heads: Tensor) -> Distribution:
         """Make q(z|x) of the encoder's heads."""
-        ...
 
 
 class Prior(Protocol):
@@ -63,11 +58,9 @@ class Prior(Protocol):
 
     def sample(self, noise: Tensor, /) -> Tensor:
         """Draw z [..., Z] from standard normal noise [..., Z]."""
-        ...
 
     def log_prob(self, z: Tensor, /) -> Tensor:
         """Compute ln p(z) of z [..., Z], summed over latents: [...], nats."""
-        ...
 
 
 class Likelihood(Protocol):
@@ -80,11 +73,9 @@ class Likelihood(Protocol):
 
     def log_prob(self, output: Tensor, target: Tensor, /) -> Tensor:
         """Compute ln p(target|z), normalised, of the decoder's output [..., D]: [...], nats."""
-        ...
 
     def mean(self, output: Tensor, /) -> Tensor:
         """Compute E[x|z] of the decoder's output, [..., D]."""
-        ...
 
 
 class Pixels(Protocol):
@@ -95,29 +86,9 @@ class Pixels(Protocol):
 
     def __call__(self, grey: Tensor, /) -> Tensor:
         """Transform grey levels in [0, 1], any shape."""
-        ...
 
     def to_grey(self, mean: Tensor, /) -> Tensor:
         """Bring a decoder's mean back to grey levels in [0, 1], any shape."""
-        ...
-
-
-class Model(Protocol):
-    """What metrics and pictures ask of a model; `bench.parts.vae.VAE` composes it from parts."""
-
-    latent: int
-
-    def encode(self, x: Tensor, /) -> Distribution:
-        """Compute q(z|x) of grey images x [B, D] in [0, 1]."""
-        ...
-
-    def decode(self, z: Tensor, /) -> Tensor:
-        """Compute the likelihood's parameters of latents z [..., Z]."""
-        ...
-
-    def grey_mean(self, output: Tensor, /) -> Tensor:
-        """Compute E[x|z] in grey levels of what `decode` gave: [..., D] in [0, 1]."""
-        ...
 
 
 class LossTerms:
@@ -131,6 +102,8 @@ class LossTerms:
         self, q: Any, z: Tensor, output: Tensor, target: Tensor, likelihood: Likelihood, prior: Prior
     ) -> None:
         self.q = q  # a Distribution
+        if z.ndim < target.ndim + 1:
+            raise ValueError(f"z {[*z.shape]} lacks the axis of samples; give the model noise [K, B, Z]")
         self.z = z  # [K, B, Z]
         self.output = output  # [K, B, D], what the decoder gave
         self.target = target  # [B, D]
@@ -187,7 +160,6 @@ class Objective(Protocol):
 
         `seen` counts the training images before this batch, those of earlier epochs included.
         """
-        ...
 
 
 @runtime_checkable
@@ -199,8 +171,6 @@ class TwoTermObjective(Protocol):
 
     def beta_eff(self, images: int, pixels: int, latents: int) -> float:
         """Give the weight on the KL once the reconstruction term is one image's sum."""
-        ...
 
     def as_written(self, reconstruction: float, kl: float, images: int, pixels: int, latents: int) -> float:
         """Give the loss in the script's own unit, of one image's sums averaged over images."""
-        ...
