@@ -22,6 +22,7 @@ from bench.engine.loop import Row, Training, make_step, train
 from bench.engine.stacked import stack
 from bench.parts import lookup
 from bench.parts.bounds import importance_weighted_bound
+from bench.parts.objectives import Elbo
 from bench.parts.protocols import LossTerms
 from bench.parts.vae import VAE
 from bench.spec.experiment import Run
@@ -356,7 +357,7 @@ def test_training_ends_when_all_have_diverged() -> None:
 
 def epochs_of(run: Run, seeds: list[int]) -> Epochs:
     runs = seeds_of(run, seeds)
-    stacked = stack([untrained(r, SHAPE) for r in runs])
+    stacked = stack([untrained(r, SHAPE) for r in runs], Elbo())
     return Epochs(runs, [divide(r, DATA, CPU)[0].train for r in runs], make_step(run, stacked))
 
 

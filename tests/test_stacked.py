@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from bench.engine.images import untrained
 from bench.engine.loop import make_step
-from bench.engine.stacked import StackedStep, stack, unstack
+from bench.engine.stacked import stack, unstack
 from bench.engine.step import MakeOptimizer, ReferenceStep
 from bench.parts import lookup
 from bench.parts.likelihoods import LIKELIHOODS
@@ -64,9 +64,9 @@ def serial(run: Run, models: list[VAE], seeds: list[int], steps: int = STEPS) ->
 
 def together(run: Run, models: list[VAE], seeds: list[int], steps: int = STEPS) -> tuple[VAE, Tensor]:
     """Train all as one; the stacked model and the loss terms' sums [R, steps, 2]."""
-    stacked = stack(models)
+    stacked = stack(models, objective_of(run))
     dtype = next(stacked.parameters()).dtype
-    step = StackedStep(stacked, objective_of(run), optimizer_of(run), run.precision)
+    step = make_step(run, stacked)
     sums = []
     for i in range(steps):
         pairs = [batch(i, seed, dtype) for seed in seeds]
@@ -226,7 +226,7 @@ def test_names_and_shapes_are_a_replicas_with_the_axis_in_front() -> None:
     for changes in ({}, CONV, {"encoder": "linear"}):
         run = a_run(**changes)
         models = replicas(run)
-        state = stack(models).state_dict()
+        state = stack(models, Elbo()).state_dict()
         assert {n: v.shape for n, v in state.items()} == {
             n: (R, *v.shape) for n, v in models[0].state_dict().items()
         }
@@ -234,7 +234,8 @@ def test_names_and_shapes_are_a_replicas_with_the_axis_in_front() -> None:
 
 def test_what_the_documents_use_is_stacked() -> None:
     for variant in load(DOCUMENTS).variants.values():
-        stack(replicas(variant.run(0), [0]))
+        run = variant.run(0)
+        stack(replicas(run, [0]), objective_of(run))
 
 
 def test_what_is_not_known_is_not_stacked(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -257,10 +258,9 @@ def test_what_is_not_known_is_not_stacked(monkeypatch: pytest.MonkeyPatch) -> No
         ("target", object(), "target object"),
     ):
         with pytest.raises(TypeError, match=f"^{told} has no stacked form"):
-            stack([changed(name, part_)])
-    stacked = stack(replicas(a_run(), [0]))
+            stack([changed(name, part_)], Elbo())
     with pytest.raises(TypeError, match="objective Mine has no stacked form"):
-        StackedStep(stacked, Mine(), optimizer_of(a_run()))
+        stack(replicas(a_run(), [0]), Mine())
     monkeypatch.setitem(lookup.REGISTRIES, "optimizer", {"adam": functools.partial(adam)})
     with pytest.raises(TypeError, match="optimizer adam has no stacked form"):
-        make_step(a_run(), stacked)
+        make_step(a_run(), stack(replicas(a_run(), [0]), Elbo()))

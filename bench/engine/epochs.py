@@ -18,12 +18,15 @@ import torch
 from torch import Tensor
 
 from bench.engine.device import stream, wide
+from bench.engine.fast import FastStep
 from bench.engine.own import samples_of
-from bench.engine.stacked import StackedStep
-from bench.engine.step import Step
+from bench.engine.stacked import StackedVAE
+from bench.engine.step import ReferenceStep
 from bench.parts.lookup import objective_of
 from bench.parts.protocols import TwoTermObjective
 from bench.spec.experiment import Run
+
+Step = ReferenceStep | FastStep
 
 WARM_UP = 3  # steps of a batch size before its capture: libraries choose kernels and allocate in them
 
@@ -34,9 +37,9 @@ def order(run: Run, count: int, epoch: int) -> Tensor:
     Each (seed, epoch) has its own permutation, the same in every variant. Without shuffling the order is the
     data set's.
     """
-    shuffled = torch.randperm(count, generator=stream(run.seed, "order", epoch)) if run.shuffle else None
-    kept = images_per_epoch(run, count)
-    return torch.arange(kept) if shuffled is None else shuffled[:kept]
+    randoms = stream(run.seed, "order", epoch)
+    whole = torch.randperm(count, generator=randoms) if run.shuffle else torch.arange(count)
+    return whole[: images_per_epoch(run, count)]
 
 
 def images_per_epoch(run: Run, count: int) -> int:
@@ -66,14 +69,18 @@ class Epochs:
         self.runs = runs
         self.step = step
         self.count = len(train[0])
-        self.pool, self.offsets = _pool(train)
-        self.device = self.pool.device
+        self.device = train[0].device
+        # One pool [P, D]: images that are the same for all are there once; each replica has its own otherwise
+        shared = all(images is train[0] for images in train)
+        self.pool = train[0] if shared else torch.cat([*train])
+        begins = torch.arange(len(train), device=self.device) * (0 if shared else self.count)
+        self.offsets = begins.unsqueeze(1)  # [R, 1], the row at which each replica's begin
         objective = objective_of(runs[0])
         self.samples = samples_of(objective)
         terms = 2 if isinstance(objective, TwoTermObjective) else 3
         self.sums = torch.zeros(len(runs), terms, dtype=wide(self.device), device=self.device)
         self.engine, self.note = step.engine, step.note
-        self.stacked = isinstance(step, StackedStep)
+        self.stacked = isinstance(step.model, StackedVAE)
         # Capture needs a stream of its own, and the warm-up on it too: one for every step there is
         cuda = self.stacked and self.device.type == "cuda"
         self.side = torch.cuda.Stream(self.device) if cuda else None
@@ -107,12 +114,18 @@ class Epochs:
         """Take one step on images index [R, B]: ordinary, captured, or replayed."""
         size = index.shape[1]
         if size not in self._batches:
-            self._batches[size] = self._batch(index)
+            lead = tuple(index.shape) if self.stacked else (size,)
+            rows = self.pool.new_empty(index.numel(), self.pool.shape[1])
+            grey = torch.empty(*lead, rows.shape[1], device=self.device)
+            noise = torch.empty(self.samples, *lead, self.runs[0].latent, device=self.device)
+            self._batches[size] = _Batch(torch.empty_like(index.flatten()), rows, grey, noise)
         batch = self._batches[size]
+        # Fill its buffers
         batch.index.copy_(index.flatten())
         for r, generator in enumerate(generators):
             noise = batch.noise[:, r] if self.stacked else batch.noise
             noise.normal_(generator=generator)
+        # Take it
         if batch.replay is None and batch.steps >= WARM_UP:
             batch.replay = self._captured(batch)
         batch.steps += 1
@@ -120,13 +133,6 @@ class Epochs:
             batch.replay()
         else:
             self._body(batch, seen)
-
-    def _batch(self, index: Tensor) -> _Batch:
-        lead = tuple(index.shape) if self.stacked else (index.shape[1],)
-        rows = self.pool.new_empty(index.numel(), self.pool.shape[1])
-        grey = torch.empty(*lead, rows.shape[1], device=self.device)
-        noise = torch.empty(self.samples, *lead, self.runs[0].latent, device=self.device)
-        return _Batch(torch.empty_like(index.flatten()), rows, grey, noise)
 
     def _body(self, batch: _Batch, seen: int = 0) -> None:
         torch.index_select(self.pool, 0, batch.index, out=batch.rows)
@@ -176,14 +182,3 @@ def _on(side: torch.cuda.Stream | None) -> Iterator[None]:
     with torch.cuda.stream(side):
         yield
     current.wait_stream(side)
-
-
-def _pool(train: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """Give the training images of all replicas [P, D], and the row at which each replica's begin [R, 1].
-
-    Images are there once where they are the same for all; a validation set leaves each seed others.
-    """
-    device = train[0].device
-    if all(images is train[0] for images in train):
-        return train[0], torch.zeros(len(train), 1, dtype=torch.long, device=device)
-    return torch.cat([*train]), (torch.arange(len(train), device=device) * len(train[0])).unsqueeze(1)

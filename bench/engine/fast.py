@@ -112,7 +112,7 @@ class FastStep:
 
     @torch.no_grad()
     def __call__(self, grey: Tensor, noise: Tensor, seen: int = 0) -> Tensor:
-        """Take one step; see `bench.engine.step.Step`."""
+        """Take one step; see `ReferenceStep`."""
         sums = self.gradients(grey, noise.view(len(grey), -1))  # one z an image
         self.optimizer.step()
         return sums

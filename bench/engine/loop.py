@@ -20,12 +20,12 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from bench.engine.checkpoint import State, optimizer_tensors, restore_optimizer
 from bench.engine.device import keep_freed_memory, synchronise
-from bench.engine.epochs import Epochs, images_per_epoch
+from bench.engine.epochs import Epochs, Step, images_per_epoch
 from bench.engine.fast import FastStep, refusal
 from bench.engine.images import Images
 from bench.engine.own import OwnTerms, in_words, losses, own_noise, term_means
-from bench.engine.stacked import StackedStep, StackedVAE, stack, unstack
-from bench.engine.step import ReferenceStep, Step
+from bench.engine.stacked import StackedVAE, stack, unstack
+from bench.engine.step import ReferenceStep
 from bench.parts.lookup import find, make, objective_of
 from bench.parts.optimizers import ELEMENTWISE
 from bench.parts.protocols import Objective
@@ -85,7 +85,7 @@ def train(
     # Begin, or go on from where each run was
     for model, start in zip(models, starts, strict=bool(starts)):
         model.load_state_dict(start.model)
-    whole = stack(models) if stacked else models[0]
+    whole = stack(models, objective) if stacked else models[0]
     step = make_step(run, whole)
     schedule: LRScheduler = make("schedule", run.schedule, step.optimizer)
     epochs = Epochs(runs, [i.train for i in images], step)
@@ -105,7 +105,10 @@ def train(
                 continue
             # Tell and keep
             training.curves.append(row)
-            training.weights = _weights(whole, r, models[r])
+            if isinstance(whole, StackedVAE):
+                training.weights = unstack(whole, r, models[r])
+            else:
+                training.weights = {k: v.detach().clone() for k, v in whole.state_dict().items()}
             on_epoch(r, row, models[r])
             tensors = optimizer_tensors(step.optimizer, r if stacked else None)
             keep(r, State(epoch, training.weights, tensors, schedule.state_dict(), training.curves))
@@ -117,7 +120,7 @@ def train(
 def make_step(run: Run, model: VAE) -> Step:
     """Make the step of a run: stacked of a stacked model, fast where that covers its parts, else reference.
 
-    Raises TypeError where a stacked model's objective or optimizer has no stacked form.
+    Raises TypeError where a stacked model's optimizer has no stacked form.
     """
 
     def optimizer(parameters: Iterable[torch.nn.Parameter]) -> torch.optim.Optimizer:
@@ -127,15 +130,14 @@ def make_step(run: Run, model: VAE) -> Step:
     keep_freed_memory()  # a step's activations come and go, always the same
     objective = objective_of(run)
     mixing = None if find("optimizer", run.optimizer) in ELEMENTWISE else f"optimizer {run.optimizer.name}"
-    if isinstance(model, StackedVAE):
-        if mixing:
-            raise TypeError(f"{mixing} has no stacked form")
-        return StackedStep(model, objective, optimizer, run.precision)
+    stacked = isinstance(model, StackedVAE)
+    if stacked and mixing:
+        raise TypeError(f"{mixing} has no stacked form")
     why = f"{mixing} may need the parameters apart" if mixing else refusal(model, objective, run.precision)
-    if why is None:
+    if not stacked and why is None:
         return FastStep(model, objective, optimizer, run.precision)
     step = ReferenceStep(model, objective, optimizer, run.precision)
-    step.note = f"reference: {why}"
+    step.engine, step.note = ("stacked", None) if stacked else ("reference", f"reference: {why}")
     return step
 
 
@@ -217,10 +219,3 @@ def _divergence(epoch: int, means: list[float], row: Row, test: OwnTerms) -> Div
     }
     found = (term for term, value in terms.items() if not math.isfinite(value or 0))
     return next((Divergence(epoch, term) for term in found), None)
-
-
-def _weights(model: VAE, replica: int, into: VAE) -> dict[str, Tensor]:
-    """Give a replica's state_dict: of a stacked model copied into its own, of any other a copy."""
-    if isinstance(model, StackedVAE):
-        return unstack(model, replica, into)
-    return {name: value.detach().clone() for name, value in model.state_dict().items()}

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import batch_norm, conv2d, conv_transpose2d
 
-from bench.engine.step import MakeOptimizer, ReferenceStep, unknown_part
+from bench.engine.step import unknown_part
 from bench.parts.likelihoods import Bernoulli, ContinuousBernoulli, Gaussian, LearnedGaussian
 from bench.parts.networks import (
     CONV_SHAPE,
@@ -52,24 +52,24 @@ class StackedVAE(VAE):
         return super().decode(z.squeeze(0)).unsqueeze(0)
 
 
-def stack(models: Sequence[VAE]) -> StackedVAE:
-    """Make R models of one architecture one, on the device of the first.
+def stack(models: Sequence[VAE], objective: Objective) -> StackedVAE:
+    """Make R models of one architecture one, on the device of the first, for `ReferenceStep` to train.
 
-    Raises TypeError for a part without a stacked form.
+    Raises TypeError for a part or an objective without a stacked form: it may mix the replicas.
     """
     first = models[0]
-    if unknown := unknown_part(first, None, KNOWN):
+    if unknown := unknown_part(first, objective, KNOWN):
         raise TypeError(f"{unknown} has no stacked form: its runs are trained one by one")
-    parts: list[list[Any]] = [
-        [m.encoder for m in models],
-        [m.decoder for m in models],
-        [m.likelihood for m in models],
-    ]
-    encoder, decoder, likelihood = (_stacked(part) for part in parts)
-    stacked = StackedVAE(
-        encoder, decoder, first.posterior, likelihood, first.input, first.target, first.latent, first.prior
-    )
-    return stacked.train(first.training)
+    return StackedVAE(
+        _stacked([m.encoder for m in models]),
+        _stacked([m.decoder for m in models]),
+        first.posterior,
+        _stacked([m.likelihood for m in models]),
+        first.input,
+        first.target,
+        first.latent,
+        first.prior,
+    ).train(first.training)
 
 
 def unstack(stacked: VAE, replica: int, into: VAE) -> dict[str, Tensor]:
@@ -79,22 +79,6 @@ def unstack(stacked: VAE, replica: int, into: VAE) -> dict[str, Tensor]:
         for name, value in stacked.state_dict().items():
             state[name].copy_(value[replica].view_as(state[name]))
     return state
-
-
-class StackedStep(ReferenceStep):
-    """One step of R replicas at once, of grey images [R, B, D]: each as `ReferenceStep` would take it alone.
-
-    Raises TypeError for an objective other than `Elbo`: it may mix the replicas.
-    """
-
-    engine = "stacked"
-
-    def __init__(
-        self, stacked: VAE, objective: Objective, make_optimizer: MakeOptimizer, precision: str = "fp32"
-    ) -> None:
-        if type(objective) is not Elbo:
-            raise TypeError(f"objective {type(objective).__name__} has no stacked form")
-        super().__init__(stacked, objective, make_optimizer, precision)
 
 
 class _Leaf(nn.Module):
@@ -246,5 +230,5 @@ FORMS: dict[type[nn.Module], Callable[[list[Any]], nn.Module]] = {
 
 # Exactly these: what else a model is made of may need all of its axes
 KNOWN = {
-    *FORMS, VAE, gaussian, gaussian_raw_sigma, StandardNormal, Grey, Threshold, Normalised,
+    *FORMS, VAE, gaussian, gaussian_raw_sigma, StandardNormal, Grey, Threshold, Normalised, Elbo,
 }  # fmt: skip

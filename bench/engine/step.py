@@ -1,4 +1,4 @@
-"""One optimisation step: what it takes and gives, the reference, and the choice of a faster one.
+"""One optimisation step: the reference, and whether a faster one knows the parts.
 
 Shapes: K samples of z an image, B images, D pixels, Z latents; a stacked step has R replicas in front of B.
 """
@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable
 from types import FunctionType
-from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -18,39 +17,27 @@ from bench.parts.vae import VAE
 MakeOptimizer = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
 
 
-class Step(Protocol):
-    """Adjusts the model to one batch and says what the batch cost."""
-
-    engine: str
-    note: str | None  # why it is not a faster one
-    model: VAE
-    optimizer: torch.optim.Optimizer
-
-    def __call__(self, grey: Tensor, noise: Tensor, seen: int = 0) -> Tensor:
-        """Take a step on grey images [B, D] with noise [K, B, Z], after `seen` training images.
-
-        Returns the batch's sums of reconstruction loss and charged KL, still on the device: [2], or [3] with
-        the loss itself where the objective is more than a weighted sum of the two.
-        """
-        ...
-
-
 class ReferenceStep:
     """Autograd and the optimizer's own step: works for every part, and is what any faster step must equal."""
 
     engine = "reference"
+    note: str | None = None  # why it is not a faster one
 
     def __init__(
         self, model: VAE, objective: Objective, make_optimizer: MakeOptimizer, precision: str = "fp32"
     ) -> None:
-        self.note: str | None = None
         self.model = model
         self.objective = objective
         self.optimizer = make_optimizer(model.parameters())
         self.autocast = precision == "bf16"
 
     def __call__(self, grey: Tensor, noise: Tensor, seen: int = 0) -> Tensor:
-        """Take one step; see `Step`. Replicas' losses are added: each keeps its own gradient."""
+        """Take a step on grey images [B, D] with noise [K, B, Z], after `seen` training images.
+
+        Returns the batch's sums of reconstruction loss and charged KL, still on the device: [2], or [3] with
+        the loss itself where the objective is more than a weighted sum of the two. The losses of replicas are
+        added: each keeps its own gradient.
+        """
         # No cache of casts: it would outlive a captured step, and every parameter is cast once anyway
         with torch.autocast(grey.device.type, torch.bfloat16, enabled=self.autocast, cache_enabled=False):
             terms = self.model(grey, noise)
@@ -64,18 +51,17 @@ class ReferenceStep:
         return torch.stack([term.detach().sum(-1) for term in told], -1)
 
 
-def unknown_part(model: VAE, objective: Objective | None, known: Collection[object]) -> str | None:
+def unknown_part(model: VAE, objective: Objective, known: Collection[object]) -> str | None:
     """Name the first part, or layer of one, that is of none of the known kinds; None where all are known.
 
     An engine writes out what it knows, so a part must be of exactly such a kind: a subclass may compute
     something else.
     """
     parts: list[tuple[str, object]] = [
-        (name.partition(".")[0] or "model", module) for name, module in model.named_modules()
+        *((name.partition(".")[0] or "model", module) for name, module in model.named_modules()),
+        *((name, getattr(model, name)) for name in ("posterior", "prior", "input", "target")),
+        ("objective", objective),
     ]
-    parts += [("posterior", model.posterior), ("prior", model.prior)]
-    parts += [("input", model.input), ("target", model.target)]
-    parts += [("objective", objective)] if objective else []
     for kind, part in parts:
         made_by = part if isinstance(part, FunctionType) else type(part)
         if made_by not in known:

@@ -26,6 +26,7 @@ from bench.engine.images import untrained
 from bench.engine.loop import make_step
 from bench.engine.stacked import stack
 from bench.errors import BenchError
+from bench.parts.lookup import objective_of
 from bench.spec.experiment import Run
 from benchmarks import usual_loop
 from benchmarks.speed.limits import gemm_flops, gemm_gain, stream_bandwidth, work_of
@@ -209,7 +210,7 @@ def _stacked(contestant: Contestant, task: Task) -> Train:
     runs = [task.run.model_copy(update=changes | {"seed": seed}) for seed in range(contestant.replicas)]
     images = task.images.flatten(1)[: task.per_epoch * task.run.batch_size].to(task.device)
     models = [untrained(run, task.images.shape[1:]).to(task.device) for run in runs]
-    step = make_step(runs[0], stack(models).train())
+    step = make_step(runs[0], stack(models, objective_of(runs[0])).train())
     epochs, numbers = Epochs(runs, [images] * len(runs), step), count(1)
 
     def train(steps: int) -> int:
