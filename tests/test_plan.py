@@ -8,11 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from factory import a_dataset
+import torch
+from factory import a_dataset, a_run, part
 
 from bench.errors import BenchError
+from bench.runs.forecast import forecast
 from bench.runs.plan import Plan, make_plan
 from bench.runs.request import Request
+from bench.spec.experiment import Run
 from bench.spec.resolve import load
 from bench.store.experiments import ExperimentFolder
 from bench.store.records import RunFolder
@@ -131,3 +134,28 @@ def test_published_runs_count_as_done(tmp_path: Path, monkeypatch: pytest.Monkey
     assert {p.why for p in made.runs if not p.todo} == {
         "finished, made for all", "finished, made for documents"
     }  # fmt: skip
+
+
+def test_a_forecast_times_a_step_of_each_kind_once(monkeypatch):
+    timed = []
+
+    def measure(run: Run, *_: object) -> tuple[float, float]:
+        timed.append(run)
+        return 1.0, 0.0
+
+    monkeypatch.setattr("bench.runs.forecast._measure", measure)
+    first = a_run(encoder=part("mlp", hidden=[7]))
+    same = [
+        {"seed": 1},
+        {"epochs": 9},
+        {"objective": part("elbo", beta=4.0)},
+        {"optimizer": part("adam", lr=0.5)},
+    ]
+    other = [
+        {"precision": "bf16"}, {"likelihood": part("gaussian")}, {"optimizer": part("sgd", lr=0.1)},
+        {"objective": part("iwae", samples=5)}, {"objective": part("iwae", samples=50)}, {"latent": 2},
+    ]  # fmt: skip
+    runs = [first.model_copy(update=update) for update in ({}, *same, *other)]
+    seconds = forecast(runs, a_dataset(), torch.device("cpu"))
+    assert timed == [runs[0], *runs[-len(other) :]]
+    assert len(seconds) == len(runs)

@@ -1,4 +1,4 @@
-"""How long runs will take here: a few steps of each distinct model are timed before the matrix starts."""
+"""How long runs will take here: a few steps of each distinct kind are timed before the matrix starts."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from bench.engine.loop import make_step
 from bench.engine.own import samples_of
 from bench.evaluation.measure import EXPECTATION_SAMPLES
 from bench.parts.lookup import objective_of
-from bench.spec.experiment import Run
+from bench.spec.experiment import PARTS, Run
 
 ROWS = 1000  # decoded at once when the evaluation's speed is measured
 FIXED = 1.0  # seconds a run spends on what does not grow with it: pictures, probes of a small set, files
 
 
 def forecast(runs: Iterable[Run], data: Dataset, device: torch.device) -> list[float]:
-    """Predict the seconds of each run on one worker, from timing its model on this device.
+    """Predict the seconds of each run on one worker, from timing its step and its model on this device.
 
     Training is steps times the time of a step; evaluation is dominated by decoding K + 8 samples a test
     image.
@@ -31,8 +31,11 @@ def forecast(runs: Iterable[Run], data: Dataset, device: torch.device) -> list[f
     known: dict[str, tuple[float, float]] = {}
     seconds = []
     for run in runs:
-        key = json.dumps(run.model_dump(mode="json", include={"encoder", "decoder", "latent", "batch_size"}))
-        if key not in known:
+        facts = run.model_dump(include={*PARTS, "latent", "batch_size", "precision"})
+        for kind in ("likelihood", "objective", "optimizer", "schedule"):  # β and the like change no time
+            options = facts[kind]["options"].items()
+            facts[kind]["options"] = {key: value for key, value in options if not isinstance(value, float)}
+        if (key := json.dumps(facts)) not in known:
             known[key] = _measure(run, data.shape, device)
         step, decode = known[key]
         steps = run.epochs * -(-len(data.train_images) // run.batch_size)
