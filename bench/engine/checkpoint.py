@@ -25,6 +25,9 @@ from torch.optim import Optimizer
 
 from bench.store.records import CHECKPOINT
 
+TENSORS = ("model", "optimizer")
+ABOUT = ("epoch", "schedule", "curves", "resumed")
+UNREADABLE = (OSError, SafetensorError, ValueError, KeyError, TypeError, RecursionError)
 SHARE = 0.05  # of the time may go into checkpoints: every epoch has one, unless epochs are that short
 
 
@@ -72,20 +75,11 @@ class Checkpoint:
 
     def keep(self, state: State) -> None:
         """Replace the file, atomically; if that fails, on a full disk say, the run goes on without."""
-        about = json.dumps(
-            self.maker
-            | {
-                "epoch": state.epoch,
-                "schedule": state.schedule,
-                "curves": state.curves,
-                "resumed": state.resumed,
-            }
-        )
-        parts = {"model": state.model, "optimizer": state.optimizer}
+        about = json.dumps(self.maker | {name: getattr(state, name) for name in ABOUT})
         tensors = {
             f"{part}/{name}": value.detach().cpu().contiguous()
-            for part, values in parts.items()
-            for name, value in values.items()
+            for part in TENSORS
+            for name, value in getattr(state, part).items()
         }
         temporary = self.file.with_name(f".{self.file.name}.{os.getpid()}")
         try:
@@ -106,15 +100,14 @@ class Checkpoint:
                 return None
             if any(about[key] != value for key, value in self.maker.items()):
                 return None
-            rest = [about[key] for key in ("schedule", "curves", "resumed")]
-            epoch = int(about["epoch"])
-        except (OSError, SafetensorError, ValueError, KeyError, TypeError, RecursionError):
+            fields = {name: about[name] for name in ABOUT}
+        except UNREADABLE:
             return None
-        parts: dict[str, dict[str, Tensor]] = {"model": {}, "optimizer": {}}
+        parts: dict[str, Any] = {part: {} for part in TENSORS}
         for name, value in tensors.items():
             part, _, inner = name.partition("/")
             parts[part][inner] = value
-        return State(epoch, parts["model"], parts["optimizer"], *rest)
+        return State(**parts, **fields)
 
     def remove(self) -> None:
         """Remove the file: the run has its record."""
@@ -126,7 +119,7 @@ def epoch_kept(folder: Path) -> int:
     try:
         with safe_open(folder / CHECKPOINT, framework="pt") as stored:
             return int(json.loads((stored.metadata() or {})["about"])["epoch"])
-    except (OSError, SafetensorError, ValueError, KeyError, TypeError, RecursionError):
+    except UNREADABLE:
         return 0
 
 

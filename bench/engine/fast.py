@@ -103,7 +103,8 @@ class FastStep:
         self.encoder = _stack(encoder_layers, grads)
         self.decoder = _stack(decoder_layers, grads)
         self.raw_sigma = model.posterior is gaussian_raw_sigma
-        self.same_pixels = _alike(model.input, model.target)
+        shown, due = model.input, model.target
+        self.same_pixels = type(shown) is type(due) and vars(shown) == vars(due)
         self.scratch: dict[int, Tensor] = {}  # [4, B, D] by batch size: the last batch is smaller
         self.one = self.flat.new_ones(())
         layers = (*self.encoder, *self.decoder) if precision == "bf16" else ()
@@ -168,7 +169,12 @@ class FastStep:
                 _aten.sigmoid_backward.grad_input(delta, mean, grad_input=delta)
             return loss, delta.mul_(c_r / likelihood.variance)
         if isinstance(likelihood, Bernoulli) and likelihood.form == "probabilities":
-            return _of_probabilities(output, target, c_r, likelihood.eps, delta)
+            # NaN where autograd has it, at a saturated sigmoid
+            p, eps, not_target = torch.sigmoid(output), likelihood.eps, 1 - target
+            on, off = p + eps, 1 - p + eps
+            loss = -(target * on.log() + not_target * off.log()).sum()
+            torch.sub(not_target / off, target / on, out=delta)
+            return loss, delta.mul_(p).mul_(1 - p).mul_(c_r)
         # softplus(o) = max(o, 0) − ln max(p, 1 − p): no exponential but the sigmoid's, and no overflow.
         # One logarithm for the product of FACTORS of them: each is at least 1/2
         p = torch.sigmoid(output, out=delta)
@@ -178,25 +184,12 @@ class FastStep:
         return loss, p.sub_(target).mul_(c_r)
 
 
-def _of_probabilities(
-    output: Tensor, target: Tensor, c_r: float, eps: float, delta: Tensor
-) -> tuple[Tensor, Tensor]:
-    """As `FastStep._output`, of log(p + eps): NaN where autograd has it, at a saturated sigmoid."""
-    p = torch.sigmoid(output)
-    on, off, not_target = p + eps, 1 - p + eps, 1 - target
-    loss = -(target * on.log() + not_target * off.log()).sum()
-    torch.sub(not_target / off, target / on, out=delta)
-    return loss, delta.mul_(p).mul_(1 - p).mul_(c_r)
-
-
 class _Linear:
     """A linear layer whose parameters and gradients are views of the flat tensors, and its activation."""
 
-    def __init__(
-        self, weight: Tensor, bias: Tensor, d_weight: Tensor, d_bias: Tensor, f: str = "identity"
-    ) -> None:
+    def __init__(self, weight: Tensor, bias: Tensor, d_weight: Tensor, d_bias: Tensor) -> None:
         self.weight, self.bias, self.d_weight, self.d_bias = weight, bias, d_weight, d_bias
-        self.activation = f
+        self.activation: type[nn.Module] = nn.Identity
         self.weight_bf16: Tensor | None = None  # the weight rounded, where products are taken in bf16
         self.buffers: dict[int, tuple[Tensor, Tensor]] = {}  # by batch size: the last batch is smaller
 
@@ -211,17 +204,17 @@ class _Linear:
         else:
             self.x = x.bfloat16()
             torch.add(self.x @ self.weight_bf16.T, self.bias, out=self.h)
-        if self.activation == "relu":
+        if self.activation is nn.ReLU:
             self.h.clamp_(min=0)
-        elif self.activation == "tanh":
+        elif self.activation is nn.Tanh:
             self.h.tanh_()
         return self.h
 
     def backward(self, d_h: Tensor, *, to_input: bool) -> Tensor:
         """Fill the gradients, of ∂L/∂h [B, H] (overwritten); return ∂L/∂x where asked for."""
-        if self.activation == "relu":
+        if self.activation is nn.ReLU:
             _aten.threshold_backward.grad_input(d_h, self.h, 0, grad_input=d_h)
-        elif self.activation == "tanh":
+        elif self.activation is nn.Tanh:
             _aten.tanh_backward.grad_input(d_h, self.h, grad_input=d_h)
         torch.sum(d_h, 0, out=self.d_bias)
         if self.weight_bf16 is None:
@@ -240,14 +233,13 @@ class _Linear:
 
 def _stack(layers: Iterable[nn.Module], grads: dict[Tensor, Tensor]) -> list[_Linear]:
     """Bring linear modules and the activations that follow them to flat layers."""
-    names = {nn.ReLU: "relu", nn.Tanh: "tanh", nn.Identity: "identity"}
     stack: list[_Linear] = []
     for module in layers:
         if isinstance(module, nn.Linear):
             w, b = module.weight, module.bias
             stack.append(_Linear(w.data, b.data, grads[w], grads[b]))
         else:
-            stack[-1].activation = names[type(module)]
+            stack[-1].activation = type(module)
     return stack
 
 
@@ -261,10 +253,6 @@ def _backward(stack: list[_Linear], delta: Tensor, *, to_input: bool = False) ->
     for layer in reversed(stack):
         delta = layer.backward(delta, to_input=to_input or layer is not stack[0])
     return delta
-
-
-def _alike(a: Pixels, b: Pixels) -> bool:
-    return type(a) is type(b) and vars(a) == vars(b)
 
 
 def _transformed(pixels: Pixels, grey: Tensor, out: Tensor) -> Tensor:

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -122,13 +123,8 @@ def make_step(run: Run, model: VAE) -> Step:
 
     Raises TypeError where a stacked model's optimizer has no stacked form.
     """
-
-    def optimizer(parameters: Iterable[torch.nn.Parameter]) -> torch.optim.Optimizer:
-        made: torch.optim.Optimizer = make("optimizer", run.optimizer, parameters)
-        return made
-
     keep_freed_memory()  # a step's activations come and go, always the same
-    objective = objective_of(run)
+    objective, optimizer = objective_of(run), partial(make, "optimizer", run.optimizer)
     mixing = None if find("optimizer", run.optimizer) in ELEMENTWISE else f"optimizer {run.optimizer.name}"
     stacked = isinstance(model, StackedVAE)
     if stacked and mixing:
