@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from bench.engine.images import untrained
 from bench.engine.loop import make_step
 from bench.engine.stacked import stack, unstack
-from bench.engine.step import MakeOptimizer, ReferenceStep
+from bench.engine.step import ReferenceStep
 from bench.parts import lookup
 from bench.parts.likelihoods import LIKELIHOODS
 from bench.parts.lookup import make, objective_of
@@ -37,10 +37,6 @@ EXACT = 1e-9  # of a float64 tensor's largest element, after several steps
 WITHOUT_GRADIENT = 1e-7
 
 
-def optimizer_of(run: Run) -> MakeOptimizer:
-    return lambda parameters: make("optimizer", run.optimizer, parameters)
-
-
 def replicas(run: Run, seeds: range | list[int] = range(R), dtype: torch.dtype = torch.float64) -> list[VAE]:
     return [untrained(run.model_copy(update={"seed": seed}), SHAPE).to(dtype) for seed in seeds]
 
@@ -57,7 +53,8 @@ def serial(run: Run, models: list[VAE], seeds: list[int], steps: int = STEPS) ->
     sums = []
     for seed, model in zip(seeds, models, strict=True):
         dtype = next(model.parameters()).dtype
-        step = ReferenceStep(model, objective_of(run), optimizer_of(run), run.precision)
+        optimizer = functools.partial(make, "optimizer", run.optimizer)
+        step = ReferenceStep(model, objective_of(run), optimizer, run.precision)
         sums.append(torch.stack([step(*batch(i, seed, dtype)) for i in range(steps)]))
     return torch.stack(sums)
 
@@ -87,7 +84,7 @@ def check_states(stacked: VAE, models: list[VAE], tolerance: float) -> None:
 def check_state(
     state: dict[str, torch.Tensor], due: dict[str, torch.Tensor], loose: set[str], tolerance: float
 ) -> None:
-    """The same, of one replica; `loose` are the names of what has no gradient."""
+    """Compare one replica's; `loose` are the names of what has no gradient."""
     for name, value in due.items():
         scale = max(1.0, float(value.abs().max()))
         difference = float((state[name] - value).abs().max())
@@ -108,8 +105,28 @@ def without_gradient(model: nn.Module) -> set[str]:
     }
 
 
-def certify(**changes: Any) -> None:
-    """That a variant's replicas come out as they do alone; a part without a stacked form is trained alone."""
+CERTIFIED: list[dict[str, Any]] = [
+    *({"likelihood": name, "posterior": other} for name in LIKELIHOODS for other in POSTERIORS),
+    {"likelihood": part("bernoulli", form="probabilities", eps=1e-20)},
+    *({"encoder": name, "decoder": other} for name in ENCODERS for other in DECODERS),
+    *({"encoder": part("mlp", activation=name)} for name in ("tanh", "identity")),
+    *(
+        {"optimizer": name, "likelihood": "gaussian-learned"} | networks
+        for name in (*OPTIMIZERS, part("sgd", momentum=0.9))
+        for networks in ({}, CONV)
+    ),
+    *(
+        {"objective": part("elbo", beta=0.1, reconstruction=name, kl=other)}
+        for name in ("sum", "batchmean", "mean")
+        for other in ("sum", "mean")
+    ),
+    *({"input": name, "target": name, "likelihood": "gaussian"} for name in PIXELS),
+]
+
+
+@pytest.mark.parametrize("changes", CERTIFIED, ids=str)
+def test_replicas_come_out_as_they_do_alone(changes: dict[str, Any]) -> None:
+    """Over every part there is; one without a stacked form is trained alone."""
     run = a_run(**changes)
     models = replicas(run)
     try:
@@ -129,46 +146,6 @@ def certify(**changes: Any) -> None:
                 a, b = getattr(got, term)[:, r], getattr(alone, term)
                 torch.testing.assert_close(a, b, rtol=EXACT, atol=EXACT)
             torch.testing.assert_close(got.charged_kl[r], alone.charged_kl, rtol=EXACT, atol=EXACT)
-
-
-@pytest.mark.parametrize("posterior", POSTERIORS)
-@pytest.mark.parametrize("likelihood", LIKELIHOODS)
-def test_every_likelihood_and_posterior(likelihood: str, posterior: str) -> None:
-    certify(likelihood=likelihood, posterior=posterior)
-
-
-@pytest.mark.parametrize("options", [{"form": "probabilities", "eps": 1e-20}])
-def test_bernoulli_of_probabilities(options: dict[str, Any]) -> None:
-    certify(likelihood=part("bernoulli", **options))
-
-
-@pytest.mark.parametrize("encoder", ENCODERS)
-@pytest.mark.parametrize("decoder", DECODERS)
-def test_every_network(encoder: str, decoder: str) -> None:
-    certify(encoder=encoder, decoder=part(decoder, **({"hidden": [9]} if decoder == "mlp" else {})))
-
-
-@pytest.mark.parametrize("activation", ["tanh", "identity"])
-def test_every_activation(activation: str) -> None:
-    certify(encoder=part("mlp", activation=activation))
-
-
-@pytest.mark.parametrize("networks", [{}, CONV], ids=["mlp", "conv-bn"])
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
-def test_every_optimizer(optimizer: str, networks: dict[str, str]) -> None:
-    options = {"momentum": 0.9} if optimizer == "sgd" else {}
-    certify(optimizer=part(optimizer, **options), likelihood="gaussian-learned", **networks)
-
-
-@pytest.mark.parametrize("reduction", ["sum", "batchmean", "mean"])
-@pytest.mark.parametrize("kl", ["sum", "mean"])
-def test_every_reduction(reduction: str, kl: str) -> None:
-    certify(objective=part("elbo", beta=0.1, reconstruction=reduction, kl=kl))
-
-
-@pytest.mark.parametrize("pixels", PIXELS)
-def test_every_input_and_target(pixels: str) -> None:
-    certify(input=pixels, target=pixels, likelihood="gaussian")
 
 
 def test_single_precision_within_rounding() -> None:
