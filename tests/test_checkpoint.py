@@ -169,13 +169,6 @@ def test_a_run_may_be_stopped_again_and_again(tmp_path: Path, shared: SharedCont
     assert record["artifacts"] == expected["artifacts"]
 
 
-def test_without_leave_to_go_on_a_run_starts_from_scratch(tmp_path: Path, shared: SharedContext) -> None:
-    [job] = jobs_of(tmp_path, [0], epochs=2)
-    stopped(job, shared, ("epoch", 2))
-    record = execute(job, shared, lambda kind, data: None)
-    assert "resumed" not in record
-
-
 def test_a_run_goes_on_under_the_name_that_another_experiment_gives_it(
     tmp_path: Path, shared: SharedContext
 ) -> None:
@@ -185,17 +178,18 @@ def test_a_run_goes_on_under_the_name_that_another_experiment_gives_it(
     assert (record["id"], record["resumed"]) == ("other-s0", [1])
 
 
-@pytest.mark.parametrize("damage", ["checkpoint", "picture"])
-def test_what_is_damaged_is_done_again_from_scratch(
-    damage: str, tmp_path: Path, shared: SharedContext
-) -> None:
+@pytest.mark.parametrize("why", ["no leave to go on", "checkpoint damaged", "picture damaged"])
+def test_a_run_starts_again_from_scratch(why: str, tmp_path: Path, shared: SharedContext) -> None:
     [whole] = jobs_of(tmp_path / "whole", [0], epochs=3)
     [job] = jobs_of(tmp_path / "stopped", [0], epochs=3)
     expected = execute(whole, shared, lambda kind, data: None)
     stopped(job, shared, ("epoch", 3))
-    file = job.folder / (CHECKPOINT if damage == "checkpoint" else "pictures/samples-epoch-001.png")
-    file.write_bytes(file.read_bytes()[:-100])
-    record = execute(replace(job, resume=2), shared, lambda kind, data: None)
+    if why != "no leave to go on":
+        damaged = CHECKPOINT if why == "checkpoint damaged" else "pictures/samples-epoch-001.png"
+        file = job.folder / damaged
+        file.write_bytes(file.read_bytes()[:-100])
+        job = replace(job, resume=2)
+    record = execute(job, shared, lambda kind, data: None)
     assert "resumed" not in record
     assert record["artifacts"] == expected["artifacts"]
 
@@ -219,12 +213,8 @@ def test_replicas_of_a_group_go_on_together_from_one_epoch(tmp_path: Path, share
     for record in records:
         assert record["status"] == "finished"
         assert record["environment"]["replicas"] == (1 if record["seed"] == 2 else 2)
-        check_curves_close(record, expected[record["seed"]])
-
-
-def check_curves_close(got: Record, expected: Record) -> None:
-    for a, b in zip(got["curves"], expected["curves"], strict=True):
-        assert a["test_loss"] == pytest.approx(b["test_loss"], rel=1e-4)
+        for a, b in zip(record["curves"], expected[record["seed"]]["curves"], strict=True):
+            assert a["test_loss"] == pytest.approx(b["test_loss"], rel=1e-4)
 
 
 def test_a_full_disk_costs_the_checkpoint_and_not_the_run(

@@ -76,15 +76,9 @@ def test_auto_is_a_device_that_is_present() -> None:
 def test_a_device_that_is_not_there_is_refused_in_one_line(name: str) -> None:
     with pytest.raises(BenchError) as refusal:
         pick(name)
-    assert repr(name)[1:-1] in str(refusal.value)
+    assert f"--device {name}:" in str(refusal.value) or f"--device {name!r}" in str(refusal.value)
     assert "cpu" in str(refusal.value)
     assert "\n" not in str(refusal.value)
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has CUDA")
-def test_cuda_is_refused_where_there_is_none() -> None:
-    with pytest.raises(BenchError, match=r"--device cuda: this machine .* has cpu"):
-        pick("cuda")
 
 
 def test_peak_memory_sees_an_allocation() -> None:
@@ -97,19 +91,9 @@ def test_peak_memory_sees_an_allocation() -> None:
 
 
 def test_the_description_has_the_fields_of_a_record() -> None:
-    fields = {
-        "device",
-        "device_name",
-        "threads",
-        "python",
-        "torch",
-        "torchvision",
-        "mlflow",
-        "bench",
-        "platform",
-    }
     found = describe(CPU)
-    assert set(found) == fields
+    about, versions = "device device_name threads platform", "python torch torchvision mlflow bench"
+    assert set(found) == {*about.split(), *versions.split()}
     assert found["device"] == "cpu"
     assert found["device_name"]
     assert found["torchvision"] != "absent"

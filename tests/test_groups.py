@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import multiprocessing
 from collections.abc import Callable
 from dataclasses import replace
@@ -65,16 +64,9 @@ def check_value(got: Any, expected: Any, where: str) -> None:
         for index, pair in enumerate(zip(got, expected, strict=True)):
             check_value(*pair, f"{where}.{index}")
     elif isinstance(expected, float):
-        if any(word in where for word in ("second", "memory")):
-            return
-        loose = any(word in where for word in jumpy)
-        assert math.isclose(
-            got, expected, rel_tol=1e-2 if loose else 1e-3, abs_tol=0.03 if loose else 1e-5
-        ), (
-            where,
-            got,
-            expected,
-        )
+        if not any(word in where for word in ("second", "memory")):
+            relative, absolute = (1e-2, 0.03) if any(word in where for word in jumpy) else (1e-3, 1e-5)
+            assert got == pytest.approx(expected, rel=relative, abs=absolute), where
     else:
         assert got == expected, where
 
