@@ -87,7 +87,7 @@ def broken(kind: str | None) -> list[str]:
 def test_an_interrupt_says_how_to_go_on(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("bench.spec.registry.listing", interrupted)
+    monkeypatch.setattr("bench.spec.registry.entries", interrupted)
     monkeypatch.setattr("sys.argv", ["bench", "parts"])
     with pytest.raises(SystemExit) as end:
         main()
@@ -96,7 +96,7 @@ def test_an_interrupt_says_how_to_go_on(
 
 
 def test_a_bug_of_ours_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bench.spec.registry.listing", broken)
+    monkeypatch.setattr("bench.spec.registry.entries", broken)
     monkeypatch.setattr("sys.argv", ["bench", "parts"])
     with pytest.raises(ZeroDivisionError):
         main()

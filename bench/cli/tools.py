@@ -11,7 +11,7 @@ import typer
 
 from bench.cli.app import app
 from bench.cli.options import DataDir, Reports, Uri
-from bench.errors import printable
+from bench.errors import BenchError, did_you_mean, printable
 
 
 @app.command(epilog="Example: bench generate 001-mlp-512-512-2 --experiment all --kind manifold")
@@ -59,10 +59,20 @@ def parts(
 
     Networks, likelihoods, metrics and the rest.
     """
-    from bench.spec.registry import listing
+    from bench.evaluation.metrics import METRICS
+    from bench.spec.registry import REGISTRIES, entries
+    from bench.spec.source import given_text
 
-    for line in listing(kind):
-        print(line)
+    kinds = (*REGISTRIES, "metric")
+    if kind is not None and kind not in kinds:
+        raise BenchError(f"unknown kind of part {given_text(kind)}{did_you_mean(kind, kinds)}")
+    for each in kinds if kind is None else (kind,):
+        print(each)
+        for entry in entries(each).values() if each in REGISTRIES else ():
+            options = f"({', '.join(entry.options)})" if entry.options else ""
+            print(f"  {entry.name}{options}: {entry.summary}")
+        for metric in METRICS if each == "metric" else ():
+            print(f"  {metric.name}: {metric.description or metric.title}")
 
 
 @app.command(epilog="Example: bench ui")

@@ -36,7 +36,6 @@ REGISTRIES = {
     "optimizer": ("parts/optimizers.py", "OPTIMIZERS"),
     "schedule": ("parts/optimizers.py", "SCHEDULES"),
     "dataset": ("data/datasets.py", "DATASETS"),
-    "metric": ("evaluation/metrics.py", "METRICS"),
 }
 BENCH = Path(__file__).parents[1]
 
@@ -97,12 +96,7 @@ class Module:
 
 
 def entries(kind: str) -> dict[str, Entry]:
-    """Read everything of one kind that can be named, in the registry's order.
-
-    Raises BenchError for an unknown kind.
-    """
-    if kind not in REGISTRIES:
-        raise BenchError(f"unknown kind of part {given_text(kind)}{did_you_mean(kind, REGISTRIES)}")
+    """Read everything of one kind that can be named, in the registry's order."""
     module, registry = REGISTRIES[kind]
     return read_registry(BENCH / module, registry, kind)
 
@@ -127,8 +121,6 @@ def read_registry(path: Path, registry: str, kind: str) -> dict[str, Entry]:
     """Read a registry from a module's source. Raises BenchError where it is none."""
     module = _module(path)
     value = module.assigned.get(registry)
-    if isinstance(value, ast.Tuple):
-        return {row.name: row for row in _metrics(module, value)}
     if not isinstance(value, ast.Dict):
         what = f"{path}: no dict literal {registry}"
         raise BenchError(f"{what}; a registry is `{registry} = {{'name': Part, ...}}`")
@@ -211,30 +203,3 @@ def _keyword_only(
     if isinstance(node, ast.ClassDef):
         return iter(())
     return zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True)
-
-
-def _metrics(module: Module, table: ast.Tuple) -> Iterator[Entry]:
-    """Read the table of metrics: each row's name, and its description or else its title."""
-    fields = (n.target for n in module.defined["Metric"].body if isinstance(n, ast.AnnAssign))
-    order = [target.id for target in fields if isinstance(target, ast.Name)]
-    for row in table.elts:
-        if isinstance(row, ast.Call):
-            given = dict(zip(order, row.args, strict=False))
-            given |= {keyword.arg: keyword.value for keyword in row.keywords if keyword.arg}
-            texts = {key: str(v.value) for key, v in given.items() if isinstance(v, ast.Constant)}
-            summary = texts.get("description") or texts["title"]
-            yield Entry(texts["name"], summary, (), BaseModel)
-
-
-def listing(kind: str | None = None) -> list[str]:
-    """List every part, or those of one kind, a line each: name, options with their defaults, what it is.
-
-    Raises BenchError for an unknown kind.
-    """
-    lines = []
-    for each in REGISTRIES if kind is None else (kind,):
-        lines.append(each)
-        for entry in entries(each).values():
-            options = ", ".join(entry.options)
-            lines.append(f"  {entry.name}{f'({options})' if options else ''}: {entry.summary}")
-    return lines
