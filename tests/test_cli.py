@@ -176,13 +176,8 @@ def test_a_report_is_rebuilt_from_records_alone(done: tuple[Path, subprocess.Com
 BAD = {
     "unknown variant": ("run", "tiny.yaml", "--only", "smell-*"),
     "missing file": ("run", "none.yaml"),
-    "directory": ("run", "."),
-    "binary junk": ("run", "junk.yaml"),
-    "empty file": ("run", "empty.yaml"),
     "misspelt key": ("run", "misspelt.yaml"),
-    "negative beta": ("run", "beta.yaml"),
     "no whole batch": ("run", "drop.yaml"),
-    "latent 0": ("run", "latent.yaml"),
     "epochs 0": ("run", "tiny.yaml", "--epochs", "0"),
     "no such device": ("run", "tiny.yaml", "--device", "cuda:7"),
     "not a device": ("run", "tiny.yaml", "--device", "tpu"),
@@ -201,12 +196,8 @@ BAD = {
 @pytest.mark.parametrize("words", BAD.values(), ids=BAD.keys())
 def test_bad_input_is_one_line_exit_2_and_leaves_nothing(words: tuple[str, ...], tmp_path: Path) -> None:
     (tmp_path / "tiny.yaml").write_text(SPEC)
-    (tmp_path / "junk.yaml").write_bytes(bytes(range(256)))
-    (tmp_path / "empty.yaml").touch()
     (tmp_path / "misspelt.yaml").write_text(SPEC.replace("epochs", "epoks"))
-    (tmp_path / "beta.yaml").write_text(SPEC.replace("epochs: 2", "objective: {beta: -1}"))
     (tmp_path / "drop.yaml").write_text(SPEC.replace("batch_size: 256", "batch_size: 2000, drop_last: true"))
-    (tmp_path / "latent.yaml").write_text(SPEC.replace("latent: 2", "latent: 0"))
     raw = tmp_path / "data/MNIST/raw"
     raw.mkdir(parents=True)
     for name in ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1"):

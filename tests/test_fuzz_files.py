@@ -31,24 +31,9 @@ from bench.store import records
 from bench.store.records import RECORD, WEIGHTS, RunFolder
 
 JUNK = [
-    None,
-    True,
-    0,
-    -1,
-    1.5,
-    10**30,
-    1e308,
-    "",
-    "x",
-    "../x",
-    [],
-    [1],
-    {},
-    {"a": 1},
-    [[[]]],
-    "x" * 5000,
-    "\x1b[31m",
-]
+    None, True, 0, -1, 1.5, 10**30, 1e308, "", "x", "../x", [], [1], {}, {"a": 1}, [[[]]],
+    "x" * 5000, "\x1b[31m",
+]  # fmt: skip
 
 
 def damaged(rng: random.Random, content: bytes) -> bytes:

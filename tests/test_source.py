@@ -37,11 +37,6 @@ def test_values_are_those_of_safe_load_less_its_objects(text, value):
     assert type(leaf_of(text).value) is type(value)
 
 
-def test_a_leaf_keeps_its_text():
-    assert leaf_of("000").text == "000"
-    assert leaf_of("1.50").text == "1.50"
-
-
 @pytest.mark.parametrize(
     ("text", "hint"),
     [("1e-3", "write 1.0e-3"), ("-2E5", "write -2.0e+5"), ("1.5e3", "write 1.5e+3"),
@@ -97,13 +92,6 @@ def test_refused_with_a_place_on_one_line(text):
     assert REFUSED[text] in message
     assert message.startswith("f.yaml:")
     assert message.isprintable()
-
-
-def test_an_alias_bomb_never_expands():
-    levels = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
-    levels += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]" for i in range(1, 12)]
-    with pytest.raises(BenchError, match=r"f\.yaml:1:5: anchor &a0"):
-        read_text("\n".join(levels), "f.yaml")
 
 
 @pytest.mark.parametrize(
