@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 from collections import Counter
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -55,9 +57,28 @@ def fault(record_property: Callable[[str, object], None]) -> Callable[..., None]
 
 
 @pytest.fixture(scope="session")
-def uri(tmp_path_factory: pytest.TempPathFactory) -> str:
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An MLflow database with its tables, to be copied: made once a session, since that takes seconds."""
+    from bench.tracking.store import connect
+
+    shared = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:  # the processes of a session have folders beside each other
+        shared = shared.parent
+    file = shared / "empty" / "mlflow.db"
+    connect(f"sqlite:///{file}")
+    return file
+
+
+@pytest.fixture(scope="session")
+def uri(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> str:
     """An MLflow store of sqlite with its tables, for all tests: each takes an experiment of its own name."""
-    return f"sqlite:///{tmp_path_factory.mktemp('a store')}/mlflow.db"
+    return f"sqlite:///{shutil.copy(empty_store, tmp_path_factory.mktemp('a store'))}"
+
+
+@pytest.fixture
+def stored(tmp_path: Path, empty_store: Path) -> None:
+    """The test's folder holds an MLflow store with its tables already."""
+    shutil.copy(empty_store, tmp_path)
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:

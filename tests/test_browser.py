@@ -55,8 +55,7 @@ def picture(file: Path, seed: int, grey: float) -> None:
 
 def delivered(tracker: Tracker, variant: str, seed: int, reports: Path) -> str:
     rank, noise = VARIANTS.index(variant), np.random.default_rng(seed).normal(size=EPOCHS + 1)
-    settings = {"document": "000", "encoder": {"name": "mlp", "options": {"hidden": [512, 256]}}, "beta": 1}
-    made = record(seed, variant=variant, settings=settings) | {
+    made = record(seed, variant=variant) | {
         "metrics": dict.fromkeys(HIGHER, -100.0 - 5 * rank + noise[-1]) | dict.fromkeys(LOWER, 2.0 + rank),
         "curves": [
             {"epoch": epoch, "elbo": -110 - 5 * rank - 60 / epoch + noise[epoch], "train_loss": 150.0 / epoch,

@@ -25,12 +25,6 @@ from bench.store.experiments import ExperimentFolder
 LONGEST = 400  # seconds that a command may take, on a machine that does much else
 CACHE = tempfile.TemporaryDirectory(prefix="bench-tests-")
 TIMES = {"train_seconds", "images_per_second", "peak_memory_mb"}
-pytestmark = [
-    # Third parties' own deprecations, raised while MLflow loads and builds its tables.
-    pytest.mark.filterwarnings("ignore::DeprecationWarning:mlflow"),
-    pytest.mark.filterwarnings("ignore::DeprecationWarning:pydantic"),
-    pytest.mark.filterwarnings("ignore:.*loader strategy is deprecated"),
-]
 SPEC = """
 question: Does a tiny experiment run from end to end?
 dataset: digits
@@ -236,6 +230,7 @@ def test_every_command_has_a_sentence_and_an_example(tmp_path: Path) -> None:
         assert f"Example: bench {command}" in text
 
 
+@pytest.mark.usefixtures("stored")
 def test_a_diverged_run_is_reported_and_exits_1(tmp_path: Path) -> None:
     (tmp_path / "tiny.yaml").write_text(
         SPEC.replace("epochs: 2,", "epochs: 3, optimizer: {name: sgd, lr: 1.0e+6},")
@@ -264,6 +259,7 @@ def under_way(folder: Path, workers: int) -> subprocess.Popen[str]:
 @pytest.mark.skipif(
     not Path("/proc/thread-self/children").exists(), reason="a worker's birth is not seen here"
 )
+@pytest.mark.usefixtures("stored")
 def test_ctrl_c_while_workers_start_is_one_line(tmp_path: Path) -> None:
     """A terminal sends it to the workers as well, which take seconds to import what they need."""
     (tmp_path / "tiny.yaml").write_text(SPEC)
@@ -284,6 +280,7 @@ def test_ctrl_c_while_workers_start_is_one_line(tmp_path: Path) -> None:
     assert "goes on with the rest" in errors
 
 
+@pytest.mark.usefixtures("stored")
 @pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupt_keeps_what_is_finished_and_exits_130(sign: signal.Signals, tmp_path: Path) -> None:
     (tmp_path / "tiny.yaml").write_text(SPEC.replace("epochs: 2", "epochs: 5000"))

@@ -46,29 +46,22 @@ def one() -> Measured:
     return measured(a_run(batch_size=32))
 
 
-@pytest.mark.parametrize(
-    "run",
-    [
-        a_run(batch_size=32),
-        a_run(posterior="gaussian-raw-sigma", likelihood=part("bernoulli", form="probabilities", eps=1e-20)),
-        a_run(
-            encoder="conv-bn",
-            decoder="conv-bn",
-            drop_last=True,
-            objective=part("elbo", beta=0.1, reconstruction="mean", kl="mean"),
-        ),
-        a_run(
-            input="normalised",
-            target="normalised",
-            likelihood=part("gaussian", mean="linear"),
-            objective=part("elbo", beta=32 / 784),
-        ),
-        a_run(likelihood="gaussian-learned", target="threshold", latent=1),
-        a_run(likelihood="continuous-bernoulli", encoder="linear", latent=2),
-    ],
-    ids=["plain", "000", "002", "004", "learned", "continuous"],
-)
-def test_every_metric_is_finite(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+RUNS: dict[str, dict[str, Any]] = {
+    "plain": {"batch_size": 32},
+    "000": {"posterior": "gaussian-raw-sigma",
+            "likelihood": part("bernoulli", form="probabilities", eps=1e-20)},
+    "002": {"encoder": "conv-bn", "decoder": "conv-bn", "drop_last": True,
+            "objective": part("elbo", beta=0.1, reconstruction="mean", kl="mean")},
+    "004": {"input": "normalised", "target": "normalised", "objective": part("elbo", beta=32 / 784),
+            "likelihood": part("gaussian", mean="linear")},
+    "learned": {"likelihood": "gaussian-learned", "target": "threshold", "latent": 1},
+    "continuous": {"likelihood": "continuous-bernoulli", "encoder": "linear", "latent": 2},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_every_metric_is_finite(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = a_run(**RUNS[name])
     monkeypatch.setattr(measure, "PRIOR_SAMPLES", 50)
     found = measured(run)
     values = found.metrics()
@@ -102,17 +95,8 @@ def test_calibration_looks_at_training_images_alone(one: Measured) -> None:
 
 def test_what_is_slow_is_timed_and_computed_once_and_gives_the_same_numbers_again(one: Measured) -> None:
     ours, seconds = one.metrics(), dict(one.seconds)
-    groups = {
-        "own",
-        "calibration",
-        "footing",
-        "log_px",
-        "mutual_information",
-        "linear_probe",
-        "knn",
-        "samples",
-    }
-    assert set(seconds) == groups
+    groups = "own calibration footing log_px mutual_information linear_probe knn samples"
+    assert set(seconds) == {*groups.split()}
     assert one.metrics() | {"peak_memory_mb": 0} == ours | {"peak_memory_mb": 0}
     assert one.seconds == seconds
     assert again(one).metrics() | {"peak_memory_mb": 0} == ours | {"peak_memory_mb": 0}

@@ -42,7 +42,6 @@ def saying(mean: Tensor) -> VAE:
 
 
 def generator(seed: int) -> torch.Generator:
-    """A generator of its own."""
     return torch.Generator().manual_seed(seed)
 
 
@@ -159,9 +158,7 @@ def test_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("bench.evaluation.footing.ROWS", rows)
         q = encode(model, images, chunk=rows)
         found = calibrate(model, images, noise[0])
-        results.append(
-            {**vars(found), **vars(elbos(model, q, images, noise, CALIBRATION))},
-        )
+        results.append(vars(found) | vars(elbos(model, q, images, noise, CALIBRATION)))
     for other in results[1:]:
         assert other == pytest.approx(results[0], rel=1e-4)
 
@@ -226,16 +223,11 @@ def test_standard_errors_are_as_large_as_they_say() -> None:
     for seed in range(150):
         elbo = elbos(model, q, images, normal(9, 17, LATENT, seed=seed), CALIBRATION)
         weighted = log_px(model, q, images, 30, CALIBRATION, generator(seed), binary)
-        rows.append(
-            [
-                (elbo.elbo_bernoulli, elbo.error_bernoulli),
-                (elbo.elbo_gaussian, elbo.error_gaussian),
-                (weighted.bernoulli, weighted.error_bernoulli),
-                (weighted.gaussian, weighted.error_gaussian),
-            ]
-        )
-    values, errors = torch.tensor(rows, dtype=torch.float64).unbind(-1)
-    ratio = errors.mean(0) / values.std(0)
+        scores = (elbo.elbo_bernoulli, elbo.elbo_gaussian, weighted.bernoulli, weighted.gaussian)
+        errors = [e for each in (elbo, weighted) for e in (each.error_bernoulli, each.error_gaussian)]
+        rows.append([*zip(scores, errors, strict=True)])
+    values, told = torch.tensor(rows, dtype=torch.float64).unbind(-1)
+    ratio = told.mean(0) / values.std(0)
     assert ((ratio > 0.8) & (ratio < 1.25)).all(), ratio
 
 

@@ -32,13 +32,6 @@ from bench.saved import load_model
 from bench.spec.experiment import Run
 from bench.store.records import RunFolder
 
-pytestmark = [
-    # Third parties' own deprecations, raised while MLflow loads and builds its tables.
-    pytest.mark.filterwarnings("ignore::DeprecationWarning:mlflow"),
-    pytest.mark.filterwarnings("ignore::DeprecationWarning:pydantic"),
-    pytest.mark.filterwarnings("ignore:.*loader strategy is deprecated"),
-]
-
 TINY = a_dataset()
 TILE = 56  # screen pixels of an image of 28
 
@@ -207,21 +200,19 @@ def test_a_variant_of_two_experiments_needs_one_unless_both_mean_one_run(reports
     with pytest.raises(BenchError, match=r"flat is in one, two; say which with --experiment"):
         found("flat", reports)
     assert found("flat", reports, "two").epochs == 3
-    file = reports / "two/experiment.json"
-    other = a_run(variant="flat", latent=2, epochs=3)
-    planned = {
-        other.identity(TINY.digest): {"variant": "small", "seed": 1, "run": a_run(seed=1).key(TINY.digest)}
-    }
-    file.write_text(json.dumps({"variants": {"small": {}}, "planned": planned}))
+    name_in_two(reports, "small")
     assert found("small", reports).seed == 1
 
 
+def name_in_two(reports: Path, variant: str) -> None:
+    """Seed 1 of `small` is all there is to the experiment `two`, under this name."""
+    planned = {"variant": variant, "seed": 1, "run": a_run(seed=1).key(TINY.digest)}
+    content = {"variants": {variant: {}}, "planned": {f"{variant}-s1-01234567": planned}}
+    (reports / "two/experiment.json").write_text(json.dumps(content))
+
+
 def test_a_run_has_the_name_that_its_experiment_gives_it(reports: Path) -> None:
-    planned = {
-        "renamed-s1-01234567": {"variant": "renamed", "seed": 1, "run": a_run(seed=1).key(TINY.digest)}
-    }
-    text = json.dumps({"variants": {"renamed": {}}, "planned": planned})
-    (reports / "two/experiment.json").write_text(text)
+    name_in_two(reports, "renamed")
     for what in ("renamed", "renamed-s1-01234567"):
         assert found(what, reports).variant == "renamed"
 
@@ -245,9 +236,12 @@ def test_what_is_not_found_says_what_is(what: str, experiment: str | None, told:
         found(what, reports, experiment)
 
 
-def test_no_reports_is_told(tmp_path: Path) -> None:
+def test_nothing_is_found_where_nothing_is_and_nothing_is_made_there(tmp_path: Path) -> None:
     with pytest.raises(BenchError, match="holds no experiment"):
         found("small", tmp_path / "nothing")
+    with pytest.raises(BenchError, match="there is no MLflow store"):
+        generate("f" * 32, Drawing(), Places(tmp_path, None, f"sqlite:///{tmp_path}/store.db"))
+    assert not list(tmp_path.iterdir())
 
 
 # Drawing
@@ -339,12 +333,11 @@ def test_a_jpeg_in_colour_is_read_and_other_files_are_refused_in_one_line(tmp_pa
 # MLflow
 
 
-def test_a_run_of_a_store_is_drawn_as_from_its_folder(reports: Path, tmp_path: Path) -> None:
+def test_a_run_of_a_store_is_drawn_as_from_its_folder(uri: str, reports: Path, tmp_path: Path) -> None:
     from bench.tracking import Attempt, Tracker
 
-    uri = f"sqlite:///{tmp_path}/store.db"
     folder = reports / "runs" / a_run(seed=2).key(TINY.digest)
-    tracker = Tracker(uri, "one")
+    tracker = Tracker(uri, "drawn")
     mlflow_id = tracker.deliver(RunFolder(folder).read() or {}, Attempt(folder))
     places = Places(tmp_path / "none", tracking_uri=uri)
     there = generate(mlflow_id, Drawing(n=5), places, tmp_path / "b.png").read_bytes()
@@ -356,12 +349,6 @@ def test_a_run_of_a_store_is_drawn_as_from_its_folder(reports: Path, tmp_path: P
     failed = tracker.deliver(RunFolder(folder).read() or {}, Attempt(folder))
     with pytest.raises(BenchError, match="to give"):
         generate(failed, Drawing(), places, tmp_path / "c.png")
-
-
-def test_a_store_that_is_not_there_is_not_made(tmp_path: Path) -> None:
-    with pytest.raises(BenchError, match="there is no MLflow store"):
-        generate("f" * 32, Drawing(), Places(tmp_path, None, f"sqlite:///{tmp_path}/store.db"))
-    assert not list(tmp_path.iterdir())
 
 
 # The command
@@ -408,21 +395,16 @@ BAD = {
     "images for samples": "small --from-images plain",
     "one image to interpolate": "small --kind interpolations --from-images plain",
     "no image": "small --kind reconstructions --from-images plain",
-    "two experiments": "flat",
-    "unknown": "nothing",
     "nothing": "",
     "unknown option": "small --colour",
     "too many words": "small flat",
 }
 
 
+@pytest.mark.usefixtures("reports")
 @pytest.mark.parametrize("words", BAD.values(), ids=BAD.keys())
 def test_bad_input_is_one_line_and_writes_nothing(
-    words: str,
-    reports: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "folder.png").mkdir()
     (tmp_path / "plain").write_text("not a folder, not a picture")

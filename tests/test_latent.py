@@ -12,12 +12,7 @@ from scipy.integrate import quad
 from scipy.stats import norm
 from torch import Tensor
 
-from bench.evaluation.latent import (
-    active_units,
-    knn_accuracy,
-    linear_probe_accuracy,
-    mutual_information,
-)
+from bench.evaluation.latent import active_units, knn_accuracy, linear_probe_accuracy, mutual_information
 from bench.parts.posteriors import Q, gaussian
 from bench.parts.priors import StandardNormal
 

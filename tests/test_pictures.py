@@ -199,26 +199,20 @@ def test_an_album_holds_every_picture_tells_of_each_and_leaves_the_model_as_it_w
 ) -> None:
     told: list[tuple[str, int]] = []
     model, images, folder = a_model(latent=3), images_of(), RunFolder(tmp_path)
-    album = Album(
-        a_run(epochs=2, latent=3),
-        images,
-        LABELS,
-        folder,
-        lambda _, data: told.append((data["key"], data["step"])),
-        full=full,
-    )
+
+    def tell(_: object, data: dict[str, Any]) -> None:
+        told.append((data["key"], data["step"]))
+
+    album = Album(a_run(epochs=2, latent=3), images, LABELS, folder, tell, full=full)
     for epoch, training in ((1, True), (2, False)):
         album.epoch(model.train(training), epoch)
         assert model.training is training
     album.close(model, encode(model, images.flatten(1)))
-    once = ["interpolations", "latent", *["tsne"] * full, "kl"]
-    assert told == [(key, e) for e in (1, 2) for key in ("samples", "reconstructions")] + [
-        (key, 2) for key in once
-    ]
-    by_epoch = {f"{key}-epoch-00{e}.png" for key in ("samples", "reconstructions") for e in (1, 2)}
-    assert {path.name for path in folder.pictures.iterdir()} == (
-        {f"{key}.png" for key in once} | by_epoch | {"progress.gif"}
-    )
+    each = [(key, epoch) for epoch in (1, 2) for key in ("samples", "reconstructions")]
+    once = [(key, 2) for key in ("interpolations", "latent", *["tsne"] * full, "kl")]
+    assert told == each + once
+    names = {f"{key}-epoch-00{epoch}.png" for key, epoch in each} | {f"{key}.png" for key, _ in once}
+    assert {path.name for path in folder.pictures.iterdir()} == names | {"progress.gif"}
     with Image.open(folder.pictures / "reconstructions-epoch-001.png") as picture:
         found = tiles(picture)
     assert (found[::2].reshape(50, H, W) == images[:50].numpy()).all()  # whose classes take turns

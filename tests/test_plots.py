@@ -28,12 +28,11 @@ def png(image: Image.Image) -> bytes:
     return out.getvalue()
 
 
-@pytest.mark.parametrize("latent", [1, 2, 3, 32])
+@pytest.mark.parametrize("latent", [1, 2, 32])
 def test_the_latent_space_is_drawn_whatever_its_size(latent: int) -> None:
-    image = plots.latent(normal(60, latent), LABELS)
-    assert min(image.size) >= 500
-    assert png(image) == png(plots.latent(normal(60, latent), LABELS))
-    assert png(image) != png(plots.latent(normal(60, latent, seed=1), LABELS))
+    first, again, other = (plots.latent(normal(60, latent, seed=seed), LABELS) for seed in (0, 0, 1))
+    assert min(first.size) >= 500
+    assert png(first) == png(again) != png(other)
 
 
 @pytest.mark.parametrize("classes", [1, 23])

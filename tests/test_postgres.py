@@ -18,9 +18,9 @@ from pathlib import Path
 import pytest
 import requests
 from factory import a_cache
+from forked import bench
 from servers import free_port, mlflow, service
 from test_cli import SPEC as TINY
-from test_cli import bench
 from tracked import record, run_folder
 
 from bench.errors import BenchError

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -10,19 +11,17 @@ import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import pytest
 from servers import free_port, mlflow
 from small_matrix import LONGEST, Fault
-from tracked import assert_whole_once, attempts, known, record, run_folder
+from tracked import assert_whole_once, attempts, known, record, run_folder, tell, until
 
 from bench.errors import BenchError
 from bench.runs.sync import sync
 from bench.tracking import Tracker, Writer, writer
 
 pytestmark = pytest.mark.faults
-SETTINGS = {"encoder": {"name": "mlp", "options": {"hidden": [512, 256]}}, "beta": 1.0, "epochs": 5}
 
 
 class Server:
@@ -41,8 +40,10 @@ class Server:
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    made = Server(tmp_path_factory.mktemp("server"))
+def server(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Iterator[Server]:
+    folder = tmp_path_factory.mktemp("server")
+    shutil.copy(empty_store, folder / "server.db")
+    made = Server(folder)
     yield made
     made.kill()
 
@@ -55,31 +56,14 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(writer, "EVERY", 0.05)
 
 
-def until(said: list[str], words: str) -> None:
-    deadline = time.monotonic() + LONGEST
-    while not any(words in line for line in said):
-        assert time.monotonic() < deadline, said
-        time.sleep(0.05)
-
-
-def whole_run(writes: Writer, reports: Path, seed: int) -> dict[str, Any]:
-    made = record(seed, settings=SETTINGS)
-    folder = run_folder(reports, made)
-    writes.start(known(made), folder.path)
-    for row in made["curves"]:
-        writes.epoch(made["id"], row)
-    writes.finish(made, folder.path)
-    return made
-
-
 def test_a_server_that_dies_and_comes_back_has_every_run_once(
     server: Server, tmp_path: Path, fault: Fault
 ) -> None:
     said: list[str] = []
     tracker = Tracker(server.uri, "killed")
     writes = Writer(tracker, said.append)
-    before = whole_run(writes, tmp_path, 0)
-    live = record(1, settings=SETTINGS)
+    before = tell(writes, tmp_path, 0)
+    live = record(1)
     folder = run_folder(tmp_path, live)
     writes.start(known(live), folder.path)
     writes.epoch(live["id"], live["curves"][0])
@@ -88,10 +72,10 @@ def test_a_server_that_dies_and_comes_back_has_every_run_once(
     server.kill()
     for row in live["curves"][1:4]:
         writes.epoch(live["id"], row)
-    meanwhile = whole_run(writes, tmp_path, 2)
-    until(said, "training goes on")
+    meanwhile = tell(writes, tmp_path, 2)
+    until(lambda: any("training goes on" in line for line in said), LONGEST)
     server.start()
-    until(said, "answers again")
+    until(lambda: any("answers again" in line for line in said), LONGEST)
     writes.epoch(live["id"], live["curves"][4])
     writes.finish(live, folder.path)
     writes.close(lambda tracker: tracker.describe("done"), lambda _: None)
@@ -105,13 +89,13 @@ def test_what_a_server_missed_is_sent_later(server: Server, tmp_path: Path, faul
     reports = tmp_path / "missed"
     tracker = Tracker(server.uri, "missed · digits")
     writes = Writer(tracker, lambda _: None)
-    live = record(1, settings=SETTINGS)
+    live = record(1)
     folder = run_folder(reports, live)
     writes.start(known(live), folder.path)
     writes.epoch(live["id"], live["curves"][0])
     time.sleep(0.5)
     server.kill()
-    meanwhile = whole_run(writes, reports, 2)
+    meanwhile = tell(writes, reports, 2)
     writes.finish(live, folder.path)
     writes.close(lambda tracker: tracker.describe("done"), lambda _: None)
     assert writes.left == 2
@@ -131,7 +115,7 @@ def test_a_database_that_is_locked_meanwhile_costs_nothing(uri: str, tmp_path: P
     writes = Writer(tracker, lambda _: None)
     with closing(sqlite3.connect(uri.removeprefix("sqlite:///"))) as database:
         database.execute("BEGIN IMMEDIATE")
-        made = whole_run(writes, tmp_path, 0)
+        made = tell(writes, tmp_path, 0)
         time.sleep(1)
         database.rollback()
     writes.close(lambda _: None, lambda _: None)
@@ -145,7 +129,6 @@ import sys
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 from tracked import *
 from bench.tracking import Writer
-settings = {SETTINGS!r}
 """
 
 
@@ -153,10 +136,10 @@ def test_a_process_killed_at_any_moment_leaves_a_run_that_goes_on(
     uri: str, tmp_path: Path, fault: Fault
 ) -> None:
     """Kill -9 in the midst of tracking, again and again, then finish: one MLflow run, whole."""
-    made = record(settings=SETTINGS)
+    made = record()
     folder = run_folder(tmp_path, made)
     code = f"""{PREPARE}
-made = record(settings=settings)
+made = record()
 tracker = Tracker({uri!r}, "killed")
 tracker.heal()
 print("go", flush=True)
@@ -190,12 +173,7 @@ tracker = Tracker({uri!r}, sys.argv[1])
 with tracker.claimed():
     writer = Writer(tracker, print)
     for seed in range(4):
-        made = record(seed, settings=settings)
-        folder = run_folder(reports, made).path
-        writer.start(known(made), folder)
-        for row in made["curves"]:
-            writer.epoch(made["id"], row)
-        writer.finish(made, folder)
+        tell(writer, reports, seed)
     writer.close(lambda tracker: tracker.describe("done"), lambda left: None)
     assert not writer.fault, writer.fault
 """
@@ -207,7 +185,7 @@ with tracker.claimed():
     for name in names:
         tracker = Tracker(uri, name)
         for seed in range(4):
-            made = record(seed, settings=SETTINGS)
+            made = record(seed)
             assert_whole_once(tracker, made)
             assert len(attempts(tracker, made)) == 1
     fault("two experiments at once on one new store", injected=1, survived=1, lost=0, doubled=0)

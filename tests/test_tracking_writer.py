@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import signal
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tracked import curve, known, record, run_folder
+from tracked import curve, known, record, tell, until
 
 from bench.tracking import Attempt, TrackingError, Writer, writer
 
@@ -55,26 +54,11 @@ def writes(store: Fake, lines: list[str]) -> Iterator[Writer]:
     yield made
     if made._thread.is_alive():
         store.away.clear()
-        made.close(lambda _: None, lambda _: None)
+        end(made)
 
 
-def a_run(writes: Writer, reports: Path, seed: int = 0) -> str:
-    """Tell all that a worker tells of one run; give its id."""
-    made = record(seed=seed)
-    folder = run_folder(reports, made)
-    writes.start(known(made), folder.path)
-    for row in made["curves"]:
-        writes.epoch(made["id"], row)
-    writes.image(made["id"], folder.pictures / "samples-epoch-005.png", "samples", 5)
-    writes.finish(made, folder.path)
-    return str(made["id"])
-
-
-def until(true: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 10
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
+def end(writes: Writer) -> None:
+    writes.close(lambda _: None, lambda _: None)
 
 
 def test_a_run_is_followed_while_it_goes_on(store: Fake, writes: Writer, tmp_path: Path) -> None:
@@ -93,7 +77,7 @@ def test_a_run_is_followed_while_it_goes_on(store: Fake, writes: Writer, tmp_pat
 def test_a_slow_store_costs_training_nothing(store: Fake, writes: Writer, tmp_path: Path) -> None:
     released = threading.Event()
     writes.later(lambda _: released.wait())
-    run = a_run(writes, tmp_path)
+    run = tell(writes, tmp_path)["id"]
     released.set()  # every call has returned by now
     shown: list[int] = []
     writes.close(lambda _: store._take("report"), shown.append)
@@ -109,7 +93,7 @@ def test_a_store_that_goes_away_gets_everything_once_it_is_back(
     until(lambda: len(store.taken) == 1)
     store.away.set()
     writes.epoch(live["id"], curve(1))
-    run = a_run(writes, tmp_path)
+    run = tell(writes, tmp_path)["id"]
     until(lambda: store.asked > 5)
     assert len([line for line in lines if "training goes on" in line]) == 1
     assert writes.fault
@@ -119,7 +103,7 @@ def test_a_store_that_goes_away_gets_everything_once_it_is_back(
     assert "answers again" in lines[-1]
     until(lambda: {(live["id"], "begun", "1", "0"), (run, "finished", "5", "1")} <= {*store.taken})
     writes.finish(live, tmp_path)
-    writes.close(lambda _: None, lambda _: None)
+    end(writes)
     assert store.taken[-1] == (live["id"], "finished", "5", "0")
     assert writes.left == 0
 
@@ -134,7 +118,7 @@ def test_an_outage_is_asked_after_ever_less_often(
     monkeypatch.setattr(writer, "FIRST_PAUSE", 5.0)
     monkeypatch.setattr(writer, "LONGEST_PAUSE", 60.0)
     store.away.set()
-    a_run(writes, tmp_path)
+    tell(writes, tmp_path)
     until(lambda: pauses.count(60.0) >= 2)
     outage = pauses[next(n for n, pause in enumerate(pauses) if pause == 5.0) :]
     assert outage[:6] == [5.0, 10.0, 20.0, 40.0, 60.0, 60.0]
@@ -143,7 +127,7 @@ def test_an_outage_is_asked_after_ever_less_often(
 def test_a_store_that_stays_away_is_given_up_at_the_end(store: Fake, writes: Writer, tmp_path: Path) -> None:
     store.away.set()
     for seed in range(20):
-        a_run(writes, tmp_path, seed)
+        tell(writes, tmp_path, seed)
     writes.close(lambda _: store._take("report"), lambda _: None)
     assert writes.left == 20
     assert writes.fault.startswith("cannot take mlp-s")
@@ -156,13 +140,13 @@ def test_a_run_that_cannot_be_written_holds_up_no_other(
 ) -> None:
     bad = record(seed=7)["id"]
     store.broken.add(bad)
-    a_run(writes, tmp_path, seed=7)
+    tell(writes, tmp_path, seed=7)
     for seed in range(10, 13):  # their success is no news, as the failure is none
         until(lambda: bool(writes.fault))
-        other = a_run(writes, tmp_path, seed)
+        other = tell(writes, tmp_path, seed)["id"]
         until(lambda other=other: (other, "finished", "5", "1") in store.taken)  # type: ignore[misc]
     until(lambda: store.asked > writer.STRIKES)  # more often than the end would try in vain
-    good = a_run(writes, tmp_path, seed=1)
+    good = tell(writes, tmp_path, seed=1)["id"]
     writes.close(lambda _: store._take("report"), lambda _: None)
     assert (good, "finished", "5", "1") in store.taken
     assert ("report",) in store.taken
@@ -174,7 +158,7 @@ def test_an_interrupted_run_that_the_store_never_saw_is_not_sent(
     store: Fake, writes: Writer, tmp_path: Path
 ) -> None:
     writes.finish(record(status="interrupted"), tmp_path)
-    writes.close(lambda _: None, lambda _: None)
+    end(writes)
     assert (store.taken, writes.left) == ([], 0)
 
 
@@ -193,11 +177,11 @@ def test_a_run_that_begins_again_is_another_attempt(store: Fake, writes: Writer,
 def test_ctrl_c_at_the_end_leaves_the_rest(store: Fake, writes: Writer, tmp_path: Path) -> None:
     released = threading.Event()
     writes.later(lambda _: released.wait())
-    a_run(writes, tmp_path)
+    tell(writes, tmp_path)
     before = signal.signal(signal.SIGALRM, signal.default_int_handler)
     try:
         signal.setitimer(signal.ITIMER_REAL, 0.2)
-        writes.close(lambda _: None, lambda _: None)
+        end(writes)
     finally:
         signal.signal(signal.SIGALRM, before)
         released.set()
@@ -210,4 +194,4 @@ def test_a_bug_of_ours_is_not_swallowed(store: Fake, writes: Writer) -> None:
 
     writes.later(broken)
     with pytest.raises(ZeroDivisionError):
-        writes.close(lambda _: None, lambda _: None)
+        end(writes)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +13,13 @@ from factory import key_of
 from PIL import Image
 
 from bench.store.records import RunFolder
-from bench.tracking import Attempt, Tracker
+from bench.tracking import Attempt, Tracker, Writer
 
 EPOCHS = 5
+SETTINGS = {
+    "encoder": {"name": "mlp", "options": {"hidden": [512, 256]}},
+    "document": "000", "beta": 1.0, "epochs": EPOCHS,
+}  # fmt: skip
 
 
 def curve(epoch: int) -> dict[str, Any]:
@@ -26,12 +32,11 @@ def curve(epoch: int) -> dict[str, Any]:
 def record(
     seed: int = 0, status: str = "finished", variant: str = "mlp", settings: dict[str, Any] | None = None
 ) -> dict[str, Any]:
-    """A finished run's record; other `settings` than the many that are to be logged as parameters."""
+    """A finished run's record, its settings by default a few."""
     return {
         "format": 1, "id": f"{variant}-s{seed}-0123abcd", "experiment": "all",
         "variant": variant, "seed": seed,
-        "run": settings or {"encoder": {"name": "mlp", "options": {"hidden": [512, 256]}}, "document": "000",
-                "beta": 32 / 784, "prior": None, "note": "x" * 7000, **{f"option{i}": i for i in range(120)}},
+        "run": SETTINGS | (settings or {}),
         "status": status, "reason": None, "beta_eff": 1.0, "likelihood_class": "Bernoulli, grey target",
         "metrics": {"elbo_bernoulli": -105.5 - seed, "kl": 25.0, "elbo_gaussian": None},
         "monte_carlo_error": {"log_px_bernoulli": 0.01}, "evaluation_seconds": {"elbo": 1.0, "log_px": 2.5},
@@ -47,7 +52,7 @@ def record(
 def run_folder(reports: Path, made: dict[str, Any]) -> RunFolder:
     """The folder of a run with weights, pictures and its record, planned by the experiment `reports`."""
     file, key = reports / "experiment.json", key_of(made["id"])
-    spec = json.loads(file.read_text()) if file.exists() else {"variants": {}}
+    spec = json.loads(file.read_text()) if file.exists() else {"dataset": "digits", "variants": {}}
     plan = {"variant": made["variant"], "seed": made["seed"], "run": key}
     spec["planned"] = {**spec.get("planned", {}), made["id"]: plan}
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -76,6 +81,26 @@ def begin(
     attempt = Attempt(folder, resume, [(folder / "pictures/samples-epoch-001.png", "samples", 1)])
     tracker.deliver(known(made, epochs), attempt)
     return attempt
+
+
+def tell(writes: Writer, reports: Path, seed: int = 0) -> dict[str, Any]:
+    """Tell all that a worker tells of one run; give its record."""
+    made = record(seed)
+    folder = run_folder(reports, made)
+    writes.start(known(made), folder.path)
+    for row in made["curves"]:
+        writes.epoch(made["id"], row)
+    writes.image(made["id"], folder.pictures / "samples-epoch-005.png", "samples", 5)
+    writes.finish(made, folder.path)
+    return made
+
+
+def until(true: Callable[[], bool], seconds: float = 10) -> None:
+    """Wait for something to be true."""
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
 
 
 def artifacts(tracker: Tracker, run: str, inside: str | None = None) -> list[str]:
