@@ -1,7 +1,7 @@
 """p(x|z): what the decoder's output means.
 
-`log_prob` is the normalised log-density. `reconstruction_loss` is what a script of that kind minimises: they
-differ by the constant that squared error leaves out.
+`log_prob` is the normalised log-density, and a script minimises its negative. Squared error leaves a constant
+out: `Gaussian` has a `reconstruction_loss` of its own.
 
 Shapes: D pixels, `output` [..., D] as the decoder gives it, `target` broadcastable to it. Sums over pixels
 are [...], nats.
