@@ -16,10 +16,10 @@ from factory import a_dataset, a_run, part
 from bench.evaluation.samples import FeatureNet, Reference
 from bench.runs import execute as runner
 from bench.runs.execute import Job, SharedContext, execute, execute_group
-from bench.runs.groups import MOST, groups
+from bench.runs.groups import MOST, TaskGroup, groups
 from bench.runs.workers import run_all
 from bench.spec.experiment import Run
-from bench.store.records import Record, read
+from bench.store.records import Record, RunFolder, read
 
 CPU = torch.device("cpu")
 
@@ -197,6 +197,24 @@ def test_what_the_environment_did_is_tried_once_more(tmp_path: Path, shared: Sha
     assert lost["status"] == "failed"
     assert lost["reason"].startswith(f"cannot write {hopeless.folder}/record.json: ")
     assert [run_id for run_id, kind in ears.heard if kind == "retry"] == [hopeless.id]
+
+
+@pytest.mark.parametrize(
+    "over", [lambda group: group.lose("killed"), lambda group: group.end("interrupted", "")]
+)
+def test_a_worker_that_ends_between_its_record_and_the_news_of_it_loses_nothing(
+    over: Callable[[TaskGroup], None], tmp_path: Path
+) -> None:
+    jobs, ears = jobs_of(tmp_path, [0, 1]), Ears()
+    record = {"id": jobs[0].id, "status": "finished"}
+    for job in jobs:  # of an earlier command, to be done afresh
+        RunFolder(job.folder).write_record({"id": job.id, "status": "diverged"})
+    group = TaskGroup(jobs, ears, 2)
+    group.begin()
+    RunFolder(jobs[0].folder).write_record(record)
+    over(group)
+    assert ears.records[jobs[0].id] == read(jobs[0].folder) == {"format": 1, **record}
+    assert (read(jobs[1].folder) or {}).get("status") != "diverged"
 
 
 def a_bug() -> None:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import socket
 import sys
 import tempfile
@@ -175,14 +174,12 @@ def _launcher(shared: SharedContext) -> Callable[[TaskGroup], Any]:
 
 
 def left_of(group: TaskGroup) -> dict[str, dict[str, bytes]]:
-    """Read the files of each run that goes on from a checkpoint; empty the folders of the others."""
+    """Read the files of each run that goes on from a checkpoint."""
     left = {}
     for job in group.jobs.values():
         if job.resume:
             files = (p for p in job.folder.rglob("*") if p.is_file() and not p.name.startswith("."))
             left[job.id] = {p.relative_to(job.folder).as_posix(): p.read_bytes() for p in files}
-        elif group.attempt == 1:
-            shutil.rmtree(job.folder, ignore_errors=True)  # of an earlier command
     return left
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any, Protocol
@@ -11,7 +12,7 @@ import torch
 
 from bench.engine.checkpoint import epoch_kept
 from bench.runs.execute import Job
-from bench.store.records import Record, RunFolder
+from bench.store.records import DONE, Record, RunFolder
 
 MOST = 10  # seeds of a variant that are trained together: they share the device's memory
 
@@ -55,6 +56,8 @@ class TaskGroup:
         if self.attempt == 0:
             for job in self.jobs.values():
                 self._listener.starting(job)
+                if not job.resume:
+                    shutil.rmtree(job.folder, ignore_errors=True)  # of an earlier command
         self.attempt += 1
         return list(self.jobs.values())
 
@@ -74,6 +77,7 @@ class TaskGroup:
 
     def lose(self, reason: str) -> None:
         """Leave the runs to another attempt: their process is gone, by no fault of theirs."""
+        self._take_recorded()
         if self.attempt >= self._attempts:
             self.end("failed", reason)
         for job in list(self.jobs.values()):
@@ -81,9 +85,17 @@ class TaskGroup:
 
     def end(self, status: str, reason: str) -> None:
         """Record the runs that could not record themselves."""
+        self._take_recorded()
         while self.jobs:
             job = self.jobs.pop(next(iter(self.jobs)))
             self._listener.ended(job, broken(job, status, reason))
+
+    def _take_recorded(self) -> None:
+        """Take in the runs that their worker has recorded, and had no time to tell of."""
+        for job in list(self.jobs.values()):
+            record = RunFolder(job.folder).read()
+            if record and record["status"] in DONE:
+                self._listener.ended(self.jobs.pop(job.id), record)
 
     def _try_again(self, job: Job, reason: str) -> None:
         self._listener.event(job, "retry", {"reason": reason})
