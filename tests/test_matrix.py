@@ -15,8 +15,11 @@ from bench.errors import BenchError
 from bench.runs import matrix
 from bench.runs.execute import Job
 from bench.runs.matrix import Matrix
-from bench.runs.plan import Plan
+from bench.runs.plan import Plan, make_plan
 from bench.runs.progress import Display
+from bench.runs.request import Request
+from bench.spec.resolve import load
+from bench.store.records import CHECKPOINT, RunFolder
 from bench.tracking import Tracker
 
 
@@ -116,6 +119,27 @@ def test_what_a_run_tells_is_shown(made: Matrix, tmp_path: Path, capsys: pytest.
         "small · seed 0: taken up once more, as its worker was killed",
         "small · seed 0: goes on after epoch 7",
     ]
+
+
+def test_what_is_left_out_may_be_under_way(tmp_path: Path) -> None:
+    """By another process, or stopped by Ctrl-C: its checkpoint stays, and that of a finished run goes."""
+    spec = """
+question: Why?
+dataset: digits
+seeds: 1
+defaults: {encoder: conv-bn, decoder: conv-bn}
+variants: {a: {latent: 2}, b: {latent: 3}}
+"""
+    (tmp_path / "two.yaml").write_text(spec)
+    plan = make_plan(Request(load(tmp_path / "two.yaml"), only=("b",), reports=tmp_path / "reports"))
+    left_out, done = (plan.home.runs / planned.key / CHECKPOINT for planned in plan.runs)
+    for file in (left_out, done):
+        file.parent.mkdir(parents=True)
+        file.touch()
+    RunFolder(done.parent).write_record({"id": "b-s0-0", "status": "finished"})
+    made = Matrix(plan.again(), cast(Tracker, Store()), Display({}, 0.0, quiet=True))
+    made.open()
+    assert (left_out.exists(), done.exists()) == (True, False)
 
 
 def test_a_report_under_way_is_no_change_of_the_code(tmp_path: Path) -> None:

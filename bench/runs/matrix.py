@@ -71,12 +71,14 @@ def run_matrix(
     # A machine asks by SIGTERM before it kills: treat it as Ctrl-C
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with held(plan.folder / LOCK, str(plan.folder), "give another --reports"), tracker.claimed():
-        plan.home.runs.mkdir(parents=True, exist_ok=True)
+        keys = {planned.key for planned in plan.todo}
         with (
-            claimed(plan.home.runs, [planned.key for planned in plan.todo]),
+            claimed(plan.home.runs, keys),
             Display({p.id: seconds.get(p.id, 0.0) for p in plan.todo}, total, quiet=quiet) as display,
         ):
             plan = plan.again()  # nobody else does these runs now: skip those finished since
+            if not keys.issuperset(planned.key for planned in plan.todo):
+                raise BenchError(f"runs of {plan.folder} were removed meanwhile; give the command again")
             matrix = Matrix(plan, tracker, display, fail_fast=fail_fast)
             matrix.open()
             try:
@@ -137,7 +139,8 @@ class Matrix:
         self.plan.write()
         self._home = ExperimentFolder(self.plan.folder)
         for planned in self.plan.runs:
-            if not planned.todo:  # in case bench was killed between writing the record and removing this
+            # In case bench was killed between writing the record and removing this
+            if not planned.todo and planned.run.variant in self.plan.request.chosen:
                 (self._folder(planned) / CHECKPOINT).unlink(missing_ok=True)
         self._writer.later(Tracker.heal)
         self._writer.later(lambda tracker: sync.views(tracker, self.plan.folder))
