@@ -89,6 +89,8 @@ def test_the_store_lies_beside_an_experiment_however_that_is_named(
     monkeypatch.chdir(tmp_path / "reports/all")
     assert ExperimentFolder(Path()).runs.resolve() == tmp_path / "reports/runs"
     assert ExperimentFolder(Path("../all")).runs.resolve() == tmp_path / "reports/runs"
+    (tmp_path / "reports/all/figures").mkdir()
+    assert ExperimentFolder(Path("figures/..")).runs.resolve() == tmp_path / "reports/runs"
 
 
 # Claims
@@ -191,6 +193,37 @@ def test_moving_goes_on_where_it_was_cut(tmp_path: Path) -> None:
     for folder in (tmp_path, whole):
         list(migrate(folder))
     assert ExperimentFolder(tmp_path / "one").records() == ExperimentFolder(whole / "one").records()
+
+
+def test_moving_goes_on_where_all_had_moved_and_nothing_was_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left = first_edition(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr("bench.store.migrate.write_json_atomic", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            list(migrate(tmp_path))
+    list(migrate(tmp_path))
+    assert ExperimentFolder(tmp_path / "one").records().keys() <= left.keys()
+    assert len(ExperimentFolder(tmp_path / "one").records()) == 2
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("experiment.json", "{"),
+        ("experiment.json", "[]"),
+        ("experiment.json", '{"variants": {}, "planned": {"a": {}}}'),
+        ("baselines.json", "{"),
+    ],
+)
+def test_nothing_is_moved_where_the_experiment_is_damaged(tmp_path: Path, file: str, content: str) -> None:
+    first_edition(tmp_path)
+    (tmp_path / "one" / file).write_text(content)
+    with pytest.raises(BenchError, match=f"one/{file} is "):
+        list(migrate(tmp_path))
+    assert (tmp_path / "one" / file).read_text() == content
+    assert not (tmp_path / "runs").exists()
 
 
 def test_nothing_to_move_is_told(tmp_path: Path) -> None:

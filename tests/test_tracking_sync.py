@@ -10,12 +10,14 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from tracked import assert_whole_once, attempts, record, run_folder
 
 from bench.errors import BenchError
-from bench.runs.sync import experiment_name, folders, sync
+from bench.runs.sync import describe, experiment_name, folders, sync, views
 from bench.store.lock import LOCK, held
 from bench.tracking import Tracker
 
@@ -101,6 +103,8 @@ def other(folder: Path) -> Iterator[subprocess.Popen[str]]:
     code = f"""
 from bench.store.lock import held
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 with held(Path({str(folder / LOCK)!r}), "x", "wait"):
     print("held", flush=True)
     input()
@@ -123,3 +127,13 @@ def test_a_folder_in_use_is_refused_until_its_process_dies(
     other.send_signal(signal.SIGKILL)
     other.wait()
     assert [done.sent for done in sync([folder], folder, uri)] == [2]
+
+
+def test_an_experiment_that_lacks_what_views_are_made_of_is_sent_nevertheless(tmp_path: Path) -> None:
+    spec = {"variants": {"a": {}, "b": {"epochs": 3}}, "dataset": "digits", "fallback": True}
+    (tmp_path / "experiment.json").write_text(json.dumps(spec))
+    saved: list[dict[str, int]] = []
+    store: Any = SimpleNamespace(save_views=lambda **given: saved.append(given), describe=lambda _: None)
+    views(store, tmp_path)
+    describe(store, tmp_path)
+    assert saved == [{"seed": 0, "epochs": 3}]

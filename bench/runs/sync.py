@@ -92,7 +92,7 @@ def describe(tracker: Tracker, folder: Path) -> None:
     spec = ExperimentFolder(folder).spec
     banner = ""
     if spec.get("fallback"):
-        asked, used = cells.text(spec["declared_dataset"]), cells.text(spec["dataset"])
+        asked, used = cells.text(spec.get("declared_dataset")), cells.text(spec["dataset"])
         banner = f"**{used} stands in for {asked}: these numbers say nothing about {asked}.**"
     question = cells.paragraph(spec.get("question") or "")
     answer = text.partition("## Answer")[2].partition("\n## ")[0].strip()
@@ -105,6 +105,7 @@ def describe(tracker: Tracker, folder: Path) -> None:
 def views(tracker: Tracker, folder: Path) -> None:
     """Write the saved views; pictures open at the last epoch of which every variant has some."""
     spec = ExperimentFolder(folder).spec
-    shown = [epochs_shown(variant["epochs"]) for variant in (spec.get("variants") or {}).values()]
-    if shown:
-        tracker.save_views(seed=spec["seeds"][0], epochs=max(set.intersection(*shown)))
+    epochs = [variant.get("epochs") for variant in spec["variants"].values()]
+    if shown := [epochs_shown(each) for each in epochs if each]:
+        seed = (spec.get("seeds") or [0])[0]
+        tracker.save_views(seed=seed, epochs=max(set.intersection(*shown), default=1))

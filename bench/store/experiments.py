@@ -72,7 +72,7 @@ class ExperimentFolder:
     @property
     def runs(self) -> Path:
         """The store of runs beside it: `reports/runs`."""
-        return (self.path if self.path.name not in ("", "..") else self.path.absolute()).parent / RUNS
+        return (self.path if self.path.name not in ("", "..") else self.path.resolve()).parent / RUNS
 
     @property
     def exists(self) -> bool:

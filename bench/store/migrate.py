@@ -6,6 +6,7 @@ common. Here each run moves to `runs/<key>/`, one of equal copies stays, and exp
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 from collections.abc import Iterator
@@ -38,14 +39,18 @@ def migrate(reports: Path) -> Iterator[str]:
         )
     for folder in old:
         with held(folder / LOCK, str(folder), "give another folder"):
-            spec = records.read_json(folder / SPEC)
+            spec, of = _json(folder / SPEC), _json(folder / "baselines.json").get("of")
+            try:
+                keys = _keys(spec, of.get("data") if isinstance(of, dict) else None)
+            except (AttributeError, KeyError, TypeError):
+                raise BenchError(f"{folder / SPEC} is no resolved experiment; bring it back") from None
             moved, kept = _move_runs(folder, reports / RUNS)
-            digest = ((_json(folder / "baselines.json").get("of")) or {}).get("data")
-            for run_id, plan in (spec.get("planned") or {}).items():
-                settings = spec["variants"][plan["variant"]]
-                plan["run"] = moved.get(run_id) or plan.get("run") or _key(settings, plan["seed"], digest)
+            for run_id, plan in spec["planned"].items():
+                plan["run"] = moved.get(run_id) or keys[run_id]
             spec["planned"] = {name: plan for name, plan in spec["planned"].items() if plan["run"]}
             write_json_atomic(folder / SPEC, spec)
+            if not kept:  # last, as it is what tells that there is something to do
+                shutil.rmtree(folder / OLD_RUNS)
         left = f", {kept} unfinished left in {folder / OLD_RUNS}" if kept else ""
         yield f"{folder}: {len(moved)} runs moved{left}"
 
@@ -73,32 +78,36 @@ def _move_runs(folder: Path, store: Path) -> tuple[dict[str, str], int]:
             path.replace(target)
         moved[record["id"]] = target.name
     left = [path for path in (folder / OLD_RUNS).iterdir() if not path.name.startswith(".")]
-    if not left:
-        shutil.rmtree(folder / OLD_RUNS)
     return moved, len(left)
 
 
 def _finished(path: Path) -> Record | None:
     """The record of a run that is done and is what its name says, else None."""
     record = RunFolder(path).read() if (path / RECORD).is_file() else None
-    if record is None or record["status"] not in DONE or not record.get("data"):
+    if record is None or record["status"] not in DONE:
         return None
     try:
-        named = Run.model_validate(record["run"]).identity(record["data"]["digest"])
+        digest = str((record.get("data") or {}).get("digest"))
+        named = Run.model_validate(record.get("run")).identity(digest)
     except ValidationError:
         return None
     return record if named == path.name else None
 
 
-def _key(settings: dict[str, Any], seed: int, digest: str | None) -> str | None:
-    """The key of a run from its variant in experiment.json; None where that is of another version."""
-    try:
-        variant = Variant.model_validate_json(json.dumps(settings))
-        return variant.run(seed).key(digest) if digest else None
-    except ValidationError:
-        return None
+def _keys(spec: dict[str, Any], digest: str | None) -> dict[str, str | None]:
+    """The keys of runs by id, from experiment.json; None for a variant that is of another version."""
+    keys: dict[str, str | None] = {}
+    for run_id, plan in spec["planned"].items():
+        keys[run_id] = plan.get("run")
+        with contextlib.suppress(ValidationError):
+            variant = Variant.model_validate_json(json.dumps(spec["variants"][plan["variant"]]))
+            keys[run_id] = keys[run_id] or (variant.run(plan["seed"]).key(digest) if digest else None)
+    return keys
 
 
 def _json(file: Path) -> dict[str, Any]:
-    found = records.read_json(file) if file.is_file() else {}
+    try:
+        found = records.read_json(file) if file.is_file() else {}
+    except ValueError as error:
+        raise BenchError(f"{file} is damaged ({error}); bring it back, or remove it") from None
     return found if isinstance(found, dict) else {}
