@@ -50,7 +50,7 @@ def spec(folder: Path, word: str, name: str = "hostile.yaml") -> Path:
 
 def written(folder: Path, word: str, *, fallback: bool = False) -> Path:
     """The report of that experiment, its records hostile too, as bench writes it."""
-    content = json.loads(load(spec(folder, word)).to_json())
+    content = load(spec(folder, word)).model_dump(mode="json")
     planned = {f"{name}-s{seed}-00000000": (name, seed) for name in "ab" for seed in (0, 1)}
     content |= {
         "planned": {

@@ -488,7 +488,8 @@ def test_overrides_reach_every_run(tmp_path):
     "override", [{"seeds": ()}, {"seeds": (1, 1)}, {"seeds": (-1,)}, {"epochs": 0}, {"dataset": "mnits"}]
 )
 def test_bad_overrides_are_refused(tmp_path, override):
-    with pytest.raises(BenchError):
+    (name,) = override
+    with pytest.raises(BenchError, match=f"{name}.*(allowed|did you mean)"):
         loaded(tmp_path, GOOD).with_overrides(**override)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -76,7 +75,7 @@ class Plan:
 
     def write(self) -> None:
         """Write experiment.json: the resolved experiment and where its runs lie, all that a report needs."""
-        content: dict[str, Any] = json.loads(self.experiment.to_json())
+        content: dict[str, Any] = self.experiment.model_dump(mode="json")
         content |= {
             "declared_dataset": self.request.declared.dataset,
             "fallback": self.fallback,

@@ -230,10 +230,6 @@ class Experiment(_Frozen):
             changes["variants"] = {n: v.model_copy(update=update) for n, v in self.variants.items()}
         return self.model_copy(update=changes)
 
-    def to_json(self) -> str:
-        """Write the resolved experiment as JSON."""
-        return self.model_dump_json(indent=1)
-
 
 def too_many_runs(variants: int, seeds: int) -> str:
     """Say what is wrong with so many runs, or ""."""

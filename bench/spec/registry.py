@@ -69,11 +69,6 @@ class Module:
     assigned: dict[str, ast.expr]
     sha256: str
 
-    @property
-    def public(self) -> tuple[str, ...]:
-        """List the names of its classes and functions, private ones left out."""
-        return tuple(name for name in self.defined if not name.startswith("_"))
-
     def entry(self, kind: str, symbol: str, name: str) -> Entry:
         """Read a class or function as the part `name`. Raises BenchError where its options cannot be read."""
         fields: dict[str, Any] = {}

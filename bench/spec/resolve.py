@@ -141,7 +141,7 @@ class _Resolver:
         """Check a part and its options: a built-in one, or one of the file that it names."""
         block = mapping_of(node, kind, f"{kind}: {{name: ...}}")
         file = self.module(kind, block["file"]) if "file" in block else None
-        known = file.public if file else tuple(registry.entries(kind))
+        known = [n for n in file.defined if not n.startswith("_")] if file else [*registry.entries(kind)]
         if "name" not in block:
             raise block.error(f"{what}: {kind} has no name; allowed: {', '.join(known)}; add `name: ...`")
         name = word_of(block["name"], f"{kind} in {file.path.name}" if file else kind, known)
