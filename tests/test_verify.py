@@ -16,6 +16,7 @@ import torch
 from factory import a_dataset, a_run, part
 
 from bench.cli import main
+from bench.cli.matrix import report
 from bench.errors import BenchError
 from bench.evaluation.baselines import baselines
 from bench.evaluation.samples import FeatureNet, Reference, yardstick
@@ -161,6 +162,14 @@ def test_a_folder_without_its_runs_cannot_be_verified(folder: Path) -> None:
     shutil.rmtree(folder.parent / "runs")
     with pytest.raises(BenchError, match=r"runs holds none of the runs of .*tiny, .* put them there"):
         verify(folder)
+
+
+def test_a_report_without_its_runs_is_not_emptied(folder: Path) -> None:
+    shutil.rmtree(folder.parent / "runs")
+    before = (folder / "report.md").read_text()
+    with pytest.raises(BenchError, match=r"runs holds none of the runs of .*tiny, .* put them there"):
+        report(folder)
+    assert (folder / "report.md").read_text() == before
 
 
 # One change in the report, one line that names it

@@ -28,6 +28,7 @@ from bench.cli.options import (
     report_folder,
     request_of,
 )
+from bench.errors import BenchError
 
 
 @app.command(epilog="Example: bench run experiments/all.yaml --quick")
@@ -95,9 +96,14 @@ def plan(
 def report(folder: Report, reports: Reports = Path("reports")) -> None:
     """Write an experiment's report again, from its records alone."""
     from bench.report import write_report
+    from bench.store.experiments import ExperimentFolder
     from bench.store.lock import LOCK, held
 
     folder = report_folder(folder, reports, "experiment.json")
+    home = ExperimentFolder(folder)
+    if (folder / "report.md").exists() and not any(home.run(run_id).path.is_dir() for run_id in home.planned):
+        what = f"{home.runs} holds none of the runs of {folder}, whose report would be emptied"
+        raise BenchError(f"{what}; put them there, or do them with bench run")
     with held(folder / LOCK, str(folder), "copy the folder to where you may write and report that"):
         print(write_report(folder))
 
