@@ -162,7 +162,7 @@ def test_runs_of_the_first_edition_move_into_the_store(tmp_path: Path) -> None:
         f"{tmp_path}/two: 1 runs moved, 1 unfinished left in {tmp_path}/two/records",
     ]
     one, two = ExperimentFolder(tmp_path / "one"), ExperimentFolder(tmp_path / "two")
-    assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == sorted(
+    assert sorted(path.name for path in (tmp_path / "runs").glob("[!.]*")) == sorted(
         a_run(seed=seed).key(DIGEST) for seed in (0, 1)
     )
     for home in (one, two):

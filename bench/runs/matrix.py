@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
 import signal
 import subprocess
 import time
@@ -24,7 +24,7 @@ from bench.runs.plan import Plan, Planned
 from bench.runs.progress import Display
 from bench.store.experiments import ExperimentFolder
 from bench.store.lock import LOCK, claimed, held
-from bench.store.records import CHECKPOINT, Record, write_json_atomic
+from bench.store.records import CHECKPOINT, Record, read_json, write_json_atomic
 from bench.tracking import Tracker, Writer
 
 HERE = Path(__file__).resolve().parent
@@ -102,7 +102,10 @@ def shared_context(plan: Plan, display: Display) -> SharedContext:
     path = plan.folder / BASELINES
     latents = sorted({variant.latent for variant in plan.experiment.variants.values()})
     key = {"data": data.digest, "classifier": digest, "latents": latents}
-    if not path.exists() or json.loads(path.read_text(encoding="utf-8")).get("of") != key:
+    known: Any = None
+    with contextlib.suppress(OSError, ValueError):  # absent or damaged: it is made again
+        known = read_json(path)
+    if not isinstance(known, dict) or known.get("of") != key:
         scores = {name: asdict(s) for name, s in yardstick(data, reference).items()}
         content = baselines(data, latents) | {
             "of": key,

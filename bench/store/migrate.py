@@ -19,7 +19,7 @@ from bench.errors import BenchError
 from bench.spec.experiment import Run, Variant
 from bench.store import records
 from bench.store.experiments import OLD_RUNS, RUNS, SPEC
-from bench.store.lock import LOCK, held
+from bench.store.lock import LOCK, claimed, held
 from bench.store.records import DONE, RECORD, Record, RunFolder, write_json_atomic
 
 NAMES = ("id", "variant", "run", "axes", "trained_as")  # what copies of a run differ in
@@ -58,27 +58,33 @@ def migrate(reports: Path) -> Iterator[str]:
 def _move_runs(folder: Path, store: Path) -> tuple[dict[str, str], int]:
     """Move the finished runs of one experiment; returns their keys by id, and how many runs are left."""
     moved = {}
+    store.mkdir(exist_ok=True)
     found = [(path, _finished(path)) for path in sorted((folder / OLD_RUNS).glob("[!.]*"))]
-    for path, record in found:
-        if record is None:
-            continue
-        target = store / Run.model_validate(record["run"]).key(record["data"]["digest"])
-        twin = RunFolder(target).read()
-        if twin and {**twin, **dict.fromkeys(NAMES)} != {**record, **dict.fromkeys(NAMES)}:
-            raise BenchError(
-                f"{path} and {target} are the same run with other results; remove one of the two"
-            )
-        # Keep the copy that has its files, and of two alike the one that was trained under its own name
-        better = (not RunFolder(path).bare(record), "trained_as" not in record)
-        if twin and better <= (not RunFolder(target).bare(twin), "trained_as" not in twin):
-            shutil.rmtree(path)
-        else:
-            shutil.rmtree(target, ignore_errors=True)
-            store.mkdir(exist_ok=True)
-            path.replace(target)
-        moved[record["id"]] = target.name
+    done = [
+        (path, record, store / Run.model_validate(record["run"]).key(record["data"]["digest"]))
+        for path, record in found
+        if record is not None
+    ]
+    with claimed(store, [target.name for _, _, target in done]):
+        for path, record, target in done:
+            _move(path, record, target)
+            moved[record["id"]] = target.name
     left = [path for path in (folder / OLD_RUNS).iterdir() if not path.name.startswith(".")]
     return moved, len(left)
+
+
+def _move(path: Path, record: Record, target: Path) -> None:
+    """Move one run to its place in the store, unless an equal one is there."""
+    twin = RunFolder(target).read()
+    if twin and {**twin, **dict.fromkeys(NAMES)} != {**record, **dict.fromkeys(NAMES)}:
+        raise BenchError(f"{path} and {target} are the same run with other results; remove one of the two")
+    # Keep the copy that has its files, and of two alike the one that was trained under its own name
+    better = (not RunFolder(path).bare(record), "trained_as" not in record)
+    if twin and better <= (not RunFolder(target).bare(twin), "trained_as" not in twin):
+        shutil.rmtree(path)
+    else:
+        shutil.rmtree(target, ignore_errors=True)
+        path.replace(target)
 
 
 def _finished(path: Path) -> Record | None:
