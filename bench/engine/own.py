@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from bench.engine.device import stream, wide
+from bench.engine.device import evaluation_noise, wide
 from bench.parts.protocols import Objective, TwoTermObjective
 from bench.parts.vae import VAE
 from bench.spec.experiment import Run
@@ -41,8 +41,8 @@ def samples_of(objective: Objective) -> int:
 
 def own_noise(run: Run, objective: Objective, count: int, device: torch.device) -> Tensor:
     """Draw the noise [K, N, Z] that a set is judged with: the same each epoch and in every variant."""
-    shape = (samples_of(objective), count, run.latent)
-    return torch.randn(shape, generator=stream(run.seed, "evaluation")).to(device)
+    samples = samples_of(objective)
+    return evaluation_noise(run.seed, samples * count, run.latent, device).view(samples, count, -1)
 
 
 def own_terms(
