@@ -129,7 +129,7 @@ def _runs(
             todo, why = _state(request, run, folder, home)
         resume = epoch_kept(folder.path) if todo and not request.fresh else 0
         why += f"; goes on after epoch {resume}" if resume else ""
-        found.append(Planned(run.identity(data.digest), key, run, todo, why, resume))
+        found.append(Planned(run.name_of(key), key, run, todo, why, resume))
     return tuple(found)
 
 
@@ -202,12 +202,14 @@ def _folder_name(request: Request, dataset: str) -> str:
 
 def _check_batches(experiment: Experiment, data: Dataset) -> None:
     """Refuse a variant whose every epoch would be empty."""
+    held_out = dict.fromkeys(variant.validation for variant in experiment.variants.values())
+    images = {count: len(split(data, count, stream(0, "split"))[0]) for count in held_out}
     for name, variant in experiment.variants.items():
-        train, _ = split(data, variant.validation, stream(0, "split"))
-        if variant.drop_last and len(train) < variant.batch_size:
+        left = images[variant.validation]
+        if variant.drop_last and left < variant.batch_size:
             raise BenchError(
                 f"{name}: drop_last leaves no batch, as batch_size {variant.batch_size} is more than the "
-                f"{len(train)} training images of {data.name}; give a smaller batch_size, or drop_last: false"
+                f"{left} training images of {data.name}; give a smaller batch_size, or drop_last: false"
             )
 
 

@@ -153,8 +153,12 @@ class Run(Settings):
         return f"{hashlib.sha256(canonical.encode()).hexdigest()[:16]}-s{self.seed}"
 
     def identity(self, digest: str, engine: int = ENGINE) -> str:
-        """Name the run as people read it: `<variant>-s<seed>-<8 hex digits>`, the first of its key."""
-        return f"{self.variant}-s{self.seed}-{self.key(digest, engine)[:8]}"
+        """Name the run as people read it; `digest` is the data's."""
+        return self.name_of(self.key(digest, engine))
+
+    def name_of(self, key: str) -> str:
+        """Name the run of a key as people read it: `<variant>-s<seed>-<8 hex digits>`, the key's first."""
+        return f"{self.variant}-s{self.seed}-{key[:8]}"
 
 
 class Variant(Settings):
