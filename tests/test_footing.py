@@ -70,7 +70,7 @@ def test_calibration_is_the_best_scalar_for_its_noise() -> None:
     at_best = scores(best.epsilon, best.variance)
     for factor in (0.8, 0.97, 1.03, 1.25):
         other = scores(min(best.epsilon * factor, 0.49), best.variance * factor)
-        assert other.elbo_gaussian > at_best.elbo_gaussian
+        assert other.gaussian_bits_per_dim > at_best.gaussian_bits_per_dim
         assert other.elbo_bernoulli <= at_best.elbo_bernoulli + 1e-5
 
 
@@ -83,7 +83,7 @@ def test_calibration_stays_finite_for_a_decoder_that_is_right_or_sure_and_wrong(
         assert low * 0.99 <= found.epsilon <= high
         score = elbos(model, encode(model, images), images, normal(2, 37, LATENT), found)
         assert math.isfinite(score.elbo_bernoulli)
-        assert math.isfinite(score.elbo_gaussian)
+        assert math.isfinite(score.gaussian_bits_per_dim)
 
 
 @torch.no_grad()
@@ -98,7 +98,9 @@ def test_the_footing_against_torchs_distributions() -> None:
     scored = elbos(model, q, images, noise, c)
     assert scored.elbo_bernoulli == pytest.approx(float(bernoulli.sum(-1).mean() - kl), rel=1e-5)
     nats = float(gaussian.sum(-1).mean() - kl)
-    assert scored.elbo_gaussian == pytest.approx(-nats / (PIXELS * math.log(2)) + math.log2(255), rel=1e-5)
+    assert scored.gaussian_bits_per_dim == pytest.approx(
+        -nats / (PIXELS * math.log(2)) + math.log2(255), rel=1e-5
+    )
     assert scored.mse == pytest.approx(float(((grey - mean) ** 2).mean()), rel=1e-5)
 
 
@@ -111,7 +113,9 @@ def test_dequantisation_in_closed_form_is_the_mean_over_the_cell() -> None:
     density = Normal(mean.unsqueeze(-1), math.sqrt(variance)).log_prob(x).mean(-1).sum(-1)
     model = saying(mean.float())
     scored = elbos(model, encode(model, images), images, normal(2, 7, LATENT), Calibration(0.1, variance))
-    assert scored.elbo_gaussian == pytest.approx(bits_per_dim(-float(density.mean()), PIXELS), rel=1e-5)
+    assert scored.gaussian_bits_per_dim == pytest.approx(
+        bits_per_dim(-float(density.mean()), PIXELS), rel=1e-5
+    )
 
 
 def test_bits_per_dimension_by_hand() -> None:
@@ -122,7 +126,7 @@ def test_bits_per_dimension_by_hand() -> None:
     images = torch.full((5, PIXELS), 102, dtype=torch.uint8)
     scored = elbos(saying(mean), encode(saying(mean), images), images, normal(2, 5, LATENT), CALIBRATION)
     nats = 0.5 * math.log(2 * math.pi * 0.08) + 1 / (12 * 255**2) / (2 * 0.08)
-    assert scored.elbo_gaussian == pytest.approx(nats / math.log(2) + math.log2(255), rel=1e-6)
+    assert scored.gaussian_bits_per_dim == pytest.approx(nats / math.log(2) + math.log2(255), rel=1e-6)
     assert scored.mse == pytest.approx(0, abs=1e-12)
     assert scored.error_gaussian == pytest.approx(0, abs=1e-6)
 
@@ -148,7 +152,9 @@ def test_a_silent_decoder_costs_ln_2_a_pixel() -> None:
     binary = (images > 99).float()
     weighted = log_px(model, q, images, 7, CALIBRATION, generator(0), binary)
     assert weighted.bernoulli == pytest.approx(-784 * math.log(2), rel=1e-6)
-    assert weighted.gaussian == pytest.approx(scored.elbo_gaussian, rel=1e-6)  # the posterior is the prior
+    assert weighted.gaussian == pytest.approx(
+        scored.gaussian_bits_per_dim, rel=1e-6
+    )  # the posterior is the prior
 
 
 def test_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -201,18 +207,18 @@ def test_bounds_grow_from_the_elbo_with_k() -> None:
     single = [bounds(1, seed) for seed in range(100)]  # K = 1 is the ELBO
     for name, target, error in (
         ("bernoulli", elbo.elbo_bernoulli, elbo.error_bernoulli),
-        ("gaussian", grey.elbo_gaussian, grey.error_gaussian),
+        ("gaussian", grey.gaussian_bits_per_dim, grey.error_gaussian),
     ):
         values = torch.tensor([getattr(s, name) for s in single])
         assert abs(float(values.mean()) - target) < 4 * math.hypot(float(values.std()) / 10, error)
-    last = (elbo.elbo_bernoulli, -grey.elbo_gaussian, elbo.error_bernoulli, grey.error_gaussian)
+    last = (elbo.elbo_bernoulli, -grey.gaussian_bits_per_dim, elbo.error_bernoulli, grey.error_gaussian)
     for k in (5, 50, 500):
         found = bounds(k)
         assert found.bernoulli > last[0] - 4 * math.hypot(found.error_bernoulli, last[2])
         assert -found.gaussian > last[1] - 4 * math.hypot(found.error_gaussian, last[3])
         last = (found.bernoulli, -found.gaussian, found.error_bernoulli, found.error_gaussian)
     assert last[0] > elbo.elbo_bernoulli + 0.1
-    assert -last[1] < grey.elbo_gaussian - 0.01
+    assert -last[1] < grey.gaussian_bits_per_dim - 0.01
 
 
 def test_standard_errors_are_as_large_as_they_say() -> None:
@@ -223,7 +229,7 @@ def test_standard_errors_are_as_large_as_they_say() -> None:
     for seed in range(150):
         elbo = elbos(model, q, images, normal(9, 17, LATENT, seed=seed), CALIBRATION)
         weighted = log_px(model, q, images, 30, CALIBRATION, generator(seed), binary)
-        scores = (elbo.elbo_bernoulli, elbo.elbo_gaussian, weighted.bernoulli, weighted.gaussian)
+        scores = (elbo.elbo_bernoulli, elbo.gaussian_bits_per_dim, weighted.bernoulli, weighted.gaussian)
         errors = [e for each in (elbo, weighted) for e in (each.error_bernoulli, each.error_gaussian)]
         rows.append([*zip(scores, errors, strict=True)])
     values, told = torch.tensor(rows, dtype=torch.float64).unbind(-1)

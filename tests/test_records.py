@@ -15,7 +15,7 @@ from bench.errors import BenchError
 from bench.store import records
 from bench.store.records import RunFolder
 
-RECORD = {"format": 1, "id": "mlp-s0-0123abcd", "status": "finished", "metrics": {"elbo": -105.125}}
+RECORD = {"format": 2, "id": "mlp-s0-0123abcd", "status": "finished", "metrics": {"elbo": -105.125}}
 
 
 def test_a_record_reads_back_as_it_was_written(tmp_path: Path) -> None:
@@ -25,6 +25,20 @@ def test_a_record_reads_back_as_it_was_written(tmp_path: Path) -> None:
     assert folder.read() == RECORD
     assert records.read(folder.record) == RECORD
     assert os.listdir(folder.path) == ["record.json"], "no temporary file stays behind"
+
+
+def test_a_record_of_format_1_has_the_metrics_names_of_today(tmp_path: Path) -> None:
+    old = {"elbo_gaussian": 2.5, "log_px_gaussian": 2.4, "log_px_bernoulli": -95.0, "mse": 0.01}
+    errors = {"log_px_bernoulli": 0.1}
+    path = tmp_path / "record.json"
+    path.write_text(json.dumps({**RECORD, "format": 1, "metrics": old, "monte_carlo_error": errors}))
+    record = records.read(path)
+    assert record is not None
+    assert record["metrics"] == {"gaussian_bits_per_dim": 2.5, "iwae_bernoulli": -95.0, "mse": 0.01}
+    assert record["monte_carlo_error"] == {"iwae_bernoulli": 0.1}
+    assert record["yardstick"] == 1
+    exact = records.renamed({"name": "probabilistic PCA", "log_px_gaussian": 3.2})
+    assert exact == {"name": "probabilistic PCA", "gaussian_bits_per_dim": 3.2}
 
 
 @given(st.floats(allow_nan=False, allow_infinity=False))
@@ -75,7 +89,7 @@ def test_an_unwritable_folder_is_bad_input(tmp_path: Path) -> None:
         b"",
         b"\xff\xfe\x00junk",
         b"[1, 2]",
-        b'{"format": 2, "id": "a", "status": "finished"}',
+        b'{"format": 3, "id": "a", "status": "finished"}',
         b'{"format": 1, "status": "finished"}',
         b'{"format": 1, "id": "a", "status": "done"}',
     ],

@@ -48,7 +48,7 @@ def test_a_run_has_the_name_that_each_experiment_gives_it(tmp_path: Path) -> Non
     plan = {"variant": "small", "seed": 0, "run": key}
     one = experiment(tmp_path / "one", {record["id"]: plan}, small={"document": None})
     two = experiment(tmp_path / "two", {"other-s0-0": plan | {"variant": "other"}}, other={"document": "001"})
-    assert one.records() == {record["id"]: {"format": 1, **record}}
+    assert one.records() == {record["id"]: {"format": 2, **record}}
     named = two.record("other-s0-0")
     assert named is not None
     assert (named["id"], named["variant"], named["trained_as"]) == ("other-s0-0", "other", record["id"])

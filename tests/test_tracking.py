@@ -54,9 +54,9 @@ def test_a_run_from_start_to_finish(tracker: Tracker, folder: RunFolder) -> None
     assert metrics["time/total_seconds"] == 2.5
     assert steps(tracker, run, "elbo_bernoulli") == [0], "final numbers have no step"
     assert metrics["time/evaluation_seconds"] == 3.5
-    assert metrics["monte_carlo_error/log_px_bernoulli"] == 0.01
+    assert metrics["monte_carlo_error/iwae_bernoulli"] == 0.01
     assert metrics["diverged"] == 0
-    assert not {"elbo_gaussian", "validation/loss"} & set(metrics), "what is missing is not logged"
+    assert not {"gaussian_bits_per_dim", "validation/loss"} & set(metrics), "what is missing is not logged"
     assert tags["mlflow.source.git.commit"] == "abc123"
     assert [tags[name] for name in ("git.dirty", "document", "device")] == ["true", "000", "cpu"]
     assert tags["sweep"] == tracker.experiment.removesuffix(" · digits")

@@ -303,7 +303,7 @@ def test_a_metric_of_a_record(folder: Path) -> None:
     edit(run_path(folder, "raw", 1) / "record.json", lambda r: r["metrics"].update(mse=0.123))
     told = verify(folder).differences
     for expected in (
-        rf"{run_id('raw', 1)}: metrics\.elbo_gaussian: found ",
+        rf"{run_id('raw', 1)}: metrics\.gaussian_bits_per_dim: found ",
         r'results\.csv, raw, seed 1, mse: found "0\.\d+", the records give "0\.123"$',
         r"summary\.csv, raw, mse_mean: ",
         r"report\.md:\d+, raw · \\\[x\\\][^,]*, MSE ↓ \(per pixel\): found ",
@@ -391,7 +391,7 @@ def test_every_law_holds_whatever_the_parts(original: Path, variant: str) -> Non
         (off("metrics", "aggregate_kl"), "mutual_information + aggregate_kl gives"),
         (off("metrics", "mse"), "MSE, variance and KL gives"),
         (off("calibration", "variance", by=1.1), "MSE, variance and KL gives"),
-        (off("metrics", "elbo_gaussian"), "metrics.elbo_gaussian: found"),
+        (off("metrics", "gaussian_bits_per_dim"), "metrics.gaussian_bits_per_dim: found"),
         (off("metrics", "train_seconds"), "the sum over epochs gives"),
         (lambda r: r["curves"][1].update(kl=math.inf), "curves[1].kl is inf, not a finite number"),
         (lambda r: r.pop("kl_per_unit"), "not as bench writes it (KeyError: 'kl_per_unit')"),
@@ -405,7 +405,7 @@ def test_every_law_can_be_broken(original: Path, change: Edit, told: str) -> Non
 def test_a_metric_without_a_finite_value_breaks_no_law(original: Path) -> None:
     findings = broken(original, "plain", lambda r: r["metrics"].pop("mse"))
     assert findings.differences == []
-    assert findings.unchecked == ["it: metrics.elbo_gaussian, as the record lacks a metric"]
+    assert findings.unchecked == ["it: metrics.gaussian_bits_per_dim, as the record lacks a metric"]
 
 
 def test_the_epochs_of_a_diverged_run(original: Path) -> None:

@@ -34,12 +34,12 @@ def record(
 ) -> dict[str, Any]:
     """A finished run's record, its settings by default a few."""
     return {
-        "format": 1, "id": f"{variant}-s{seed}-0123abcd", "experiment": "all",
+        "format": 2, "id": f"{variant}-s{seed}-0123abcd", "experiment": "all",
         "variant": variant, "seed": seed,
         "run": SETTINGS | (settings or {}),
         "status": status, "reason": None, "beta_eff": 1.0, "likelihood_class": "Bernoulli, grey target",
-        "metrics": {"elbo_bernoulli": -105.5 - seed, "kl": 25.0, "elbo_gaussian": None},
-        "monte_carlo_error": {"log_px_bernoulli": 0.01}, "evaluation_seconds": {"elbo": 1.0, "log_px": 2.5},
+        "metrics": {"elbo_bernoulli": -105.5 - seed, "kl": 25.0, "gaussian_bits_per_dim": None},
+        "monte_carlo_error": {"iwae_bernoulli": 0.01}, "evaluation_seconds": {"elbo": 1.0, "log_px": 2.5},
         "curves": [curve(epoch) for epoch in range(1, EPOCHS + 1)],
         "environment": {"device": "cpu", "torch": "2.15.0"},
         "data": {"name": "digits", "digest": "d" * 64, "train": 1500, "test": 297},

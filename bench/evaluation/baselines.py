@@ -24,10 +24,10 @@ Array = NDArray[np.float64]
 def baselines(dataset: Dataset, latents: Iterable[int]) -> dict[str, Any]:
     """Measure the baselines: {"rows": [{"name", "latent", metric: value, ...}], "skipped": [...]}.
 
-    PCA has `mse`, its reconstructions clamped to [0, 1]; probabilistic PCA has `log_px_gaussian`, exact
+    PCA has `mse`, its reconstructions clamped to [0, 1]; probabilistic PCA has `gaussian_bits_per_dim`, exact
     where a VAE has a bound; the pixel mean, a VAE without latents, has `mse`, `elbo_bernoulli` and
-    `elbo_gaussian`. All are fitted on the training images and measured on the test images. A latent size
-    that the training set cannot support (min(N, D) and more) is in `skipped` with the reason.
+    `gaussian_bits_per_dim`. All are fitted on the training images and measured on the test images. A latent
+    size that the training set cannot support (min(N, D) and more) is in `skipped` with the reason.
     """
     train, test = (x.cpu().flatten(1).numpy() / 255 for x in (dataset.train_images, dataset.test_images))
     pca = PCA(svd_solver="covariance_eigh").fit(train)  # one fit: a smaller model keeps its first components
@@ -43,7 +43,7 @@ def baselines(dataset: Dataset, latents: Iterable[int]) -> dict[str, Any]:
         bits = ppca_bits(pca, test, size)
         rows += [
             {"name": f"PCA, {size} latents", "latent": size, "mse": pca_mse(pca, test, size)},
-            {"name": f"probabilistic PCA, {size} latents", "latent": size, "log_px_gaussian": bits},
+            {"name": f"probabilistic PCA, {size} latents", "latent": size, "gaussian_bits_per_dim": bits},
         ]
     rows.append({"name": "pixel mean", "latent": 0, **pixel_mean(train, test)})
     return {"rows": rows, "skipped": skipped}
@@ -88,5 +88,5 @@ def pixel_mean(train: Array, test: Array) -> dict[str, float]:
     return {
         "mse": mse,
         "elbo_bernoulli": float((xlogy(test, on) + xlogy(1 - test, 1 - on)).sum(1).mean()),
-        "elbo_gaussian": bits_per_dim(-gaussian_score(mse * pixels, pixels, variance), pixels),
+        "gaussian_bits_per_dim": bits_per_dim(-gaussian_score(mse * pixels, pixels, variance), pixels),
     }

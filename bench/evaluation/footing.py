@@ -41,7 +41,7 @@ class Elbos:
     """Hold the two ELBOs and the MSE, averaged over test images, and the standard errors of sampling z."""
 
     elbo_bernoulli: float  # nats/image
-    elbo_gaussian: float  # bits/dim
+    gaussian_bits_per_dim: float  # bits/dim
     mse: float  # per pixel
     error_bernoulli: float
     error_gaussian: float
@@ -114,7 +114,7 @@ def elbos(model: VAE, q: Q, images: Tensor, noise: Tensor, calibration: Calibrat
     nats = -gaussian_score(sse, pixels, calibration.variance)  # [K, N]
     return Elbos(
         elbo_bernoulli=float((bernoulli.mean(0) - kl).mean()),
-        elbo_gaussian=bits_per_dim(float((nats.mean(0) + kl).mean()), pixels),
+        gaussian_bits_per_dim=bits_per_dim(float((nats.mean(0) + kl).mean()), pixels),
         mse=float(sse.mean()) / pixels,
         error_bernoulli=_error(bernoulli),
         error_gaussian=_error(nats) / (pixels * math.log(2)),

@@ -196,9 +196,8 @@ class Measured:
         """Give the standard errors that sampling z leaves in one run's values, in the metrics' units."""
         errors = {
             "elbo_bernoulli": self.elbos.error_bernoulli,
-            "elbo_gaussian": self.elbos.error_gaussian,
-            "log_px_bernoulli": self.log_px.error_bernoulli,
-            "log_px_gaussian": self.log_px.error_gaussian,
+            "gaussian_bits_per_dim": self.elbos.error_gaussian,
+            "iwae_bernoulli": self.log_px.error_bernoulli,
         }
         return {name: value for name, value in errors.items() if math.isfinite(value)}
 

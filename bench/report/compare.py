@@ -19,6 +19,7 @@ from bench.report.statistics import MIN_SEEDS, Difference, advice, paired
 TITLES = {
     "own": "own terms",
     "common": "common footing",
+    "details": "details of the footing",
     "latent": "latent space",
     "samples": "samples",
     "cost": "cost",

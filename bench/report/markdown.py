@@ -107,11 +107,15 @@ def _one_footing(results: Results) -> str:
     told = (
         "Every decoder's mean is judged by the same two observation models, each calibrated by one scalar"
         " that is fitted on training images. These columns compare across all rows; baselines are in italics."
-        f" *ln p(x)* and *K samples* are importance-weighted bounds, {k}. A code length is that of a Gaussian"
-        " with one variance for all pixels: it ranks decoder means, and any file format stores these images"
-        " in less."
     )
-    return f"{told}\n\n{shown}" if shown else ""
+    explained = (
+        f"The importance-weighted bound takes its samples from the encoder, {k}. A code length is that of a"
+        " Gaussian with one variance for all pixels: it ranks decoder means, and any file format stores these"
+        " images in less."
+    )
+    details = tables.details(results)
+    parts = [told, shown] if shown else []
+    return "\n\n".join([*parts, *(["### Details", explained, details] if details else [])])
 
 
 def _own_terms(results: Results) -> str:

@@ -238,7 +238,7 @@ def load(folder: Path) -> Results:
         for name, settings in home.spec["variants"].items()
         if any(r.variant == name for r in runs) or not home.planned
     )
-    return Results(folder, home.spec, variants, _json(folder / "baselines.json") or {})
+    return Results(folder, home.spec, variants, _baselines(folder))
 
 
 def _run(home: ExperimentFolder, run_id: str, plan: Planned) -> Run:
@@ -249,6 +249,15 @@ def _run(home: ExperimentFolder, run_id: str, plan: Planned) -> Run:
     if record is None:
         return Run(run_id, plan["variant"], plan["seed"], "missing")
     return Run(run_id, plan["variant"], plan["seed"], str(record["status"]), record)
+
+
+def _baselines(folder: Path) -> dict[str, Any]:
+    """Read baselines.json, metrics under their names of today; empty where there is none to read."""
+    table = _json(folder / "baselines.json") or {}
+    rows = table.get("rows")
+    if not isinstance(rows, list):
+        return table
+    return table | {"rows": [records.renamed(row) for row in rows if isinstance(row, Mapping)]}
 
 
 def _json(path: Path) -> dict[str, Any] | None:

@@ -130,6 +130,12 @@ def one_footing(results: Results) -> str:
     return ranked(results.started, metrics, baselines(results, metrics)) if metrics else ""
 
 
+def details(results: Results) -> str:
+    """Show what explains the common footing; ranked among all, as it is."""
+    metrics = results.measured("details")
+    return ranked(results.started, metrics, baselines(results, metrics)) if metrics else ""
+
+
 def baselines(results: Results, metrics: Sequence[Metric]) -> list[list[str]]:
     """Baseline rows in italics, never ranked: they have no seeds."""
     rows = results.baselines.get("rows")

@@ -26,6 +26,7 @@ from bench.engine.images import Images, Labels, divide, untrained
 from bench.engine.loop import Row, Training, train
 from bench.errors import BenchError
 from bench.evaluation.measure import Measured
+from bench.evaluation.metrics import YARDSTICK
 from bench.evaluation.samples import Reference
 from bench.parts.lookup import objective_of
 from bench.parts.protocols import TwoTermObjective
@@ -149,6 +150,7 @@ class _Attempt:
             "id": job.id,
             "variant": job.run.variant,
             "seed": job.run.seed,
+            "yardstick": YARDSTICK,
             "run": job.run.model_dump(mode="json"),
             **job.about,
             "environment": self._environment(),

@@ -17,7 +17,9 @@ from typing_extensions import TypedDict
 
 from bench.errors import BenchError, printable
 
-FORMAT = 1  # raised whenever an older record could no longer be read correctly
+FORMAT = 2  # raised whenever an older record could no longer be read correctly
+# What metrics of format 1 are called today; other names are as they were
+RENAMED = {"elbo_gaussian": "gaussian_bits_per_dim", "log_px_bernoulli": "iwae_bernoulli"}
 STATUSES = ("finished", "diverged", "failed", "interrupted")
 DONE = ("finished", "diverged")  # a diverged run is a result: the same seed diverges again
 RECORD = "record.json"
@@ -40,6 +42,7 @@ class Shape(TypedDict, total=False):
     run: Table
     reason: str | None
     diverged: Table
+    yardstick: int
     beta_eff: float | None
     likelihood_class: str | None
     metrics: Table
@@ -106,15 +109,31 @@ def read(path: Path | str) -> Record | None:
         raise BenchError(f"cannot read {file}: {error.strerror}; check its permissions") from error
     except ValueError:  # broken JSON and broken UTF-8 alike
         raise _untrusted(file, "is truncated or not JSON") from None
-    if not isinstance(record, dict) or record.get("format") != FORMAT:
-        raise _untrusted(file, f"is not a bench record of format {FORMAT}")
+    if not isinstance(record, dict) or record.get("format") not in range(1, FORMAT + 1):
+        raise _untrusted(file, f"is not a bench record of format 1 to {FORMAT}")
     if not isinstance(record.get("id"), str) or record.get("status") not in STATUSES:
         raise _untrusted(file, f"lacks an id or a status out of {', '.join(STATUSES)}")
     try:
         _shape().validate_python(record)
     except ValidationError as error:
         raise _untrusted(file, f"is not a bench record: {fault(error)}") from None
-    return record
+    return _upgraded(record) if record["format"] == 1 else record
+
+
+def renamed(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """Give metrics of format 1 their names of today.
+
+    `log_px_gaussian` is dropped: it was the encoder's bound on a code length. Only of probabilistic PCA it
+    was exact, and there it is the code length.
+    """
+    exact = {} if "elbo_gaussian" in metrics else {"log_px_gaussian": "gaussian_bits_per_dim"}
+    names = RENAMED | exact
+    return {names.get(k, k): v for k, v in metrics.items() if k != "log_px_gaussian" or k in names}
+
+
+def _upgraded(record: Record) -> Record:
+    tables = {k: renamed(record[k]) for k in ("metrics", "monte_carlo_error") if record.get(k)}
+    return record | tables | {"yardstick": 1}
 
 
 def read_json(file: Path) -> Any:

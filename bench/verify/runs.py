@@ -67,7 +67,10 @@ def read_baselines(home: ExperimentFolder) -> Mapping[str, Any]:
         whole = all(isinstance(table.get(key), dict) for key in ("of", "samples", "classifier"))
     except (OSError, ValueError, AttributeError):
         return {}
-    return table if whole else {}
+    if not whole:
+        return {}
+    rows = [records.renamed(row) for row in table.get("rows") or ()]
+    return dict(table, rows=rows)
 
 
 def _artifacts(findings: Findings, home: ExperimentFolder, run_id: str, record: Record) -> bool:
@@ -160,7 +163,13 @@ def laws(record: Record, run: Run) -> Iterator[Law]:
     # The Gaussian code length follows from MSE, calibrated variance and KL
     score = gaussian_score(metrics["mse"] * pixels, pixels, record["calibration"]["variance"])
     bits = bits_per_dim(metrics["kl"] - score, pixels)
-    yield "metrics.elbo_gaussian", metrics["elbo_gaussian"], "MSE, variance and KL", bits, SINGLE
+    yield (
+        "metrics.gaussian_bits_per_dim",
+        metrics["gaussian_bits_per_dim"],
+        "MSE, variance and KL",
+        bits,
+        SINGLE,
+    )
     seconds = math.fsum(row["train_seconds"] for row in curves)
     yield "metrics.train_seconds", metrics["train_seconds"], "the sum over epochs", seconds, EXACT
 
