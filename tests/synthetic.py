@@ -128,7 +128,7 @@ def measure(name: str, variant: Settings, seed: int) -> dict[str, float]:
         "mse": 0.02 - elbo / 1e4 - (0.002 if gaussian else 0),
         "active_units": float(min(z, 18)),
         "aggregate_kl": max(0.3, 0.8 - 2.5 * math.log(beta)) + 0.05 * own.gauss(0, 1),
-        "mutual_information": min(kl - 1, 9.0),
+        "mutual_information": min(kl - 1, 8.0),
         "linear_probe_accuracy": 0.8 + 0.1 * math.tanh(z / 10) + 0.003 * noise,
         "knn_accuracy": 0.85 + 0.1 * math.tanh(z / 10) + 0.003 * noise,
         "frechet_distance": 20 - 6 * math.log(beta) * (beta < 1) + 2 * own.gauss(0, 0.5),

@@ -95,7 +95,7 @@ def test_calibration_looks_at_training_images_alone(one: Measured) -> None:
 
 def test_what_is_slow_is_timed_and_computed_once_and_gives_the_same_numbers_again(one: Measured) -> None:
     ours, seconds = one.metrics(), dict(one.seconds)
-    groups = "own calibration footing log_px mutual_information linear_probe knn samples"
+    groups = "own calibration footing log_px drift mutual_information linear_probe knn samples"
     assert set(seconds) == {*groups.split()}
     assert one.metrics() | {"peak_memory_mb": 0} == ours | {"peak_memory_mb": 0}
     assert one.seconds == seconds
@@ -105,10 +105,10 @@ def test_what_is_slow_is_timed_and_computed_once_and_gives_the_same_numbers_agai
 def test_monte_carlo_errors_name_metrics_and_are_finite(one: Measured) -> None:
     errors = one.monte_carlo_error()
     assert set(errors) <= {metric.name for metric in METRICS}
-    assert len(errors) == 3
+    assert len(errors) == 4
     assert all(0 < error < 1 for error in errors.values())
     single = again(one, importance_samples=1)
-    assert set(single.monte_carlo_error()) == {"elbo_bernoulli", "gaussian_bits_per_dim"}
+    assert set(single.monte_carlo_error()) == {"prior_mmd", "elbo_bernoulli", "gaussian_bits_per_dim"}
 
 
 def test_the_binarisation_is_one_for_all_seeds_and_k_is_the_runs(

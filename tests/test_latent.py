@@ -9,10 +9,19 @@ import pytest
 import torch
 from factory import normal
 from scipy.integrate import quad
+from scipy.special import gamma, hyp1f1
 from scipy.stats import norm
 from torch import Tensor
 
-from bench.evaluation.latent import active_units, knn_accuracy, linear_probe_accuracy, mutual_information
+from bench.evaluation.latent import (
+    active_units,
+    aggregate_moments,
+    gaussian_divergence,
+    knn_accuracy,
+    linear_probe_accuracy,
+    mmd,
+    mutual_information,
+)
 from bench.parts.posteriors import Q, gaussian
 from bench.parts.priors import StandardNormal
 
@@ -86,6 +95,66 @@ def test_active_units_are_those_whose_mean_varies() -> None:
     q = posteriors(normal(501, 4) * spread, torch.tensor([1.0, 0.9, 0.5, 0.1]))
     assert active_units(q) == 2
     assert active_units(posteriors(normal(1, 4), 1.0)) == 0  # one image has no variance
+
+
+# Drift from the prior
+
+
+def test_moments_of_the_mixture_are_those_of_its_samples() -> None:
+    q = posteriors(normal(4001, 3, seed=1) * torch.tensor([0.1, 1.0, 3.0]) + 2, torch.tensor([0.9, 0.5, 0.1]))
+    z = torch.cat([q.sample(normal(4001, 3, seed=s)) for s in range(2, 22)]).double()
+    mean, covariance = aggregate_moments(q)
+    assert mean.tolist() == pytest.approx(z.mean(0).tolist(), abs=0.03)
+    assert covariance.flatten().tolist() == pytest.approx(z.T.cov().flatten().tolist(), abs=0.03)
+
+
+def test_divergence_of_a_gaussian_is_that_of_torch_and_a_lower_bound_on_the_drift() -> None:
+    mixing = normal(3, 3, seed=1).double()
+    mean, covariance = normal(3, seed=2).double(), mixing @ mixing.T + 0.1 * torch.eye(3)
+    own = torch.distributions.MultivariateNormal(mean, covariance)
+    prior = torch.distributions.MultivariateNormal(torch.zeros(3).double(), torch.eye(3).double())
+    exact = torch.distributions.kl_divergence(own, prior)
+    assert gaussian_divergence(mean, covariance) == pytest.approx(float(exact))
+    assert gaussian_divergence(torch.zeros(3), torch.eye(3)) == 0
+    # Two far components have the moments of one wide Gaussian, and are further from the prior than it is
+    q = posteriors(torch.tensor([-3.0, 3.0]).repeat(1000).unsqueeze(1), 0.1)
+    bound = gaussian_divergence(*aggregate_moments(q))
+    assert 0 < bound < float(q.kl().mean()) - information(q) <= float(q.kl().mean())
+
+
+def mean_distance(shift: float, variance: float, latents: int) -> float:
+    """E‖N(m, variance·I)‖ with ‖m‖ = shift, the mean of a scaled noncentral χ with Z degrees of freedom."""
+    half = latents / 2
+    factor = math.sqrt(2 * variance) * gamma(half + 0.5) / gamma(half)
+    return float(factor * hyp1f1(-0.5, half, -(shift**2) / (2 * variance)))
+
+
+@pytest.mark.parametrize(("latents", "shift"), [(1, 0.0), (2, 0.7), (20, 0.0), (20, 3.0), (40, 100.0)])
+def test_mmd_of_shifted_gaussians_in_closed_form(latents: int, shift: float) -> None:
+    """Without bias: 0 for equal distributions; and without an upper limit."""
+    exact = 2 * (mean_distance(shift, 2, latents) - mean_distance(0, 2, latents)) / math.sqrt(latents)
+    pairs = [(normal(300, latents, seed=s), normal(300, latents, seed=s + 50)) for s in range(40)]
+    for a, _ in pairs:
+        a[:, 0] += shift
+    found = [mmd(a, b) for a, b in pairs]
+    values = np.array([drift.value for drift in found])
+    assert abs(values.mean() - exact) < 3 * values.std(ddof=1) / math.sqrt(len(values))
+    if shift:
+        assert np.mean([drift.error for drift in found]) == pytest.approx(values.std(ddof=1), rel=0.4)
+
+
+def test_mmd_knows_no_order_and_grows_with_the_shift_and_sees_more_than_moments(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    a, b = normal(801, 3, seed=1), normal(801, 3, seed=2)
+    values = [mmd(a + shift, b).value for shift in (0, 0.3, 1, 10, 100)]
+    assert values == sorted(values)
+    whole = mmd(a + 0.3, b)
+    monkeypatch.setattr("bench.evaluation.latent.ROWS", 37)
+    assert mmd((a + 0.3).flip(0), b.roll(5, 0)).value == pytest.approx(whole.value, rel=1e-9)
+    halves = torch.sign(a) * math.sqrt(0.9) + math.sqrt(0.1) * normal(801, 3, seed=3)  # mean 0, variance 1
+    found = mmd(halves, b)
+    assert found.value > 4 * found.error
 
 
 def test_probes_read_what_is_there_and_nothing_else() -> None:

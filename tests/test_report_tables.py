@@ -178,12 +178,15 @@ def test_samples_stand_between_training_images_and_noise(tmp_path: Path):
 
 def test_information_that_the_test_images_cannot_show_is_told(tmp_path: Path):
     levels = {
-        name: {"mutual_information": nats, "kl": 20.0} for name, nats in (("wide", 9.2), ("narrow", 4.0))
+        name: {"aggregate_kl": 11.0, "mutual_information": nats}
+        for name, nats in (("wide", 9.2), ("narrow", 4.0))
     }
     told = tables.latent(results(tmp_path / "a", levels))
-    assert "exceed ln 10,000 = 9.210 nats" in told
-    assert "Within 0.1 of that: 1 of 2 variants." in told
-    assert "exceed" not in tables.latent(results(tmp_path / "b", {"narrow": levels["narrow"]}))
+    assert [cell[0] for cell in rows(told)["wide"][:2]] == ["≤", "≥"]
+    assert "within 0.7 of ln 10,000 = 9.210 nats" in told
+    assert "in 1 of 2 variants." in told
+    assert not {"≤", "≥"} & {*"".join(rows(told)["narrow"])}
+    assert "≥" not in tables.latent(results(tmp_path / "b", {"narrow": levels["narrow"]}))
 
 
 def test_a_metric_that_rates_noise_above_samples_is_told(tmp_path: Path):
@@ -211,13 +214,23 @@ def test_noise_above_the_samples_of_collapsed_models_says_nothing_of_a_metric(tm
 
 def test_collapse_is_flagged_and_no_contest_for_latents(tmp_path: Path):
     levels = {
-        "a": {"kl": 0.01, "active_units": 3.0, "aggregate_kl": 0.001},
-        "b": {"kl": 20.0, "active_units": 9.0, "aggregate_kl": 2.0},
-        "c": {"kl": 21.0, "active_units": 9.0, "aggregate_kl": 5.0},
+        "a": {"kl": 0.01, "active_units": 3.0, "prior_divergence": 0.001},
+        "b": {"kl": 20.0, "active_units": 9.0, "prior_divergence": 2.0},
+        "c": {"kl": 21.0, "active_units": 9.0, "prior_divergence": 5.0},
     }
     shown = rows(tables.latent(results(tmp_path, levels)))
     assert list(shown) == ["a (collapsed 5/5)", "b", "c"]
     assert shown["b"][1].startswith("**")
+
+
+def test_latents_are_not_ranked_across_their_sizes(tmp_path: Path):
+    levels = {
+        name: {"kl": 20.0, "prior_divergence": value} for name, value in zip("abc", (2, 5, 9), strict=True)
+    }
+    variants = {"a": settings(latent=2), "b": settings(latent=20), "c": settings(latent=20)}
+    table = tables.latent(results(tmp_path, levels, variants))
+    assert "**" not in table
+    assert "Not ranked: variants of 2 and 20 latents" in table
 
 
 def test_times_of_two_machines_are_never_pooled(tmp_path: Path):

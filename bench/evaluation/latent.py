@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from dataclasses import dataclass
 
 import torch
 from sklearn.exceptions import ConvergenceWarning
@@ -22,9 +23,55 @@ ROWS = 500  # samples scored against the whole mixture at a time: 500 x 10,000 d
 ACTIVE = 0.01  # Burda et al. 2016, section 5.2
 
 
+@dataclass(frozen=True)
+class Drift:
+    """Hold an estimate of how far q(z) is from p(z), and the standard error that sampling z leaves in it."""
+
+    value: float
+    error: float
+
+
 def active_units(q: Q) -> int:
     """Count latents with Var_x E_q[z] > 0.01 over N posteriors (Burda et al. 2016, section 5.2)."""
     return int((q.mean.var(0) > ACTIVE).sum()) if len(q.mean) > 1 else 0
+
+
+def aggregate_moments(q: Q) -> tuple[Tensor, Tensor]:
+    """Give mean [Z] and covariance [Z, Z] of q(z) = (1/N) Σ q(z|x_n): E μ, and Cov μ + diag(E σ²)."""
+    mean, scale = _double(q.mean, q.scale)
+    centred = mean - mean.mean(0)
+    return mean.mean(0), centred.T @ centred / len(mean) + (scale**2).mean(0).diag()
+
+
+def gaussian_divergence(mean: Tensor, covariance: Tensor) -> float:
+    """Compute KL(N(mean [Z], covariance [Z, Z]) ‖ N(0, I)), nats; infinite where the covariance is singular.
+
+    With the moments of q(z) it is a lower bound of KL(q(z) ‖ N(0, I)): of all densities with these moments
+    the Gaussian has the largest entropy (Cover & Thomas 2006, theorem 8.6.5). A posterior that can only be
+    sampled is served by the moments of its samples.
+    """
+    mean, covariance = _double(mean, covariance)
+    return float(0.5 * (covariance.trace() + mean @ mean - len(mean) - torch.logdet(covariance)))
+
+
+def mmd(a: Tensor, b: Tensor) -> Drift:
+    """Estimate MMD²(a, b) of as many samples [N, Z] of each, without bias (Gretton et al. 2012, eq. 3).
+
+    The kernel −‖z − z'‖/√Z makes it the energy distance (Sejdinovic et al. 2013, theorem 22). It has no
+    bandwidth to choose and no upper limit: the MMD² of a Gaussian kernel ends below 2, however far the two
+    are apart. √Z is the scale of distances in Z latents. The standard error is that of the U-statistic's
+    projections (Hoeffding 1948).
+    """
+    a, b = _double(a, b)
+    count = len(a)
+
+    def distances(rows: Tensor, columns: Tensor) -> Tensor:
+        """Add up the distances of each row to all columns, [N]."""
+        return torch.cat([torch.cdist(part, columns).sum(1) for part in rows.split(ROWS)])
+
+    within = (distances(a, a) + distances(b, b)) / (count - 1)
+    projections = ((distances(a, b) + distances(b, a)) / count - within) / math.sqrt(a.shape[1])
+    return Drift(float(projections.mean()), float(2 * projections.std() / math.sqrt(count)))
 
 
 @torch.no_grad()
@@ -35,8 +82,7 @@ def mutual_information(q: Q, z: Tensor) -> float:
     KL(q(z) ‖ p(z)) is the mean KL less I(x; z): the mean KL has a closed form, so this is less noisy than
     sampling ln q(z) − ln p(z). In double precision, because squares cancel where a posterior is narrow.
     """
-    place = torch.device("cpu") if q.mean.device.type == "mps" else q.mean.device  # mps has no float64
-    mean, scale, log_scale, z = (t.to(place).double() for t in (q.mean, q.scale, q.log_scale, z))
+    mean, scale, log_scale, z = _double(q.mean, q.scale, q.log_scale, z)
     precision = scale**-2
     # Not q.log_prob: (z − μ)²/σ² = z²·(1/σ²) − 2z·(μ/σ²) + μ²/σ² scores all pairs by one matrix product
     constant = (mean**2 * precision + 2 * log_scale).sum(-1)
@@ -63,3 +109,8 @@ def knn_accuracy(train: Tensor, labels: Tensor, test: Tensor, test_labels: Tenso
     """Give the test accuracy of scikit-learn's 5 nearest neighbours on posterior means [N, Z]."""
     knn = KNeighborsClassifier(n_neighbors=5).fit(train.cpu().numpy(), labels.cpu().numpy())
     return float(knn.score(test.cpu().numpy(), test_labels.cpu().numpy()))
+
+
+def _double(*tensors: Tensor) -> tuple[Tensor, ...]:
+    """Give tensors in double precision, on the CPU where their device has none (mps)."""
+    return tuple((t.cpu() if t.device.type == "mps" else t).double() for t in tensors)

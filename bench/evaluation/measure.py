@@ -33,6 +33,7 @@ from bench.spec.experiment import Run
 EXPECTATION_SAMPLES = 8  # z an image where an expectation over q is meant
 CALIBRATION_IMAGES = 10_000  # of the training set, its first
 PROBE_IMAGES = 20_000  # of the training set, its first
+DRIFT_SAMPLES = 5000  # at most, of q(z) and of p(z)
 PRIOR_SAMPLES = 1000  # at least; otherwise as many as there are test images
 
 
@@ -127,6 +128,20 @@ class Measured:
         """Count the latents that vary over images."""
         return latent.active_units(self.q)
 
+    @property
+    def prior_divergence(self) -> float:
+        """Compute KL(N(mean, covariance of q(z)) ‖ p(z)), nats."""
+        return latent.gaussian_divergence(*latent.aggregate_moments(self.q))
+
+    @cached_property
+    def drift(self) -> latent.Drift:
+        """Estimate MMD²(q(z), p(z)) from one z of each of some test images, the same ones in every run."""
+        q, seed, test = self.q, self.run.seed, self.images.test
+        some = torch.randperm(len(test), generator=stream(0, "drift images"))[:DRIFT_SAMPLES].to(test.device)
+        noise = torch.randn(len(some), self.run.latent, generator=stream(seed, "drift")).to(test.device)
+        with self._timed("drift"):
+            return latent.mmd(q.sample(self._noise(test))[some], self.model.prior.sample(noise))
+
     @cached_property
     def mutual_information(self) -> float:
         """Estimate I(x; z), nats."""
@@ -195,6 +210,7 @@ class Measured:
     def monte_carlo_error(self) -> dict[str, float]:
         """Give the standard errors that sampling z leaves in one run's values, in the metrics' units."""
         errors = {
+            "prior_mmd": self.drift.error,
             "elbo_bernoulli": self.elbos.error_bernoulli,
             "gaussian_bits_per_dim": self.elbos.error_gaussian,
             "iwae_bernoulli": self.log_px.error_bernoulli,

@@ -19,6 +19,8 @@ Footing = Literal["own", "common", "details", "latent", "samples", "cost"]
 YARDSTICK = 2
 
 BURDA = "Burda, Grosse, Salakhutdinov: Importance Weighted Autoencoders. ICLR 2016"
+COVER_THOMAS = "Cover, Thomas: Elements of Information Theory. 2nd edition, Wiley, 2006"
+GRETTON = "Gretton et al.: A kernel two-sample test. JMLR, 2012"
 HOFFMAN = "Hoffman, Johnson: ELBO surgery. NIPS workshop on advances in approximate Bayesian inference, 2016"
 KINGMA = "Kingma, Welling: Auto-Encoding Variational Bayes. arXiv 1312.6114, 2013"
 KYNKAANNIEMI = "Kynkäänniemi et al.: Improved precision and recall metric for generative models. NeurIPS 2019"
@@ -76,8 +78,12 @@ METRICS = (
     # The latent space
     Metric("active_units", "active units", "units", None, "latent", "active_units",
            BURDA, "latents whose posterior mean varies over images by more than 0.01"),
-    Metric("aggregate_kl", "KL(q(z) ‖ p(z))", "nats", "lower", "latent", "aggregate_kl",
-           HOFFMAN, "how far the mixture of all test posteriors has drifted from the prior"),
+    Metric("prior_divergence", "KL(moments of q(z) ‖ p(z))", "nats", "lower", "latent", "prior_divergence",
+           COVER_THOMAS, "drift of the mean and covariance of q(z); a lower bound on KL(q(z) ‖ p(z))"),
+    Metric("prior_mmd", "MMD² to p(z)", "distance/√Z", "lower", "latent", "drift.value",
+           GRETTON, "between draws of q(z) and of p(z), the kernel −‖z − z'‖/√Z: it has no upper limit"),
+    Metric("aggregate_kl", "KL(q(z) ‖ p(z))", "nats", None, "latent", "aggregate_kl",
+           HOFFMAN, "KL less I(x; z): an upper bound where I(x; z) is at its most, ln N"),
     Metric("mutual_information", "I(x; z)", "nats", None, "latent", "mutual_information",
            HOFFMAN, "KL less aggregate KL: what z tells about which image; at most ln N"),
     Metric("linear_probe_accuracy", "linear probe", "accuracy", "higher", "latent", "linear_probe_accuracy",

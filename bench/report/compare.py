@@ -136,6 +136,7 @@ def _row(a: Variant, b: Variant, metric: Metric) -> Row:
         return Row(metric, difference, judged=False)
     lost = [f"{who} lost {v.lost} of {len(v.runs)} seeds" for who, v in (("A", a), ("B", b)) if v.lost]
     if metric.footing == "latent":
+        lost += [f"{a.latent} and {b.latent} latents"] if a.latent != b.latent else []
         lost += [f"{who} collapsed in {v.collapsed}" for who, v in (("A", a), ("B", b)) if v.collapsed]
     if lost:
         return Row(metric, difference, judged=False, verdict=f"not ranked: {', '.join(lost)}")

@@ -13,6 +13,7 @@ from bench.report.statistics import MIN_SEEDS, Estimate, Ranking, estimate, rank
 
 ARROWS = {"higher": " ↑", "lower": " ↓", None: ""}
 FIXED = ("parameters",)  # cost that no machine changes
+BOUNDS = {"mutual_information": "≥", "aggregate_kl": "≤"}  # what they are where I(x; z) is saturated
 LEGEND = (
     "**Bold**: best mean. †: not significantly different from it"
     " (paired t-test over seeds, Holm over the column, 5 %)."
@@ -40,8 +41,14 @@ def name(variant: Variant) -> str:
 
 
 def ranking(variants: Iterable[Variant], metric: Metric) -> Ranking:
-    """Rank a column; what lost seeds is a selection and, for latents, a collapsed variant is no contest."""
-    entries = [v for v in variants if not v.lost and not (metric.footing == "latent" and v.collapsed)]
+    """Rank a column, but not one on latents across latent sizes.
+
+    What lost seeds is a selection and, for latents, a collapsed variant is no contest.
+    """
+    latents = metric.footing == "latent"
+    entries = [v for v in variants if not v.lost and not (latents and v.collapsed)]
+    if latents and len({v.latent for v in entries}) > 1:
+        return rank({}, metric.direction)
     column = {v.name: v.values(metric.name) for v in entries if v.values(metric.name)}
     return rank(column, metric.direction)
 
@@ -52,6 +59,7 @@ def cell(variant: Variant, metric: Metric, order: Ranking | None = None) -> str:
     if value is None:
         return NOTHING
     shown = plain(value.mean) if metric.name in FIXED else spread(value)
+    shown = f"{BOUNDS[metric.name]} {shown}" if variant.saturated and metric.name in BOUNDS else shown
     error = variant.monte_carlo_error(metric.name)
     if error and error > 0.1 * (value.half_width or 0):
         shown += f" (MC {plain(error, 2)})"
@@ -163,7 +171,15 @@ def latent(results: Results) -> str:
     kl = tuple(m for m in results.measured("own") if m.name == "kl")
     if not metrics:
         return ""
-    return "\n\n".join([ranked(results.started, (*metrics, *kl)), *_saturated(results)])
+    told = [*_sizes(results), *_saturated(results)]
+    return "\n\n".join([ranked(results.started, (*metrics, *kl)), *told])
+
+
+def _sizes(results: Results) -> Iterator[str]:
+    """Say why nothing on latents is ranked where latent sizes differ."""
+    sizes = [str(size) for size in sorted({v.latent for v in results.started if v.latent})]
+    if len(sizes) > 1:
+        yield f"Not ranked: variants of {words(sizes)} latents are not comparable in this table."
 
 
 def _saturated(results: Results) -> Iterator[str]:
@@ -172,9 +188,9 @@ def _saturated(results: Results) -> Iterator[str]:
     if near and (size := near[0].test_images):
         known = sum(v.estimate("mutual_information") is not None for v in results.variants)
         yield (
-            f"*I(x; z)* cannot exceed ln {size:,.0f} = {math.log(size):.3f} nats, the most that so many"
-            f" test images can show. Within {SATURATED:g} of that: {len(near)} of {known} variants. Their"
-            " I(x; z) may be larger, and their KL(q(z) ‖ p(z)) smaller by as much."
+            f"≥ and ≤: *I(x; z)* is within {SATURATED:g} of ln {size:,.0f} = {math.log(size):.3f} nats, the"
+            f" most that so many test images can show, in {len(near)} of {known} variants. It may be larger"
+            " there, and KL(q(z) ‖ p(z)) smaller by as much."
         )
 
 
