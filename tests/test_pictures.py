@@ -207,7 +207,7 @@ def test_an_album_holds_every_picture_tells_of_each_and_leaves_the_model_as_it_w
     for epoch, training in ((1, True), (2, False)):
         album.epoch(model.train(training), epoch)
         assert model.training is training
-    album.close(model, encode(model, images.flatten(1)))
+    album.close(model, encode(model, images.flatten(1)), 2)
     each = [(key, epoch) for epoch in (1, 2) for key in ("samples", "reconstructions")]
     once = [(key, 2) for key in ("interpolations", "latent", *["tsne"] * full, "kl")]
     assert told == each + once

@@ -30,6 +30,7 @@ def print_plan(plan: Plan, seconds: dict[str, float], total: float, *, every_run
     for warning in plan.warnings:
         print(f"\n*** {warning} ***\n", file=sys.stderr)
     experiment = plan.experiment
+    about = "at most" if any(planned.run.patience for planned in plan.todo) else "about"
     lines = [
         experiment.question,
         f"matrix   {len(experiment.variants)} variants × {len(experiment.seeds)} seeds, "
@@ -38,7 +39,7 @@ def print_plan(plan: Plan, seconds: dict[str, float], total: float, *, every_run
         f"data     {plan.data.name} ({plan.data.source}), {len(plan.data.train_images)} train, "
         f"{len(plan.data.test_images)} test images, digest {plan.data.digest[:12]}",
         f"report   {plan.folder / 'report.md'}",
-        f"time     about {duration(total)}" if plan.todo else "time     none: everything is done",
+        f"time     {about} {duration(total)}" if plan.todo else "time     none: everything is done",
     ]
     print("\n".join(lines), file=stream)
     if every_run:

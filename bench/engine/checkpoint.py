@@ -1,8 +1,9 @@
 """A run's state after an epoch, from which an interrupted run goes on to the bits that it would have had.
 
-It is one safetensors file in the run's folder: the tensors of model and optimizer, and as its metadata the
-epoch, the schedule and the curves. No random generator is kept: every seed, purpose and epoch has a stream of
-its own (`bench.engine.device.stream`), so the epoch says which numbers come next.
+It is one safetensors file in the run's folder: the tensors of model and optimizer, with patience also of the
+model of the best epoch, and as its metadata the epoch, the schedule and the curves. No random generator is
+kept: every seed, purpose and epoch has a stream of its own (`bench.engine.device.stream`), so the epoch says
+which numbers come next.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from torch.optim import Optimizer
 
 from bench.store.records import CHECKPOINT
 
-TENSORS = ("model", "optimizer")
+TENSORS = ("model", "optimizer", "best")
 ABOUT = ("epoch", "schedule", "curves", "resumed")
 UNREADABLE = (OSError, SafetensorError, ValueError, KeyError, TypeError, RecursionError)
 SHARE = 0.05  # of the time may go into checkpoints: every epoch has one, unless epochs are that short
@@ -41,6 +42,7 @@ class State:
     schedule: dict[str, Any]
     curves: list[dict[str, Any]]
     resumed: list[int] = field(default_factory=list)  # the epochs after which the run was taken up again
+    best: dict[str, Tensor] = field(default_factory=dict)  # of the epoch chosen so far, if that is another
 
 
 class Pace:

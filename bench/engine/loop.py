@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple
@@ -47,10 +47,11 @@ class Divergence(NamedTuple):
 
 @dataclass
 class Training:
-    """What training leaves behind: a row of the curves for each epoch, and the last finite weights.
+    """What training leaves behind: a row of the curves for each epoch, and the weights to be measured.
 
-    `replicas` runs were trained as one and share its seconds equally. `note` says why the engine is not a
-    faster one. A run that `diverged` has the curves and weights of its finite epochs.
+    These are of the epoch `chosen`: the last or, with patience, the best on validation images. `replicas`
+    runs were trained as one and share its seconds equally. `note` says why the engine is not a faster one.
+    A run that `diverged` has the curves and weights of its finite epochs.
     """
 
     engine: str
@@ -58,12 +59,26 @@ class Training:
     note: str | None = None
     curves: list[Row] = field(default_factory=list)
     weights: dict[str, Tensor] = field(default_factory=dict)
+    chosen: int = 0  # 0 where no epoch was finite
     diverged: Divergence | None = None
 
     @property
     def seconds(self) -> float:
         """Seconds inside training epochs."""
         return sum(float(row["train_seconds"] or 0) for row in self.curves)
+
+    def take(self, run: Run, row: Row, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Take in an epoch; return the weights chosen before, where they are still better than its own."""
+        self.curves.append(row)
+        self.chosen = chosen_epoch(run.patience, self.curves)
+        if self.chosen < len(self.curves):
+            return self.weights
+        self.weights = weights
+        return {}
+
+    def over(self, run: Run) -> bool:
+        """Tell whether it ended before the run's last epoch: it diverged, or its patience is exhausted."""
+        return self.diverged is not None or 0 < run.patience <= len(self.curves) - self.chosen
 
 
 def train(
@@ -80,7 +95,7 @@ def train(
 
     Models are on their images' device. `on_epoch` is told each new row of the curves, then `keep` is given
     the state. From such states of one epoch, as `starts`, training goes on to the bits that it would have
-    come to. A replica that diverges is told of no more; the others are what they would be without it.
+    come to. A replica that diverges or runs out of patience is told of no more and changes no other.
     """
     run, objective = runs[0], objective_of(runs[0])
     # Begin, or go on from where each run was
@@ -92,30 +107,36 @@ def train(
     epochs = Epochs(runs, [i.train for i in images], step)
     trainings = [Training(epochs.engine, len(runs), epochs.note) for _ in runs]
     if starts:
-        _resume(starts, trainings, schedule, stacked=stacked)
+        _resume(run, starts, trainings, schedule, stacked=stacked)
     sets = _judged(runs, objective, images, stacked=stacked)
     for epoch in range((starts[0].epoch if starts else 0) + 1, run.epochs + 1):
+        if all(training.over(run) for training in trainings):
+            break
         means, cost = _train_epoch(epochs, epoch)
         schedule.step()
         judged = _judge(run, whole, objective, sets, epoch * images_per_epoch(run, epochs.count))
         for r, training in enumerate(trainings):
+            if training.over(run):
+                continue
             training.engine, training.note = epochs.engine, epochs.note
             row = _row(run, objective, epoch, means[r], judged[r], images[r]) | cost
-            training.diverged = training.diverged or _divergence(epoch, means[r], row, judged[r][0])
+            training.diverged = _divergence(epoch, means[r], row, judged[r][0])
             if training.diverged:
                 continue
             # Tell and keep
-            training.curves.append(row)
-            if isinstance(whole, StackedVAE):
-                training.weights = unstack(whole, r, models[r])
-            else:
-                training.weights = {k: v.detach().clone() for k, v in whole.state_dict().items()}
+            weights = _weights(whole, r, models[r])
+            best = training.take(run, row, weights)
             on_epoch(r, row, models[r])
             tensors = optimizer_tensors(step.optimizer, r if stacked else None)
-            keep(r, State(epoch, training.weights, tensors, schedule.state_dict(), training.curves))
-        if all(training.diverged for training in trainings):
-            break
+            keep(r, State(epoch, weights, tensors, schedule.state_dict(), training.curves, best=best))
+    _leave(models, trainings)
     return trainings
+
+
+def chosen_epoch(patience: int, curves: Sequence[Mapping[str, Any]]) -> int:
+    """Choose the epoch to measure: the last or, with patience, the first of the lowest validation loss."""
+    held_out = [row["validation_loss"] for row in curves]
+    return held_out.index(min(held_out)) + 1 if patience and held_out else len(curves)
 
 
 def make_step(run: Run, model: VAE) -> Step:
@@ -138,15 +159,30 @@ def make_step(run: Run, model: VAE) -> Step:
 
 
 def _resume(
-    starts: Sequence[State], trainings: Sequence[Training], schedule: LRScheduler, *, stacked: bool
+    run: Run, starts: Sequence[State], trainings: Sequence[Training], schedule: LRScheduler, *, stacked: bool
 ) -> None:
     """Bring curves, weights, schedule and its optimizer to where they were."""
     for training, start in zip(trainings, starts, strict=True):
-        training.curves, training.weights = [*start.curves], start.model
+        training.curves, training.weights = [*start.curves], start.best or start.model
+        training.chosen = chosen_epoch(run.patience, training.curves)
     restore_optimizer(schedule.optimizer, [start.optimizer for start in starts], stacked=stacked)
     schedule.load_state_dict(starts[0].schedule)
     for group, rate in zip(schedule.optimizer.param_groups, schedule.get_last_lr(), strict=True):
         group["lr"] = rate
+
+
+def _weights(whole: VAE, replica: int, model: VAE) -> dict[str, Tensor]:
+    """Copy the weights of a replica, and bring them to its own model."""
+    if isinstance(whole, StackedVAE):
+        unstack(whole, replica, model)
+    return {name: value.detach().clone() for name, value in model.state_dict().items()}
+
+
+def _leave(models: Sequence[VAE], trainings: Sequence[Training]) -> None:
+    """Leave each model with its training's weights, if it has some."""
+    for model, training in zip(models, trainings, strict=True):
+        if training.weights:
+            model.load_state_dict(training.weights)
 
 
 def _train_epoch(epochs: Epochs, epoch: int) -> tuple[list[list[float]], Row]:
@@ -212,6 +248,7 @@ def _divergence(epoch: int, means: list[float], row: Row, test: OwnTerms) -> Div
         "test reconstruction": test.loss_reconstruction,
         "test kl": test.loss_kl,
         "test loss": test.test_loss,
+        "validation loss": row["validation_loss"],
     }
     found = (term for term, value in terms.items() if not math.isfinite(value or 0))
     return next((Divergence(epoch, term) for term in found), None)

@@ -94,10 +94,10 @@ class Measured:
 
     @cached_property
     def own(self) -> OwnTerms:
-        """Measure the run in its own terms: the last row of its curves again."""
+        """Measure the run in its own terms: the row of its curves of the epoch chosen again."""
         run, test, objective = self.run, self.images.test, objective_of(self.run)
         noise = own_noise(run, objective, len(test), test.device)
-        seen = run.epochs * images_per_epoch(run, len(self.images.train))
+        seen = self.training.chosen * images_per_epoch(run, len(self.images.train))
         with self._timed("own"):
             return own_terms(self.model, objective, test, noise, run.batch_size, seen)
 

@@ -42,8 +42,10 @@ class Album:
 
     def epoch(self, model: VAE, epoch: int) -> None:
         """Draw what the model makes of noise and of test images by now; leave it in the mode it came in."""
-        if epoch not in self.shown:
-            return
+        if epoch in self.shown:
+            self._draw(model, epoch)
+
+    def _draw(self, model: VAE, epoch: int) -> None:
         started, was_training = time.perf_counter(), model.training
         model.eval()
         self.samples[epoch] = grids.samples(model, self.shape, self.run.seed)
@@ -68,8 +70,13 @@ class Album:
                         self.samples[shown] = image.copy()
                 self.emit("image", {"path": str(path), "key": key, "step": shown})
 
-    def close(self, model: VAE, q: Q) -> None:
-        """Draw what is drawn once: of the trained model, in eval mode, and its posteriors of test images."""
+    def close(self, model: VAE, q: Q, epoch: int) -> None:
+        """Draw what is drawn once: of the trained model, in eval mode, and its posteriors of test images.
+
+        It is the model after `epoch`, which has samples and reconstructions as the epochs shown have.
+        """
+        if epoch not in self.samples:
+            self._draw(model, epoch)
         started = time.perf_counter()
         drawn = {
             "interpolations": grids.interpolations(model, self._test(COLUMNS)),

@@ -58,7 +58,9 @@ class Shown:
 
     @property
     def last(self) -> int:
-        """The last epoch that it was to train."""
+        """The last epoch that it was to train, or the one that patience chose."""
+        if chosen := (self.run.record.get("chosen") or {}).get("epoch"):
+            return int(chosen)
         return int(self.variant.settings.get("epochs") or max(self.samples, default=0))
 
     @property

@@ -5,6 +5,7 @@ The report copies the last picture of each kind of the runs that it shows, so th
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -33,7 +34,8 @@ class Picture:
 def pictures(folder: Path, run_id: str, record: Mapping[str, Any]) -> list[Picture]:
     """Every picture that a run's folder holds or its record lists, the last of each kind last.
 
-    That one's source is its copy beside the report, where the run's own is not here.
+    Those of epochs after the one that was measured are left out. The last one's source is its copy beside the
+    report, where the run's own is not here.
     """
     run = ExperimentFolder(folder).run(run_id)
     own = run.pictures.glob("*.*")
@@ -41,6 +43,8 @@ def pictures(folder: Path, run_id: str, record: Mapping[str, Any]) -> list[Pictu
     found = sorted(
         (*_kind(match["file"]), name) for name in names if (match := _LISTED.fullmatch(name)) is not None
     )
+    chosen = (record.get("chosen") or {}).get("epoch", math.inf)
+    found = [each for each in found if each[1] <= chosen]
     last = {kind: name for kind, _, name in found}
     made = []
     for kind, epoch, name in found:

@@ -195,6 +195,8 @@ class _Attempt:
             training = train()
             _save_weights(training.weights, self.folder)
             self.record |= self._diverged(training) if training.diverged else self._measured(training)
+            if self.run.patience:
+                self.record["chosen"] = self._chosen(training)
         except Exception as error:  # isolation: the matrix goes on without this run, and the record tells why
             reason = f"{type(error).__name__}: {error}"
             self.record |= {"status": "failed", "reason": reason, "traceback": traceback.format_exc()}
@@ -207,6 +209,15 @@ class _Attempt:
         if self.record["status"] in DONE:
             self.checkpoint.remove()
         return self.record
+
+    def _chosen(self, training: Training) -> dict[str, Any]:
+        """Say which epoch's model is measured, and why training ended."""
+        ended = "all epochs are trained"
+        if training.diverged:
+            ended = "it diverged"
+        elif training.over(self.run):
+            ended = f"no lower validation loss in {self.run.patience} epochs"
+        return {"epoch": training.chosen, "ended": ended}
 
     def _diverged(self, training: Training) -> dict[str, Any]:
         assert training.diverged is not None  # noqa: S101  whoever asks knows; mypy does not
@@ -223,7 +234,7 @@ class _Attempt:
         self.emit("evaluate", {})
         measured = Measured(self.run, self.model, training, self.images, self.labels, self.shared.reference)
         metrics = measured.metrics()
-        self.album.close(self.model, measured.q)
+        self.album.close(self.model, measured.q, training.chosen)
         return {
             "status": "finished",
             "reason": None,

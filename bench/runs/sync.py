@@ -105,7 +105,11 @@ def describe(tracker: Tracker, folder: Path) -> None:
 def views(tracker: Tracker, folder: Path) -> None:
     """Write the saved views; pictures open at the last epoch of which every variant has some."""
     spec = ExperimentFolder(folder).spec
-    epochs = [variant.get("epochs") for variant in spec["variants"].values()]
-    if shown := [epochs_shown(each) for each in epochs if each]:
+    shown = [
+        {epoch for epoch in epochs_shown(epochs) if epoch <= (each.get("patience") or epochs) + 1}
+        for each in spec["variants"].values()
+        if (epochs := each.get("epochs"))
+    ]
+    if shown:
         seed = (spec.get("seeds") or [0])[0]
         tracker.save_views(seed=seed, epochs=max(set.intersection(*shown), default=1))

@@ -120,11 +120,19 @@ class Settings(Size):
     optimizer: Part
     schedule: Part
     batch_size: Annotated[int, Field(ge=1, le=60_000)]
-    epochs: Annotated[int, Field(ge=1, le=100_000)]
+    epochs: Annotated[int, Field(ge=1, le=100_000)]  # with patience, at most
+    # Epochs without a lower validation loss after which training ends, to measure the model of the best
+    # epoch; 0 trains all epochs, to measure the model of the last
+    patience: Annotated[int, Field(ge=0, le=100_000)] = 0
     shuffle: bool
     drop_last: bool  # leave out the last batch of an epoch if it is smaller
     precision: Literal["fp32", "bf16"]
     importance_samples: Annotated[int, Field(ge=1, le=100_000)] = 200  # K of log_px
+
+    @model_serializer(mode="wrap")
+    def _dump(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # Settings without patience are dumped, and hashed, as they were before there was any
+        return {key: value for key, value in handler(self).items() if (key, value) != ("patience", 0)}
 
 
 # What a variant says in YAML: all of it but what is said once a file

@@ -28,6 +28,7 @@ optimizer: adam
 schedule: constant
 batch_size: 128
 epochs: 20
+patience: 0
 shuffle: true
 drop_last: false
 validation: 0

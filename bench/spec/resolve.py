@@ -124,6 +124,11 @@ class _Resolver:
             what += f": a normalised target under likelihood {likelihood.name}"
             allowed = "allowed: a target in [0, 1]; write `target: grey` or `likelihood: gaussian`"
             raise node["target"].error(f"{what}; {allowed}")
+        if variant.patience and not variant.validation:
+            what += f": patience {variant.patience} without validation images, which it waits for"
+            raise node["patience"].error(
+                f"{what}; allowed: with some; write `validation: 5000`, or another number"
+            )
         return variant
 
     def check_architecture(self, what: str, block: Mapping) -> None:

@@ -42,6 +42,7 @@ class Shape(TypedDict, total=False):
     run: Table
     reason: str | None
     diverged: Table
+    chosen: Table
     yardstick: int
     beta_eff: float | None
     likelihood_class: str | None

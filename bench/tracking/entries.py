@@ -81,6 +81,7 @@ def final_metrics(record: Record) -> dict[str, float]:
         **finite(record.get("metrics")),
         **{f"monte_carlo_error/{name}": value for name, value in errors.items()},
         **finite({"beta_eff": record.get("beta_eff"), "diverged": float(record["status"] == "diverged")}),
+        **finite({"chosen_epoch": (record.get("chosen") or {}).get("epoch")}),
         "time/evaluation_seconds": sum(finite(record.get("evaluation_seconds")).values()),
     }
 

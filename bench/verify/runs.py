@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from bench.engine.loop import chosen_epoch
 from bench.errors import BenchError
 from bench.evaluation.footing import bits_per_dim, gaussian_score
 from bench.parts.lookup import objective_of
@@ -140,6 +141,10 @@ def laws(record: Record, run: Run) -> Iterator[Law]:
     if record["status"] not in ("finished", "diverged"):
         return
     epochs = run.epochs if record["status"] == "finished" else record["diverged"]["epoch"] - 1
+    chosen = chosen_epoch(run.patience, curves)
+    if run.patience:  # of the lowest validation loss, and so many epochs before the end
+        yield "chosen.epoch", record["chosen"]["epoch"], "the curves", chosen, 0
+        epochs = min(epochs, chosen + run.patience)
     yield "curves, rows", len(curves), "the number of epochs", epochs, 0
     for i, row in enumerate(curves, 1):
         yield f"curves, row {i}, epoch", row["epoch"], "its place", i, 0
@@ -147,10 +152,10 @@ def laws(record: Record, run: Run) -> Iterator[Law]:
         yield f"curves, epoch {i}, elbo", row["elbo"], "−(reconstruction + kl)", elbo, EXACT
     if record["status"] != "finished":
         return
-    # The metrics in own terms are the last row again, and what they add up to
+    # The metrics in own terms are the row of the epoch measured again, and what they add up to
     for name in ("test_loss", "test_loss_nats", "elbo", "reconstruction", "kl"):
-        if curves[-1][name] is not None:  # an objective may not say its loss in nats
-            yield f"metrics.{name}", metrics[name], "the last row of the curves", curves[-1][name], AGAIN
+        if (due := curves[chosen - 1][name]) is not None:  # an objective may not say its loss in nats
+            yield f"metrics.{name}", metrics[name], f"epoch {chosen} of the curves", due, AGAIN
     elbo = -(metrics["reconstruction"] + metrics["kl"])
     yield "metrics.elbo", metrics["elbo"], "−(reconstruction + kl)", elbo, EXACT
     yield "metrics.kl", metrics["kl"], "the sum of kl_per_unit", math.fsum(record["kl_per_unit"]), SINGLE

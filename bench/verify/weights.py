@@ -98,7 +98,8 @@ def _run(
     if not findings.check("measurements", digest == data.digest, other):
         return
     images, labels = divide(saved.run, data, torch.device("cpu"))
-    measured = Measured(saved.run, model, Training("verify"), images, labels, reference)
+    chosen = (record.get("chosen") or {}).get("epoch", saved.run.epochs)
+    measured = Measured(saved.run, model, Training("verify", chosen=chosen), images, labels, reference)
     rows = (metric for metric in AGAIN if samples or metric.footing != "samples")
     due = {
         "metrics": {metric.name: float(attrgetter(metric.value)(measured)) for metric in rows},
