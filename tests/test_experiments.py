@@ -32,9 +32,10 @@ def reductions(variant: Variant) -> tuple[object, object, object]:
     return options["reconstruction"], options["kl"], options["beta"]
 
 
-def test_all_nine_are_shipped():
+def test_all_eleven_are_shipped():
     assert [path.stem for path in FILES] == [
-        "all", "beta", "documents", "encoder", "latent", "likelihood", "precision", "reduction", "stability",
+        "all", "beta", "convergence", "documents", "encoder", "latent", "likelihood", "precision", "rate",
+        "reduction", "stability",
     ]  # fmt: skip
 
 

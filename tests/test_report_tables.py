@@ -247,8 +247,20 @@ def test_times_of_two_machines_are_never_pooled(tmp_path: Path):
     lines = [line for line in tables.cost(found).splitlines() if line.startswith("| a")]
     assert [line.split(" | ")[1] for line in lines] == ["M1", "M2"]
     assert "500" in lines[1]
-    assert rows(tables.headline(found))["a"][9].startswith("10.0")
+    assert rows(tables.headline(found))["a"][10].startswith("10.0")
     assert found.variants[0].estimate("mse").n == 5
+
+
+def test_how_fast_the_test_loss_still_falls_is_told_of_the_epoch_measured(tmp_path: Path):
+    """Of 100·(1 + 0.4·(1/e − 1/20)) the fall from e − 5 to e is 40·(1/(e − 5) − 1/e)/5 an epoch."""
+    found = results(tmp_path, {"a": {"mse": 1.0}, "b": {"mse": 2.0}})
+    assert [row[9] for row in rows(tables.headline(found)).values()] == ["0.1333333\u00a0±\u00a00"] * 2
+    for run in synthetic.runs_of(tmp_path, "a-*").values():
+        record = json.loads((run / "record.json").read_text())
+        synthetic.save(run / "record.json", record | {"chosen": {"epoch": 10, "ended": "..."}})
+    shown = rows(tables.headline(load(tmp_path)))
+    assert (shown["a"][9], shown["a"][-1]) == ("0.8\u00a0±\u00a00", "10, 10, 10, 10, 10")
+    assert shown["b"][-1] == "20, 20, 20, 20, 20"
 
 
 def test_the_estimators_own_error_is_told_where_it_matters(tmp_path: Path):

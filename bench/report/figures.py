@@ -34,7 +34,7 @@ from bench.report.marks import (
     scatter,
     short_name,
 )
-from bench.report.results import Results, Run, Variant, number
+from bench.report.results import Results, Variant
 from bench.report.statistics import estimate
 from bench.report.tables import ARROWS, by_machine, machines
 
@@ -186,7 +186,7 @@ def _beta_aggregate(results: Results) -> Figure | None:
 def _learning(results: Results) -> Figure | None:
     classes: dict[str, list[tuple[int, Variant]]] = {}
     for i, v in _numbered(results):
-        if any(_losses(run) for run in v.runs):
+        if any(run.losses for run in v.runs):
             classes.setdefault(v.likelihood_class, []).append((i, v))
     if not classes:
         return None
@@ -211,14 +211,14 @@ def _learning(results: Results) -> Figure | None:
 def _curve(axes: Any, variant: Variant, place: int, label: str) -> None:
     """Mean over seeds with its 95 % band; a seed that diverged is a line of its own that ends in a cross."""
     colour, dashes = COLOURS[place % len(COLOURS)], DASHES[place // len(COLOURS) % len(DASHES)]
-    gone = [known for run in variant.runs if run.status == "diverged" and (known := _losses(run))]
+    gone = [known for run in variant.runs if run.status == "diverged" and (known := run.losses)]
     for k, losses in enumerate(gone):
         name = f"{label}: diverged" if k == 0 else None
         axes.plot(list(losses), list(losses.values()), color=colour, ls=dashes, lw=0.8, label=name,
                   marker="x", ms=6, markevery=[-1])  # fmt: skip
     by_epoch: dict[int, list[float]] = {}
     for run in variant.finished:
-        for epoch, value in _losses(run).items():
+        for epoch, value in run.losses.items():
             by_epoch.setdefault(epoch, []).append(value)
     if not by_epoch:
         return
@@ -231,12 +231,6 @@ def _curve(axes: Any, variant: Variant, place: int, label: str) -> None:
     axes.plot(x, y, color=colour, ls=dashes, label=label,
               marker=MARKERS[place % len(MARKERS)], ms=3, markevery=(place % every, every))  # fmt: skip
     axes.fill_between(x, y - width, y + width, color=colour, alpha=0.15, lw=0)
-
-
-def _losses(run: Run) -> dict[int, float]:
-    """A run's test loss by epoch."""
-    rows = ((row["epoch"], number(row.get("test_loss_nats"))) for row in run.curves)
-    return {int(epoch): value for epoch, value in rows if value is not None}
 
 
 def _numbered(results: Results) -> list[tuple[int, Variant]]:

@@ -21,6 +21,7 @@ from bench.store.experiments import ExperimentFolder, Planned
 # What differs between machines in a way that changes times; the rest is told in the protocol.
 TIMING = ("device", "device_name", "threads", "precision", "engine", "replicas", "torch")
 
+FALL = 5  # epochs up to the one measured over which a run tells how fast its test loss still falls
 SATURATED = (
     0.7  # nats from ln N, about ln 2: z is mostly its own image's, so N images are too few to tell I(x; z)
 )
@@ -50,6 +51,25 @@ class Run:
     def curves(self) -> Sequence[Mapping[str, Any]]:
         """One row per epoch."""
         return self.record.get("curves") or ()
+
+    @property
+    def chosen(self) -> int:
+        """The epoch that was measured: the one that patience chose, or the last."""
+        of_patience = number((self.record.get("chosen") or {}).get("epoch"))
+        return len(self.curves) if of_patience is None else int(of_patience)
+
+    @property
+    def losses(self) -> dict[int, float]:
+        """Its test loss by epoch, nats per image."""
+        rows = ((row["epoch"], number(row.get("test_loss_nats"))) for row in self.curves)
+        return {int(epoch): value for epoch, value in rows if value is not None}
+
+    @property
+    def fall(self) -> float | None:
+        """How fast its test loss still fell at the epoch measured: nats an epoch, over FALL epochs."""
+        losses = self.losses
+        first, last = losses.get(self.chosen - FALL), losses.get(self.chosen)
+        return None if first is None or last is None else (first - last) / FALL
 
     @property
     def machine(self) -> tuple[str, ...]:

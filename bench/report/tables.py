@@ -113,7 +113,9 @@ def headline(results: Results) -> str:
         "ELBO ↑",
         "reconstruction",
     ]
-    head += ["KL", "training (s)", "images/s", "finished"]
+    head += ["KL", "still falling (nats/epoch)", "training (s)", "images/s", "finished"]
+    patient = any("chosen" in run.record for run in results.finished)
+    head += ["epoch measured"] if patient else []
     several = len(machines(results)) > 1
     rows = [
         [
@@ -124,8 +126,12 @@ def headline(results: Results) -> str:
             text(v.beta_text) or NOTHING,
             _lone(v.beta_eff),
             *(_interval(v.estimate(m)) for m in ("test_loss", "elbo", "reconstruction", "kl")),
+            _interval(
+                estimate(falls) if (falls := [f for r in v.finished if (f := r.fall) is not None]) else None
+            ),
             *(_timed(results, v, m, several) for m in ("train_seconds", "images_per_second")),
             finished(v),
+            *([", ".join(str(run.chosen) for run in v.finished) or NOTHING] if patient else []),
         ]
         for v in results.variants
     ]
