@@ -11,7 +11,7 @@ from factory import SHAPE, a_dataset, a_run, part, train_one
 
 from bench.engine.device import initialised, stream
 from bench.engine.images import Images, Labels
-from bench.evaluation import footing, measure
+from bench.evaluation import measure
 from bench.evaluation.measure import Measured, encode, prior_means
 from bench.evaluation.metrics import METRICS
 from bench.evaluation.samples import FeatureNet, Reference
@@ -65,7 +65,8 @@ def test_every_metric_is_finite(name: str, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(measure, "PRIOR_SAMPLES", 50)
     found = measured(run)
     values = found.metrics()
-    assert list(values) == [metric.name for metric in METRICS]
+    absent = {"annealed_ess", "bdmc_gap"} if run.latent <= 2 else set()  # integrated, not annealed
+    assert list(values) == [metric.name for metric in METRICS if metric.name not in absent]
     assert all(type(value) is float and math.isfinite(value) for value in values.values())
     assert len(found.kl_per_unit()) == run.latent
     assert sum(found.kl_per_unit()) == pytest.approx(values["kl"], rel=1e-4)
@@ -95,7 +96,8 @@ def test_calibration_looks_at_training_images_alone(one: Measured) -> None:
 
 def test_what_is_slow_is_timed_and_computed_once_and_gives_the_same_numbers_again(one: Measured) -> None:
     ours, seconds = one.metrics(), dict(one.seconds)
-    groups = "own calibration footing log_px drift mutual_information linear_probe knn samples"
+    groups = "own calibration footing log_px log_px_threshold encoder_bound bdmc drift mutual_information"
+    groups += " linear_probe knn samples"
     assert set(seconds) == {*groups.split()}
     assert one.metrics() | {"peak_memory_mb": 0} == ours | {"peak_memory_mb": 0}
     assert one.seconds == seconds
@@ -105,26 +107,21 @@ def test_what_is_slow_is_timed_and_computed_once_and_gives_the_same_numbers_agai
 def test_monte_carlo_errors_name_metrics_and_are_finite(one: Measured) -> None:
     errors = one.monte_carlo_error()
     assert set(errors) <= {metric.name for metric in METRICS}
-    assert len(errors) == 4
-    assert all(0 < error < 1 for error in errors.values())
+    assert all(0 < error < 5 for error in errors.values())
     single = again(one, importance_samples=1)
-    assert set(single.monte_carlo_error()) == {"prior_mmd", "elbo_bernoulli", "gaussian_bits_per_dim"}
+    assert set(errors) - set(single.monte_carlo_error()) == {"iwae_bernoulli"}
 
 
-def test_the_binarisation_is_one_for_all_seeds_and_k_is_the_runs(
-    one: Measured, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    seen: list[tuple[Any, ...]] = []
-    monkeypatch.setattr(footing, "log_px", lambda *arguments: seen.append(arguments))
-    for seed in (0, 1):
-        assert again(one, seed=seed, importance_samples=7).log_px is None
-    (*_, k, _, _, binary), (*_, other) = seen
-    assert k == 7
+def test_the_binarisation_is_one_for_all_seeds_and_k_is_the_runs(one: Measured) -> None:
+    found = [again(one, seed=seed, importance_samples=k) for seed, k in ((0, 7), (1, 40))]
+    binary, other = (each._binary for each in found)
     assert torch.equal(binary, other)
     grey = IMAGES.test / 255
-    assert float((binary.float() - grey).mean()) == pytest.approx(0, abs=0.01)
+    assert float((binary - grey).mean()) == pytest.approx(0, abs=0.01)
     assert not binary[grey == 0].any()
     assert binary[grey == 1].all()
+    assert 1 <= found[0].encoder_bound.ess <= 7 + 1e-9
+    assert found[0].encoder_bound.ess < found[1].encoder_bound.ess <= 40 + 1e-9
 
 
 def test_speed_counts_the_images_that_were_trained_on() -> None:

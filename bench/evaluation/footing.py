@@ -1,7 +1,7 @@
-"""The common footing: every decoder's mean m(z) scored under the same two observation models.
+"""The common footing: every decoder's mean m(z) scored under the same observation models.
 
 The best decoder output is the conditional mean E[x|z], under cross-entropy and under squared error. So m(z)
-of any variant can be scored under both. One scalar for each model and run is fitted on training images.
+of any variant can be scored under all of them. Each is calibrated on training images.
 
 Shapes: K samples, N images, D pixels, Z latents; x grey in [0, 1].
 """
@@ -13,12 +13,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from typing import TypeVar
 
+import numpy as np
 import torch
-from scipy.optimize import minimize_scalar
+from numpy.typing import NDArray
+from scipy.optimize import minimize
 from torch import Tensor
+from torch.nn.functional import softplus
 
 from bench.engine.device import wide
-from bench.parts.bounds import importance_weighted_bound
 from bench.parts.posteriors import Q
 from bench.parts.vae import VAE
 
@@ -26,35 +28,71 @@ Number = TypeVar("Number", Tensor, float)
 ROWS = 256  # decoded images at a time: 0.8 MB of floats stay in a core's cache, whatever K and N are
 CELL = 1 / 255  # the width of a grey level
 DEQUANTISATION = CELL**2 / 12  # variance of a uniform distribution over a grey level's cell
+MARGIN = 1e-5  # a mean is kept this far from 0 and 1: beyond, single precision loses 1 − m
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """One scalar for each observation model, fitted on training images: m' = ε + (1 − 2ε)·m, and σ²."""
+    """What is fitted to training images: temperature and bias on the logits of m for binarised pixels and for
+    thresholded ones, and the variance σ² of grey ones.
+    """
 
-    epsilon: float
+    temperature: float
+    bias: float
+    temperature_threshold: float
+    bias_threshold: float
     variance: float
+
+    def binarised(self, model: VAE) -> BinaryPixels:
+        """Give the observation model of binarised pixels, with a decoder."""
+        return BinaryPixels(model, self.temperature, self.bias)
+
+    def thresholded(self, model: VAE) -> BinaryPixels:
+        """Give the observation model of thresholded pixels, with a decoder."""
+        return BinaryPixels(model, self.temperature_threshold, self.bias_threshold)
+
+
+@dataclass(frozen=True)
+class BinaryPixels:
+    """p(b|z) of black or white pixels: independent, with logits temperature·logit m(z) + bias."""
+
+    model: VAE
+    temperature: float
+    bias: float
+
+    def logits(self, z: Tensor) -> Tensor:
+        """Compute the logits [..., D] of latents z [..., Z]."""
+        return self.calibrated(self.model.grey_mean(self.model.decode(z)))
+
+    def calibrated(self, mean: Tensor) -> Tensor:
+        """Compute the logits of decoder means in [0, 1], any shape."""
+        return torch.logit(mean, eps=MARGIN) * self.temperature + self.bias
+
+    def __call__(self, z: Tensor, images: Tensor) -> Tensor:
+        """Compute ln p(b|z) of z [K, B, Z] and black or white images [B, D]: [K, B], nats."""
+        return bernoulli_score(self.logits(z), images)
 
 
 @dataclass(frozen=True)
 class Elbos:
-    """Hold the two ELBOs and the MSE, averaged over test images, and the standard errors of sampling z."""
+    """Hold each test image's ELBOs, [N], nats, and their averages over z; the MSE; errors of sampling z."""
 
-    elbo_bernoulli: float  # nats/image
-    gaussian_bits_per_dim: float  # bits/dim
+    grey: Tensor  # of binarised pixels, in expectation over binarisations
+    binary: Tensor  # of one binarisation
+    threshold: Tensor  # of thresholded pixels
+    gaussian_bits_per_dim: float
     mse: float  # per pixel
-    error_bernoulli: float
-    error_gaussian: float
+    errors: dict[str, float]  # standard errors of the means over images, by metric
 
+    @property
+    def elbo_bernoulli(self) -> float:
+        """Average over images, nats."""
+        return float(self.grey.mean())
 
-@dataclass(frozen=True)
-class LogPx:
-    """Hold the two importance-weighted bounds, and the standard errors of sampling z."""
-
-    bernoulli: float  # nats/image
-    gaussian: float  # bits/dim
-    error_bernoulli: float
-    error_gaussian: float
+    @property
+    def elbo_threshold(self) -> float:
+        """Average over images, nats."""
+        return float(self.threshold.mean())
 
 
 def bits_per_dim(code_length: float, pixels: int) -> float:
@@ -68,12 +106,25 @@ def gaussian_score(sse: Number, pixels: int, variance: float) -> Number:
     return -spread - 0.5 * pixels * math.log(2 * math.pi * variance)
 
 
+def bernoulli_score(logits: Tensor, images: Tensor) -> Tensor:
+    """Compute Σ b·o − softplus(o) of logits o [K, B, D] and images [B, D]: [K, B], nats.
+
+    It is linear in b: of grey images, the expectation over binarisations b ~ Bernoulli(x).
+    """
+    return torch.einsum("kbd,bd->kb", logits, images) - softplus(logits).sum(-1)
+
+
+def thresholded(images: Tensor) -> Tensor:
+    """Give black or white images of uint8 ones, any shape: white where x > 1/2."""
+    return (images > 127).float()
+
+
 @torch.no_grad()
 def calibrate(model: VAE, images: Tensor, noise: Tensor) -> Calibration:
-    """Fit ε and σ² to uint8 training images [N, D] with one z an image, made of noise [N, Z].
+    """Fit the observation models to uint8 training images [N, D] with one z an image, of noise [N, Z].
 
     σ² = E‖x − m‖²/D + 1/(12·255²) maximises the Gaussian likelihood of uniformly dequantised pixels.
-    ε maximises Σ x ln m' + (1 − x) ln(1 − m'), by one bounded minimisation in ln ε.
+    Temperature and bias maximise the Bernoulli likelihood (Platt 1999).
     """
     grey = images.float() / 255
     mean = torch.cat(
@@ -83,113 +134,71 @@ def calibrate(model: VAE, images: Tensor, noise: Tensor) -> Calibration:
         ]
     )
     variance = float(((grey - mean) ** 2).mean()) + DEQUANTISATION
+    logits = torch.logit(mean, eps=MARGIN)
+    return Calibration(*platt(logits, grey), *platt(logits, thresholded(images)), variance)
 
-    def cross_entropy(log_epsilon: float) -> float:
-        on, off = _bernoulli_logs(mean, math.exp(log_epsilon))
-        return -float((off + grey * (on - off)).mean())
 
-    bounds = (math.log(1e-5), math.log(0.5 - 1e-6))  # below 1e-5 single precision loses 1 − m'
-    fit = minimize_scalar(cross_entropy, bounds=bounds, method="bounded", options={"xatol": 1e-2})
-    return Calibration(math.exp(float(fit.x)), variance)
+def platt(logits: Tensor, target: Tensor) -> tuple[float, float]:
+    """Fit temperature a ≥ 0 and bias c: the maximum of Σ x (a·o + c) − softplus(a·o + c), a concave function.
+
+    Logits o and targets x in [0, 1] are [N, D].
+    """
+
+    def loss(place: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        total, slope = 0.0, torch.zeros(2, dtype=torch.float64)
+        for o, x in zip(logits.split(ROWS), target.split(ROWS), strict=True):
+            calibrated = o * place[0] + place[1]
+            rest = torch.sigmoid(calibrated) - x
+            total += float((softplus(calibrated) - x * calibrated).sum())
+            slope += torch.stack([(rest * o).sum(), rest.sum()]).cpu()
+        return total / logits.numel(), slope.numpy() / logits.numel()
+
+    # Finite bounds, for a decoder that is never wrong
+    fit = minimize(loss, (1.0, 0.0), jac=True, method="L-BFGS-B", bounds=[(0, 100), (-50, 50)], tol=1e-9)
+    return float(fit.x[0]), float(fit.x[1])
 
 
 @torch.no_grad()
-def elbos(model: VAE, q: Q, images: Tensor, noise: Tensor, calibration: Calibration) -> Elbos:
-    """Estimate both ELBOs and the MSE of uint8 images [N, D] whose posteriors are q, with noise [K, N, Z].
+def elbos(model: VAE, q: Q, images: Tensor, binary: Tensor, noise: Tensor, calibration: Calibration) -> Elbos:
+    """Estimate all ELBOs and the MSE of uint8 images [N, D] whose posteriors are q, with noise [K, N, Z].
 
-    The Bernoulli score is linear in b: the cross-entropy of grey levels is its expectation over binarisations
-    b ~ Bernoulli(x). The Gaussian score is of x plus uniform noise over a grey level's cell, in closed form.
+    `binary` [N, D] is one binarisation. The Gaussian score is of x plus uniform noise over a grey level's
+    cell, in closed form.
     """
     samples, count, _ = noise.shape
-    pixels = images.shape[1]
-    kl = q.kl().sum(-1).to(wide(images.device))
-    bernoulli = torch.empty(samples, count, dtype=wide(images.device), device=images.device)
-    sse = torch.empty_like(bernoulli)
+    pixels, place = images.shape[1], images.device
+    binarised, threshold = calibration.binarised(model), calibration.thresholded(model)
+    kl = q.kl().sum(-1).to(wide(place))
+    scores = torch.empty(3, samples, count, dtype=wide(place), device=place)
+    sse = torch.empty_like(scores[0])
     for part in _chunks(count, samples):
         grey = images[part].float() / 255
         mean = model.grey_mean(model.decode(_part(q, part).sample(noise[:, part])))
-        on, off = _bernoulli_logs(mean, calibration.epsilon)
-        bernoulli[:, part] = off.sum(-1) + torch.einsum("kbd,bd->kb", on.sub_(off), grey)
-        sse[:, part] = _squared_error(mean, grey)
+        sse[:, part] = (mean - grey).square().sum(-1)
+        logits = binarised.calibrated(mean)
+        scores[0, :, part] = bernoulli_score(logits, grey)
+        scores[1, :, part] = bernoulli_score(logits, binary[part])
+        scores[2, :, part] = bernoulli_score(threshold.calibrated(mean), thresholded(images[part]))
     nats = -gaussian_score(sse, pixels, calibration.variance)  # [K, N]
+    of_grey, of_binary, of_threshold = scores.mean(1) - kl
     return Elbos(
-        elbo_bernoulli=float((bernoulli.mean(0) - kl).mean()),
+        of_grey,
+        of_binary,
+        of_threshold,
         gaussian_bits_per_dim=bits_per_dim(float((nats.mean(0) + kl).mean()), pixels),
         mse=float(sse.mean()) / pixels,
-        error_bernoulli=_error(bernoulli),
-        error_gaussian=_error(nats) / (pixels * math.log(2)),
+        errors={
+            "elbo_bernoulli": _error(scores[0]),
+            "elbo_threshold": _error(scores[2]),
+            "gaussian_bits_per_dim": _error(nats) / (pixels * math.log(2)),
+        },
     )
-
-
-@torch.no_grad()
-def log_px(
-    model: VAE,
-    q: Q,
-    images: Tensor,
-    k: int,
-    calibration: Calibration,
-    generator: torch.Generator,
-    binary: Tensor,
-) -> LogPx:
-    """Estimate both importance-weighted bounds of uint8 images [N, D] whose posteriors are q.
-
-    K = `k` samples come from `generator`; the Bernoulli bound scores `binary` [N, D], a fixed binarisation.
-    The Gaussian bound averages ln p over a grey level's cell before the sum over k: as log-sum-exp is convex,
-    this only lowers it.
-    """
-    count, pixels = images.shape
-    bounds = torch.empty(4, count, dtype=wide(images.device), device=images.device)
-    for part in _chunks(count, k):
-        grey, here = images[part].float() / 255, _part(q, part)
-        shape = (k, *here.mean.shape)
-        noise = torch.randn(shape, generator=generator, device=generator.device).to(images.device)
-        z = here.sample(noise)
-        ratio = (model.prior.log_prob(z) - here.log_prob(z)).to(bounds.dtype)
-        mean = model.grey_mean(model.decode(z))
-        sse = _squared_error(mean, grey).to(bounds.dtype)
-        bernoulli = _binary_score(mean, binary[part], calibration.epsilon).to(bounds.dtype)
-        bounds[:2, part] = _importance(ratio + bernoulli)
-        bounds[2:, part] = _importance(ratio + gaussian_score(sse, pixels, calibration.variance))
-    bernoulli, e_bernoulli, gaussian, e_gaussian = bounds
-    return LogPx(
-        float(bernoulli.mean()),
-        bits_per_dim(-float(gaussian.mean()), pixels),
-        math.sqrt(float(e_bernoulli.sum())) / count,
-        math.sqrt(float(e_gaussian.sum())) / (count * pixels * math.log(2)),
-    )
-
-
-def _bernoulli_logs(mean: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
-    """Give ln m' and ln(1 − m') of m' = ε + (1 − 2ε)·m."""
-    on = mean * (1 - 2 * epsilon) + epsilon
-    return on.log(), (1 - on).log_()
-
-
-def _binary_score(mean: Tensor, binary: Tensor, epsilon: float) -> Tensor:
-    """Give Σ ln(b m' + (1 − b)(1 − m')), [K, B], of binary images [B, D] and means [K, B, D].
-
-    The probability of what was seen is |1 − b − m'|: one logarithm a pixel, not two.
-    """
-    off = 1 - epsilon - binary.to(mean.dtype)
-    return torch.sub(off, mean, alpha=1 - 2 * epsilon).abs_().log_().sum(-1)
-
-
-def _squared_error(mean: Tensor, grey: Tensor) -> Tensor:
-    """Give ‖x − m‖², [K, B], of means [K, B, D] and grey images [B, D]."""
-    return (mean - grey).square_().sum(-1)
-
-
-def _importance(log_weights: Tensor) -> Tensor:
-    """Give each image's bound and its variance by the delta method, [2, B], of log-weights [K, B]."""
-    k, bound = len(log_weights), importance_weighted_bound(log_weights)
-    variance = (log_weights - bound).exp().var(0) / k if k > 1 else torch.full_like(bound, math.nan)
-    return torch.stack([bound, variance])
 
 
 def _error(values: Tensor) -> float:
     """Give the standard error that K samples an image leave in the mean over images, of values [K, N]."""
     samples, count = values.shape
-    return math.sqrt(float(values.var(0).sum()) / samples) / count if samples > 1 else float("nan")
+    return math.sqrt(float(values.var(0).sum()) / samples) / count if samples > 1 else math.nan
 
 
 def _part(q: Q, part: slice) -> Q:

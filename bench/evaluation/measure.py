@@ -21,9 +21,11 @@ from bench.engine.epochs import images_per_epoch
 from bench.engine.images import Images, Labels
 from bench.engine.loop import Training
 from bench.engine.own import OwnTerms, own_noise, own_terms
-from bench.evaluation import footing, latent
-from bench.evaluation.footing import Calibration, Elbos, LogPx
+from bench.evaluation import bound, footing, latent
+from bench.evaluation.bound import EncoderBound, LogPx
+from bench.evaluation.footing import Calibration, Elbos
 from bench.evaluation.metrics import METRICS
+from bench.evaluation.refit import Normals
 from bench.evaluation.samples import Reference, SampleScores
 from bench.parts.lookup import objective_of
 from bench.parts.posteriors import Q
@@ -78,7 +80,7 @@ class Measured:
 
     @cached_property
     def calibration(self) -> Calibration:
-        """Fit ε and σ² of the common footing to training images."""
+        """Fit the observation models of the common footing to training images."""
         images = self.images.train[:CALIBRATION_IMAGES]
         noise = self._noise(images)
         with self._timed("calibration"):
@@ -103,23 +105,61 @@ class Measured:
 
     @cached_property
     def elbos(self) -> Elbos:
-        """Estimate the two ELBOs and the MSE."""
+        """Estimate the ELBOs of all observation models, and the MSE."""
         calibration, q = self.calibration, self.q
         shape = (EXPECTATION_SAMPLES, *q.mean.shape)
         noise = torch.randn(shape, generator=stream(self.run.seed, "expectation")).to(q.mean.device)
         with self._timed("footing"):
-            return footing.elbos(self.model, q, self.images.test, noise, calibration)
+            return footing.elbos(self.model, q, self.images.test, self._binary, noise, calibration)
 
     @cached_property
-    def log_px(self) -> LogPx:
-        """Estimate the two importance-weighted bounds."""
-        calibration, q, test = self.calibration, self.q, self.images.test
+    def _binary(self) -> Tensor:
+        """Draw the binarisation of the test images, the same in every run whatever its seed."""
+        test = self.images.test
         uniform = torch.rand(test.shape, generator=stream(0, "binarisation")).to(test.device)
-        binary = uniform < test.float() / 255  # the same binarisation in every run, whatever its seed
-        generator = stream(self.run.seed, "importance", device=test.device)
-        k = self.run.importance_samples
+        return (uniform < test.float() / 255).float()
+
+    def _stream(self, purpose: str) -> torch.Generator:
+        return stream(self.run.seed, purpose, device=self.images.test.device)
+
+    @cached_property
+    def binarised(self) -> LogPx:
+        """Estimate ln p(b) of the binarised test images."""
+        pixels, elbo = self.calibration.binarised(self.model), self.elbos.binary
         with self._timed("log_px"):
-            return footing.log_px(self.model, q, test, k, calibration, generator, binary)
+            return bound.log_px(pixels, Normals.of(self.q), self._binary, elbo, self._stream("log_px"))
+
+    @cached_property
+    def thresholded(self) -> LogPx:
+        """Estimate ln p(b) of the thresholded test images."""
+        pixels, elbo = self.calibration.thresholded(self.model), self.elbos.threshold
+        images = footing.thresholded(self.images.test)
+        with self._timed("log_px_threshold"):
+            return bound.log_px(pixels, Normals.of(self.q), images, elbo, self._stream("log_px_threshold"))
+
+    @cached_property
+    def encoder_bound(self) -> EncoderBound:
+        """Estimate the importance-weighted bound with the encoder's q."""
+        pixels, elbo, k = (
+            self.calibration.binarised(self.model),
+            self.elbos.binary,
+            self.run.importance_samples,
+        )
+        with self._timed("encoder_bound"):
+            return bound.encoder_bound(
+                pixels, Normals.of(self.q), self._binary, elbo, k, self._stream("importance")
+            )
+
+    @cached_property
+    def bdmc_gap(self) -> float | None:
+        """Bound what annealing may miss of ln p(b)."""
+        with self._timed("bdmc"):
+            return bound.certificate(
+                self.calibration.binarised(self.model),
+                len(self.images.test),
+                self.binarised.temperatures,
+                self._stream("bdmc"),
+            )
 
     # The latent space
 
@@ -208,12 +248,13 @@ class Measured:
         return {name: value for name, value in values.items() if math.isfinite(value)}
 
     def monte_carlo_error(self) -> dict[str, float]:
-        """Give the standard errors that sampling z leaves in one run's values, in the metrics' units."""
-        errors = {
+        """Give the standard errors that sampling z, and images of a subset, leave in one run's values."""
+        errors = self.elbos.errors | {
             "prior_mmd": self.drift.error,
-            "elbo_bernoulli": self.elbos.error_bernoulli,
-            "gaussian_bits_per_dim": self.elbos.error_gaussian,
-            "iwae_bernoulli": self.log_px.error_bernoulli,
+            "log_px_bernoulli": self.binarised.log_px.error,
+            "log_px_threshold": self.thresholded.log_px.error,
+            "amortisation_gap": self.binarised.amortisation_gap.error,
+            "iwae_bernoulli": self.encoder_bound.bound.error,
         }
         return {name: value for name, value in errors.items() if math.isfinite(value)}
 

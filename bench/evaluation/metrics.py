@@ -23,6 +23,10 @@ COVER_THOMAS = "Cover, Thomas: Elements of Information Theory. 2nd edition, Wile
 GRETTON = "Gretton et al.: A kernel two-sample test. JMLR, 2012"
 HOFFMAN = "Hoffman, Johnson: ELBO surgery. NIPS workshop on advances in approximate Bayesian inference, 2016"
 KINGMA = "Kingma, Welling: Auto-Encoding Variational Bayes. arXiv 1312.6114, 2013"
+CREMER = "Cremer, Li, Duvenaud: Inference suboptimality in variational autoencoders. ICML 2018"
+GROSSE = "Grosse, Ghahramani, Adams: Sandwiching the marginal likelihood with bidirectional Monte Carlo. 2015"
+KONG = "Kong: A note on importance sampling using standardized weights. University of Chicago, 1992"
+WU = "Wu et al.: On the quantitative analysis of decoder-based generative models. ICLR 2017"
 KYNKAANNIEMI = "Kynkäänniemi et al.: Improved precision and recall metric for generative models. NeurIPS 2019"
 NAEEM = "Naeem et al.: Reliable fidelity and diversity metrics for generative models. ICML 2020"
 HEUSEL = "Heusel et al.: GANs trained by a two time-scale update rule. NeurIPS 2017"
@@ -65,13 +69,29 @@ METRICS = (
     # On one footing: every decoder judged by the same two observation models
     Metric("elbo_bernoulli", "ELBO, binarised", "nats/image", "higher", "common", "elbos.elbo_bernoulli",
            SALAKHUTDINOV,
-           "lower bound on E ln p(b), b ~ Bernoulli(x), the decoder's mean calibrated by one scalar"),
+           "lower bound on E ln p(b), b ~ Bernoulli(x); temperature and bias fitted on training images", 2),
+    Metric("log_px_bernoulli", "ln p(x), binarised", "nats/image", "higher", "common",
+           "binarised.log_px.value", WU,
+           "ln p(b) of one fixed binarisation: quadrature for Z ≤ 2, else annealed from a refitted q", 2),
+    Metric("elbo_threshold", "ELBO, thresholded", "nats/image", "higher", "common", "elbos.elbo_threshold",
+           KINGMA, "lower bound on ln p(b) of black or white pixels b = (x > 1/2), calibrated likewise", 2),
+    Metric("log_px_threshold", "ln p(x), thresholded", "nats/image", "higher", "common",
+           "thresholded.log_px.value", WU, "ln p(b) of those pixels", 2),
     Metric("mse", "MSE", "per pixel", "lower", "common", "elbos.mse",
            "", "E_q ‖x − m(z)‖² / D in grey levels of [0, 1]"),
     # Details of the common footing
+    Metric("amortisation_gap", "amortisation gap", "nats/image", "lower", "details",
+           "binarised.amortisation_gap.value", CREMER,
+           "ELBO of a posterior refitted to each binarised image, less that of the encoder's", 2),
     Metric("iwae_bernoulli", "importance-weighted bound, binarised", "nats/image", "higher", "details",
-           "log_px.bernoulli", BURDA,
-           "bound on ln p(b) by K samples of the encoder's q; one fixed binarisation of the test set"),
+           "encoder_bound.bound.value", BURDA,
+           "bound on ln p(b) by K samples of the encoder's q; same binarisation", 2),
+    Metric("iwae_ess", "effective samples of the encoder", "of K", None, "details", "encoder_bound.ess",
+           KONG, "how many independent samples the K of that bound are worth", 2),
+    Metric("annealed_ess", "effective chains", "of 4", None, "details", "binarised.ess",
+           KONG, "how many equally good chains the annealed ones of ln p(b) are worth", 2),
+    Metric("bdmc_gap", "gap of ln p(b)", "nats/image", None, "details", "bdmc_gap",
+           GROSSE, "upper less lower annealed bound on images that the model drew: what may be missing", 2),
     Metric("gaussian_bits_per_dim", "code length, Gaussian", "bits/dim", "lower", "details",
            "elbos.gaussian_bits_per_dim", THEIS,
            "upper bound on the code length of the 8-bit image; variance fitted on training images"),

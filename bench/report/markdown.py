@@ -114,8 +114,8 @@ def _one_footing(results: Results) -> str:
     shown = tables.one_footing(results)
     k = _distinct(results.finished, _importance).replace("<br>", ", ") or "K not recorded"
     told = (
-        "Every decoder's mean is judged by the same two observation models, each calibrated by one scalar"
-        " that is fitted on training images. These columns compare across all rows; baselines are in italics."
+        "Every decoder's mean is judged by the same two observation models, calibrated on"
+        " training images. These columns compare across all rows; baselines are in italics."
     )
     explained = (
         f"The importance-weighted bound takes its samples from the encoder, {k}. A code length is that of a"
@@ -271,7 +271,7 @@ def _importance(run: Run) -> str:
 def _calibration(runs: Sequence[Run]) -> str:
     found = [numbers(run.record.get("calibration")) for run in runs if run.finished]
     told = []
-    for key, sign in (("epsilon", "ε"), ("variance", "σ²")):
+    for key, sign in (("epsilon", "ε"), ("temperature", "temperature"), ("variance", "σ²")):
         values = [c[key] for c in found if key in c]
         if values:
             told.append(f"{sign} from {plain(min(values), 2)} to {plain(max(values), 2)}")

@@ -14,6 +14,7 @@ from bench.engine.device import one_thread, synchronise
 from bench.engine.images import untrained
 from bench.engine.loop import make_step
 from bench.engine.own import samples_of
+from bench.evaluation.bound import decodes
 from bench.evaluation.measure import EXPECTATION_SAMPLES
 from bench.parts.lookup import objective_of
 from bench.spec.experiment import PARTS, Run
@@ -25,8 +26,7 @@ FIXED = 1.0  # seconds a run spends on what does not grow with it: pictures, pro
 def forecast(runs: Iterable[Run], data: Dataset, device: torch.device) -> list[float]:
     """Predict the seconds of each run on one worker, from timing its step and its model on this device.
 
-    Training is steps times the time of a step; evaluation is dominated by decoding K + 8 samples a test
-    image.
+    Training is steps times the time of a step; evaluation is dominated by decoding.
     """
     known: dict[str, tuple[float, float]] = {}
     seconds = []
@@ -39,7 +39,8 @@ def forecast(runs: Iterable[Run], data: Dataset, device: torch.device) -> list[f
             known[key] = _measure(run, data.shape, device)
         step, decode = known[key]
         steps = run.epochs * -(-len(data.train_images) // run.batch_size)
-        decoded = len(data.test_images) * (run.importance_samples + EXPECTATION_SAMPLES + 3 * run.epochs)
+        decoded = len(data.test_images) * (EXPECTATION_SAMPLES + 3 * run.epochs)
+        decoded += decodes(len(data.test_images), run.latent, run.importance_samples)
         seconds.append(steps * step + decoded * decode + FIXED)
     return seconds
 

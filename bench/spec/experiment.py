@@ -127,7 +127,7 @@ class Settings(Size):
     shuffle: bool
     drop_last: bool  # leave out the last batch of an epoch if it is smaller
     precision: Literal["fp32", "bf16"]
-    importance_samples: Annotated[int, Field(ge=1, le=100_000)] = 200  # K of log_px
+    importance_samples: Annotated[int, Field(ge=1, le=100_000)] = 200  # K of iwae_bernoulli
 
     @model_serializer(mode="wrap")
     def _dump(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
