@@ -177,7 +177,7 @@ def test_a_group_that_keeps_losing_its_process_fails(tmp_path: Path) -> None:
     assert not group.jobs
     assert ears.records[one.id]["status"] == "finished", "what is recorded stays"
     assert (ears.records[two.id]["status"], ears.records[two.id]["reason"]) == ("failed", "gone")
-    assert read(two.folder) == {"format": 1, **ears.records[two.id]}
+    assert read(two.folder) == {"format": 2, **ears.records[two.id]}
 
 
 def test_a_run_that_the_environment_ended_goes_once_more(tmp_path: Path) -> None:
@@ -240,7 +240,7 @@ def test_what_a_task_sends_makes_the_folder_that_a_run_here_makes(
     assert (got["resumed"], got["retried"]) == ([2], "its node was lost")
     assert RunFolder(job.folder).artifacts() == got["artifacts"] == expected["artifacts"]
     assert not (job.folder / CHECKPOINT).exists()
-    assert read(job.folder) == {"format": 1, **got}
+    assert read(job.folder) == {"format": 2, **got}
 
 
 # With Ray

@@ -257,7 +257,7 @@ def test_an_exception_ends_its_run_and_no_other(
     assert (one["status"], three["status"]) == ("finished", "finished")
     left = read(tmp_path / "s1")
     assert left is not None
-    assert left == two | {"format": 1}
+    assert left == two | {"format": 2}
     assert (left["status"], left["environmental"]) == ("failed", environmental)
     assert left["reason"].startswith(("RuntimeError: ", "MemoryError: ", "OutOfMemoryError: "))
     assert fault.__name__ in left["traceback"]
