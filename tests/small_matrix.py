@@ -19,8 +19,8 @@ from typing import Any
 
 import pytest
 from filelock import FileLock
-from forked import Forked
-from test_cli import TIMES, bench, clean
+from forked import Forked, bench
+from test_cli import TIMES, clean
 
 SPEC = """
 question: Does a small matrix survive whatever happens to its machine?
@@ -125,15 +125,15 @@ def check_whole(folder: Path, expected: list[dict[str, str]], fault: Fault, kind
 
 
 def worker_of(process: Matrix) -> int | None:
-    """Some worker of a matrix under way."""
-    found = subprocess.run(
-        ["pgrep", "-P", str(process.pid), "-f", "spawn_main"],
-        capture_output=True,
-        text=True,
-        timeout=LONGEST,
-        check=False,
-    )
-    return int(found.stdout.split()[0]) if found.stdout.split() else None
+    """Some worker of a matrix under way: a child of the child that workers are forked from."""
+    found = str(process.pid)
+    for generation in (["-f", "multiprocessing.forkserver"], []):
+        words = ["pgrep", "-P", found, *generation]
+        done = subprocess.run(words, capture_output=True, text=True, timeout=LONGEST, check=False)
+        if not done.stdout:
+            return None
+        found = done.stdout.split()[0]
+    return int(found)
 
 
 def kill(process: Matrix, whom: str) -> bool:

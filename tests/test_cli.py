@@ -256,25 +256,29 @@ def under_way(folder: Path, workers: int) -> subprocess.Popen[str]:
     )
 
 
+def importing(parent: int) -> bool:
+    """Whether the process is there that imports what workers need, and that they are forked from."""
+    for child in Path(f"/proc/{parent}/task/{parent}/children").read_text().split():
+        with contextlib.suppress(OSError):  # one that is gone already
+            if "multiprocessing.forkserver" in Path(f"/proc/{child}/cmdline").read_text():
+                return True
+    return False
+
+
 @pytest.mark.skipif(
     not Path("/proc/thread-self/children").exists(), reason="a worker's birth is not seen here"
 )
 @pytest.mark.usefixtures("stored")
 def test_ctrl_c_while_workers_start_is_one_line(tmp_path: Path) -> None:
-    """A terminal sends it to the workers as well, which take seconds to import what they need."""
+    """A terminal sends it to the workers as well, for whom seconds of imports are under way."""
     (tmp_path / "tiny.yaml").write_text(SPEC)
     process = under_way(tmp_path, workers=2)
-    workers = 0
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline and process.poll() is None and workers < 2:
+    deadline = time.monotonic() + LONGEST
+    while time.monotonic() < deadline and process.poll() is None and not importing(process.pid):
         time.sleep(0.01)
-        workers = 0
-        for child in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split():
-            with contextlib.suppress(OSError):  # one that is gone already
-                workers += "spawn_main" in Path(f"/proc/{child}/cmdline").read_text()
     time.sleep(0.3)  # in the midst of it
     os.killpg(process.pid, signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=LONGEST)
     assert process.returncode == 130, errors
     assert "Traceback" not in errors
     assert "goes on with the rest" in errors
@@ -285,11 +289,11 @@ def test_ctrl_c_while_workers_start_is_one_line(tmp_path: Path) -> None:
 def test_an_interrupt_keeps_what_is_finished_and_exits_130(sign: signal.Signals, tmp_path: Path) -> None:
     (tmp_path / "tiny.yaml").write_text(SPEC.replace("epochs: 2", "epochs: 5000"))
     process = under_way(tmp_path, workers=1)
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + LONGEST
     while time.monotonic() < deadline and not list(tmp_path.glob("reports/runs/*/pictures/*.png")):
         time.sleep(0.2)
     process.send_signal(sign)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=LONGEST)
     assert process.returncode == 130, errors
     assert "goes on with the rest" in errors
     states = [json.loads(p.read_text())["status"] for p in tmp_path.glob("reports/runs/*/record.json")]

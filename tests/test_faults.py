@@ -72,7 +72,7 @@ def test_two_at_once_on_one_folder(undisturbed: list[dict[str, str]], tmp_path: 
     """The second is told who is at work; nothing is trained twice, nothing lost."""
     first = fork(tmp_path)
     until(lambda: [*tmp_path.glob("reports/small/.lock")], first)
-    second = run(tmp_path)
+    second = bench("run", "small.yaml", cwd=tmp_path)
     assert second.returncode == 2, second.stdout + first.told()
     *_, told = second.stderr.strip().splitlines()
     assert told.startswith(f"bench: reports/small is in use by process {first.pid} on ")

@@ -24,6 +24,7 @@ from bench.runs.execute import Job, SharedContext, execute_all
 from bench.runs.groups import Listener, TaskGroup, groups
 
 ATTEMPTS = 2  # at a run that ends by no fault of its own
+IMPORTED = [__name__, "torch._dynamo"]  # the latter by the first optimizer that is made
 OVER = "over"  # what a worker says when each run of its group has a record
 
 
@@ -74,7 +75,10 @@ class _Worker:
         self._start()
 
     def _start(self) -> None:
-        context = mp.get_context("spawn")
+        # On a CPU workers are forked from a process that has imported all they need, which takes seconds. It
+        # may have called an accelerator's driver meanwhile, which does not survive that.
+        context: Any = mp.get_context("forkserver" if self._work[0].device.type == "cpu" else "spawn")
+        context.set_forkserver_preload(IMPORTED)
         self.connection, there = context.Pipe()
         self.process: Any = context.Process(target=_work, args=(there, *self._work), daemon=True)
         with _sigint_blocked():
