@@ -169,15 +169,17 @@ def test_a_spec_is_checked_without_anything_heavy() -> None:
     assert not roots(reachable("bench.spec.resolve") | reachable("bench.spec.registry")) & HEAVY
 
 
-def test_help_imports_nothing_heavy() -> None:
-    command = [sys.executable, "-X", "importtime", "-m", "bench", "--help"]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
+@pytest.mark.parametrize("words", [["--help"], ["parts"], ["run", "bad.yaml"]], ids=" ".join)
+def test_help_parts_and_yaml_errors_import_nothing_heavy(words: list[str], tmp_path: Path) -> None:
+    (tmp_path / "bad.yaml").write_text("question: 1\nvariants: {}\n")
+    command = [sys.executable, "-X", "importtime", "-m", "bench", *words]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert done.returncode == (2 if "bad.yaml" in words else 0), done.stdout
     loaded = {
         line.rsplit("|", 1)[1].strip().split(".")[0] for line in done.stderr.splitlines() if "|" in line
     }
     assert "bench" in loaded
     assert not loaded & HEAVY
-    assert "run" in done.stdout
 
 
 def test_mlflow_is_imported_in_one_place() -> None:

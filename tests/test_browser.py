@@ -73,11 +73,11 @@ def delivered(tracker: Tracker, variant: str, seed: int, reports: Path) -> str:
 
 
 @pytest.fixture(scope="module")
-def ui(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
+def ui(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Iterator[dict[str, Any]]:
     """Links into a running UI on a store of six runs, and those runs' MLflow ids by (variant, seed)."""
     root = tmp_path_factory.mktemp("ui")
     reports = root / "reports" / "all"
-    tracker = Tracker(f"sqlite:///{root}/mlflow.db", "all")
+    tracker = Tracker(f"sqlite:///{shutil.copy(empty_store, root)}", "all")
     runs = {(v, s): delivered(tracker, v, s, reports) for v in VARIANTS for s in SEEDS}
     picture(reports / "figures" / "contact-sheet.png", 0, 1.0)
     (reports / "report.md").write_text("# Which documented VAE is best?\n")

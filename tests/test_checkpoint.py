@@ -41,6 +41,13 @@ def shared() -> SharedContext:
     return workshop()
 
 
+@pytest.fixture(scope="module")
+def expected(tmp_path_factory: pytest.TempPathFactory, shared: SharedContext) -> Record:
+    """The record of three epochs that nothing stopped."""
+    [whole] = jobs_of(tmp_path_factory.mktemp("whole"), [0], epochs=3)
+    return execute(whole, shared, lambda kind, data: None)
+
+
 @pytest.fixture(autouse=True)
 def every_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
     """Epochs of these tests are too short to be kept each."""
@@ -136,11 +143,9 @@ def lasting(record: Record) -> Record:
 
 @pytest.mark.parametrize("at", [("epoch", 2), ("image", 6), ("evaluate", 1)], ids=lambda at: at[0])
 def test_a_stopped_run_leaves_the_record_and_the_files_of_a_whole_one(
-    at: tuple[str, int], tmp_path: Path, shared: SharedContext
+    at: tuple[str, int], tmp_path: Path, shared: SharedContext, expected: Record
 ) -> None:
-    [whole] = jobs_of(tmp_path / "whole", [3], epochs=3)
-    [job] = jobs_of(tmp_path / "stopped", [3], epochs=3)
-    expected = execute(whole, shared, lambda kind, data: None)
+    [job] = jobs_of(tmp_path, [0], epochs=3)
     stopped(job, shared, at)
     epoch = epoch_kept(job.folder)
     assert epoch == {"epoch": 1, "image": 2, "evaluate": 3}[at[0]]
@@ -157,15 +162,15 @@ def test_a_stopped_run_leaves_the_record_and_the_files_of_a_whole_one(
     assert {("samples", 1), ("samples", 2), ("samples", 3)} < set(pictures)
 
 
-def test_a_run_may_be_stopped_again_and_again(tmp_path: Path, shared: SharedContext) -> None:
-    [whole] = jobs_of(tmp_path / "whole", [0], epochs=4)
-    [job] = jobs_of(tmp_path / "stopped", [0], epochs=4)
-    expected = execute(whole, shared, lambda kind, data: None)
-    for epoch in (1, 2, 3):
+def test_a_run_may_be_stopped_again_and_again(
+    tmp_path: Path, shared: SharedContext, expected: Record
+) -> None:
+    [job] = jobs_of(tmp_path, [0], epochs=3)
+    for epoch in (1, 2):
         stopped(replace(job, resume=epoch_kept(job.folder)), shared, ("epoch", epoch + 1))
         assert epoch_kept(job.folder) == epoch
-    record = execute(replace(job, resume=3), shared, lambda kind, data: None)
-    assert record["resumed"] == [1, 2, 3]
+    record = execute(replace(job, resume=2), shared, lambda kind, data: None)
+    assert record["resumed"] == [1, 2]
     assert record["artifacts"] == expected["artifacts"]
 
 
@@ -179,10 +184,10 @@ def test_a_run_goes_on_under_the_name_that_another_experiment_gives_it(
 
 
 @pytest.mark.parametrize("why", ["no leave to go on", "checkpoint damaged", "picture damaged"])
-def test_a_run_starts_again_from_scratch(why: str, tmp_path: Path, shared: SharedContext) -> None:
-    [whole] = jobs_of(tmp_path / "whole", [0], epochs=3)
-    [job] = jobs_of(tmp_path / "stopped", [0], epochs=3)
-    expected = execute(whole, shared, lambda kind, data: None)
+def test_a_run_starts_again_from_scratch(
+    why: str, tmp_path: Path, shared: SharedContext, expected: Record
+) -> None:
+    [job] = jobs_of(tmp_path, [0], epochs=3)
     stopped(job, shared, ("epoch", 3))
     if why != "no leave to go on":
         damaged = CHECKPOINT if why == "checkpoint damaged" else "pictures/samples-epoch-001.png"
