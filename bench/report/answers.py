@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 from bench.evaluation.metrics import Metric
+from bench.report import rate
 from bench.report.cells import NOTHING, code, exact, fixed, plain, spread, text, words
 from bench.report.claims import claim, difference_text, exceptions, linear, sentence, signed
 from bench.report.contrasts import (
@@ -40,7 +41,7 @@ def sentences(results: Results) -> list[str]:
     found += [_best(results, metric) for metric in results.measured("common")]
     found += _baselines(results)
     found += [answer for axis in axes(results.variants) for answer in _axis(results, axis)]
-    found += [*claim(results), *linear(results)]
+    found += [*rate.sentences(results), *claim(results), *linear(results)]
     found += [*_effective_beta(results), *_effective_variance(results), *_printed(results)]
     return [answer for answer in found if answer]
 

@@ -20,6 +20,7 @@ from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
 from bench.evaluation.metrics import Metric
+from bench.report import rate_figure
 from bench.report.contrasts import same_but_beta
 from bench.report.marks import (
     COLOURS,
@@ -262,6 +263,11 @@ def _png(figure: Figure) -> bytes:
 FIGURES: dict[str, tuple[str, Callable[[Results], Figure | None]]] = {
     "forest.png": ("Means and 95 % intervals on one footing, sorted by the first column", _forest),
     "rate-distortion.png": ("Rate and distortion; grey lines join equal ELBO", _rate_distortion),
+    "equal-rate.png": (
+        "Likelihoods at equal rate: distortion over rate, grey lines join equal ELBO; the difference, with"
+        " its 95 % interval at each rate",
+        rate_figure.draw,
+    ),
     "elbo-time.png": ("ELBO against training time", _elbo_time),
     "beta-aggregate-kl.png": (
         "β against the drift of the latent distribution from the prior",

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from bench.report import answers, claims, gallery, tables
+from bench.report import answers, claims, gallery, rate, tables
 from bench.report.cells import NOTHING, block, code, image, paragraph, plain, table, text, words
 from bench.report.copies import Picture
 from bench.report.pivot import pivot
@@ -28,6 +28,7 @@ def render(
         ("The matrix", _matrix(results)),
         ("Results", _results(results)),
         ("One footing", _one_footing(results)),
+        ("At equal rate", _equal_rate(results)),
         ("In their own terms", _own_terms(results)),
         ("Latent space", _latent(results)),
         ("Samples", _samples(results)),
@@ -125,6 +126,16 @@ def _one_footing(results: Results) -> str:
     details = tables.details(results)
     parts = [told, shown] if shown else []
     return "\n\n".join([*parts, *(["### Details", explained, details] if details else [])])
+
+
+def _equal_rate(results: Results) -> str:
+    shown = rate.tables(results)
+    told = (
+        "At equal β two likelihoods spend different KL. Here each seed's variants of a likelihood are points"
+        " of a curve over the KL, and the curves are compared where all of them have a value; nothing is"
+        " extrapolated."
+    )
+    return f"{told}\n\n{shown}" if shown else ""
 
 
 def _own_terms(results: Results) -> str:

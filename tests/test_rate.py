@@ -1,0 +1,127 @@
+"""Likelihoods at equal rate: laws of the comparison, on curves that are known."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import synthetic
+from scipy.stats import ttest_ind
+
+from bench.report import rate, rate_figure
+from bench.report.rate import Pair, pairs, welch
+from bench.report.results import Results, load
+
+BETAS = {"bernoulli": (0.25, 0.5, 1.0, 2.0), "gaussian": (0.125, 0.25, 0.5, 1.0, 2.0)}
+RATE = {"bernoulli": 25.0, "gaussian": 16.0}  # at β = 1
+
+
+def results(
+    folder: Path, shift: Callable[[float], float] = lambda kl: 0.0, *, apart: float = 0.0, noise: float = 0.0,
+    seeds: int = 3, shuffled: bool = False,
+) -> Results:  # fmt: skip
+    """Two likelihoods on one line, distortion 150 − 2·KL; the Gaussian `shift`ed up and `apart` in its KL."""
+    made = {
+        f"{kind}-{beta}": synthetic.settings(
+            likelihood=kind, beta=beta, axes={"architecture": "mlp", "likelihood": kind, "beta": beta}
+        )
+        for kind, betas in BETAS.items()
+        for beta in betas
+    }
+    if shuffled:
+        made = dict(random.Random(1).sample([*made.items()], len(made)))
+
+    def measure(name: str, settings: dict[str, Any], seed: int) -> dict[str, float]:
+        kind, beta = settings["likelihood"]["name"], settings["objective"]["options"]["beta"]
+        gaussian = kind == "gaussian"
+        own = random.Random(f"{kind} {seed}").gauss(0, 1)
+        kl = RATE[kind] / beta**0.5 + 0.3 * own + gaussian * apart
+        up = gaussian * shift(kl) + noise * own
+        return {
+            "kl": kl, "elbo_bernoulli": -(150 - 2 * kl + up) - kl,
+            "mse": 0.02 * 2.0 ** (-kl / 20 + gaussian * (shift(kl) != 0)), "frechet_distance": 100.0,
+        }  # fmt: skip
+
+    return load(synthetic.write(folder, made, range(seeds), measure=measure))
+
+
+def the_pair(found: Results) -> Pair:
+    [pair] = pairs(found)
+    return pair
+
+
+def test_the_same_curve_differs_nowhere_and_a_shifted_one_by_the_shift(tmp_path: Path) -> None:
+    for name, shift in (("same", 0.0), ("shifted", 3.0)):
+        pair = the_pair(results(tmp_path / name / "x", lambda kl, by=shift: by))  # type: ignore[misc]
+        assert len(pair.rates) >= 4
+        for difference, _ in pair.compare("elbo_bernoulli", pair.rates):
+            assert difference.mean == pytest.approx(shift, abs=1e-9)  # the first is better
+        for ratio, _ in pair.compare("mse", pair.rates):
+            assert np.exp(ratio.mean) == pytest.approx(0.5 if shift else 1.0)
+    growing = the_pair(results(tmp_path / "growing" / "x", lambda kl: 0.1 * kl))
+    found = [d.mean for d, _ in growing.compare("elbo_bernoulli", growing.rates)]
+    assert found == pytest.approx([0.1 * at for at in growing.rates], abs=1e-9)
+
+
+def test_noise_of_the_seeds_is_in_the_interval(tmp_path: Path) -> None:
+    found = results(tmp_path / "x", noise=0.5, seeds=5)
+    pair = the_pair(found)
+    for difference, p in pair.compare("elbo_bernoulli", pair.rates):
+        assert difference.half_width
+        assert abs(difference.mean) < difference.half_width
+        assert p is not None
+        assert p > 0.05
+    assert "no difference is shown" in rate.sentences(found)[0]
+
+
+def test_nothing_is_extrapolated(tmp_path: Path) -> None:
+    pair = the_pair(results(tmp_path / "x"))
+    for curves in (pair.a, pair.b):
+        low, high = curves.span
+        assert not np.isnan(curves.at("mse", [low, high])).any()
+        assert np.isnan(curves.at("mse", [low - 10, high + 10])).all()
+    assert pair.low <= min(pair.rates) < max(pair.rates) <= pair.high
+    far = results(tmp_path / "far" / "x", apart=100)
+    assert the_pair(far).rates == []
+    [told] = rate.sentences(far)
+    assert "spend no KL in common" in told
+    assert rate.tables(far) == ""
+    assert rate_figure.draw(far) is None
+
+
+def test_the_order_of_variants_changes_nothing(tmp_path: Path) -> None:
+    one, other = (results(tmp_path / str(s) / "x", lambda kl: kl / 9, shuffled=s) for s in (False, True))
+    a, b = the_pair(one), the_pair(other)
+    assert a.rates == b.rates
+    sign = 1 if a.a.likelihood == b.a.likelihood else -1
+    for (x, p), (y, q) in zip(*(r.compare("mse", a.rates) for r in (a, b)), strict=True):
+        assert (x.mean, p) == pytest.approx((sign * y.mean, q))
+
+
+def test_few_seeds_have_no_verdict_and_few_points_no_curve(tmp_path: Path) -> None:
+    few = results(tmp_path / "x", lambda kl: 3.0, seeds=2)
+    assert all(p is None for _, p in the_pair(few).compare("elbo_bernoulli", [20.0]))
+    assert "too few seeds to tell apart" in rate.sentences(few)[0]
+    assert pairs(load(synthetic.write(tmp_path / "matrix" / "x", synthetic.matrix()))) == []
+
+
+def test_welch_is_scipys() -> None:
+    x, y = [1.0, 2.0, 4.0], [3.0, 3.5, 3.6, 9.0]
+    due = ttest_ind(x, y, equal_var=False)
+    difference, p = welch(x, y)
+    assert p == pytest.approx(due.pvalue)
+    low, high = due.confidence_interval()
+    assert (difference.mean, difference.half_width) == pytest.approx(((low + high) / 2, (high - low) / 2))
+
+
+def test_the_report_has_sentence_table_and_figure(tmp_path: Path) -> None:
+    found = results(tmp_path / "x", lambda kl: 3.0)
+    [told] = rate.sentences(found)
+    assert "`bernoulli` is better at 20, 25, 30, 35 and 40 nats (3\u00a0±\u00a00 nats …" in told
+    assert "Outside [" in told
+    assert "**3\u00a0±\u00a00**" in rate.tables(found)
+    assert rate_figure.draw(found) is not None
