@@ -19,7 +19,7 @@ import torch
 
 from bench.data.datasets import load
 from bench.engine.device import one_thread
-from bench.evaluation.samples import Reference, classifier
+from bench.evaluation.samples import Reference, classifiers
 from bench.runs import cluster
 from bench.runs.execute import Job, SharedContext
 from bench.spec.resolve import load as load_spec
@@ -91,8 +91,8 @@ def main() -> None:
     given = options.parse_args()
     one_thread(CPU)
     data = load("digits").share()
-    net, _, _ = classifier(data)
-    shared = SharedContext(data, CPU, Reference.of(net, data.test_images.flatten(1).float() / 255))
+    nets, _, _ = classifiers(data)
+    shared = SharedContext(data, CPU, Reference.of(nets, data.test_images.flatten(1).float() / 255))
     started = time.perf_counter()
     cluster.connect(given.address, "http://nowhere")
     joining = time.perf_counter() - started

@@ -145,13 +145,14 @@ def a_dataset(train: int = 130, test: int = 70, seed: int = 0) -> Dataset:
 
 
 def a_cache(folder: Path) -> dict[str, str]:
-    """The environment of a user whose cache holds a classifier of digits: an untrained one, at no cost."""
+    """The environment of a user whose cache holds the classifiers of digits: untrained ones, at no cost."""
     digits = load("digits")
-    path = folder / "bench" / f"features-{digits.digest[:16]}-v{samples.VERSION}.safetensors"
-    path.parent.mkdir(parents=True)
+    (folder / "bench").mkdir(parents=True)
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        save_file(samples.FeatureNet((28, 28), 10).state_dict(), path)
+        for suffix in ("", "-s1", "-s2"):
+            name = f"features-{digits.digest[:16]}-v{samples.VERSION}{suffix}.safetensors"
+            save_file(samples.FeatureNet((28, 28), 10).state_dict(), folder / "bench" / name)
     return {"XDG_CACHE_HOME": str(folder)}
 
 

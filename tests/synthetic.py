@@ -132,7 +132,7 @@ def measure(name: str, variant: Settings, seed: int) -> dict[str, float]:
         "linear_probe_accuracy": 0.8 + 0.1 * math.tanh(z / 10) + 0.003 * noise,
         "knn_accuracy": 0.85 + 0.1 * math.tanh(z / 10) + 0.003 * noise,
         "frechet_distance": 20 - 6 * math.log(beta) * (beta < 1) + 2 * own.gauss(0, 0.5),
-        "precision": 0.6 + 0.01 * noise,
+        "density": 0.6 + 0.01 * noise,
         "recall": 0.5 + 0.01 * noise,
         "coverage": 0.55 + 0.01 * noise,
         "parameters": float(variant.get("parameters", 652824)),
@@ -248,8 +248,8 @@ def baselines() -> dict[str, Any]:
             },
         ],
         "samples": {
-            "floor": {"frechet_distance": 0.41, "precision": 0.97, "recall": 0.97, "coverage": 0.97},
-            "ceiling": {"frechet_distance": 812.3, "precision": 0.0, "recall": 0.0, "coverage": 0.0},
+            "floor": {"frechet_distance": 0.41, "density": 0.97, "recall": 0.97, "coverage": 0.97},
+            "ceiling": {"frechet_distance": 812.3, "density": 0.0, "recall": 0.0, "coverage": 0.0},
         },
         "classifier": {"accuracy": 0.9907},
     }

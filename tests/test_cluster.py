@@ -53,7 +53,7 @@ def shared() -> SharedContext:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         net = FeatureNet((28, 28), 10).eval()
-    return SharedContext(tiny, CPU, Reference.of(net, tiny.test_images.flatten(1).float() / 255))
+    return SharedContext(tiny, CPU, Reference.of([net], tiny.test_images.flatten(1).float() / 255))
 
 
 def jobs_of(folder: Path, seeds: list[int], **changes: Any) -> list[Job]:

@@ -103,11 +103,11 @@ def test_equal_values_are_called_equal(tmp_path: Path) -> None:
 
 
 def test_own_terms_stay_inside_one_likelihood_class(tmp_path: Path) -> None:
-    levels = {name: {"elbo": -90.0, "kl": 9.0, "mse": 1.0, "precision": 0.5} for name in ("a", "b")}
+    levels = {name: {"elbo": -90.0, "kl": 9.0, "mse": 1.0, "density": 0.5} for name in ("a", "b")}
     alike = pair(tmp_path / "1", levels)
     assert {"elbo", "kl"} <= rows(alike).keys()
     unlike = pair(tmp_path / "2", levels, {"a": settings(), "b": settings(likelihood="gaussian")})
-    assert rows(unlike).keys() == {"mse", "precision"}
+    assert rows(unlike).keys() == {"mse", "density"}
     where, why = unlike.notes
     assert where == "Measured on mnist."
     assert "Bernoulli, grey target and Gaussian, grey target" in why

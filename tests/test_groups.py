@@ -29,7 +29,7 @@ def workshop() -> SharedContext:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         net = FeatureNet((28, 28), 10).eval()
-    return SharedContext(data, CPU, Reference.of(net, data.test_images.flatten(1).float() / 255))
+    return SharedContext(data, CPU, Reference.of([net], data.test_images.flatten(1).float() / 255))
 
 
 @pytest.fixture(scope="module")

@@ -45,7 +45,7 @@ def test_the_longest_axis_goes_down_and_what_is_not_there_is_a_dash(tmp_path: Pa
         f"{name}-{z}": settings(latent=z, axes={"architecture": name, "latent": z})
         for name, z in [("linear", 1), ("relu", 1), ("linear", 2), ("linear", 5), ("relu", 5)]
     }
-    levels = {name: {"mse": 0.1 * i, "precision": 0.5} for i, name in enumerate(variants, start=1)}
+    levels = {name: {"mse": 0.1 * i, "density": 0.5} for i, name in enumerate(variants, start=1)}
     found = results(tmp_path, levels, variants)
     shown = pivot(found)
     cells = rows(of_metric(shown, "MSE ↓ (per pixel)"))
@@ -54,7 +54,7 @@ def test_the_longest_axis_goes_down_and_what_is_not_there_is_a_dash(tmp_path: Pa
     metric = found.metric("mse")
     assert metric
     assert cells["Z = 2"] == [tables.cell(found.variants[2], metric), NOTHING]
-    assert "precision" not in shown
+    assert "density" not in shown
 
 
 def test_one_axis_is_a_column_already(tmp_path: Path) -> None:

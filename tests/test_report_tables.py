@@ -189,29 +189,6 @@ def test_information_that_the_test_images_cannot_show_is_told(tmp_path: Path):
     assert "≥" not in tables.latent(results(tmp_path / "b", {"narrow": levels["narrow"]}))
 
 
-def test_a_metric_that_rates_noise_above_samples_is_told(tmp_path: Path):
-    bounds = synthetic.baselines()
-    bounds["samples"]["ceiling"] |= {"precision": 0.8, "recall": 0.0}
-    synthetic.save(tmp_path / "baselines.json", bounds)
-    levels = {
-        "a": {"frechet_distance": 20.0, "precision": 0.7, "recall": 0.1},
-        "b": {"frechet_distance": 30.0, "precision": 0.9, "recall": 0.1},
-    }
-    table = tables.samples(results(tmp_path, levels))
-    assert "*precision* rates noise above 1 of 2 variants" in table
-    assert table.count("rates noise") == 1
-
-
-def test_noise_above_the_samples_of_collapsed_models_says_nothing_of_a_metric(tmp_path: Path):
-    synthetic.save(tmp_path / "baselines.json", synthetic.baselines())
-    levels = {
-        "a": {"frechet_distance": 20.0, "kl": 9.0},
-        "b": {"frechet_distance": 1000.0, "kl": 0.0},
-        "c": {"frechet_distance": 1000.0, "kl": 0.0},
-    }
-    assert "rates noise" not in tables.samples(results(tmp_path, levels))
-
-
 def test_collapse_is_flagged_and_no_contest_for_latents(tmp_path: Path):
     levels = {
         "a": {"kl": 0.01, "active_units": 3.0, "prior_divergence": 0.001},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import astuple
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,7 +16,7 @@ from scipy.linalg import sqrtm
 from bench.data.datasets import Dataset
 from bench.engine.device import initialised
 from bench.evaluation import samples
-from bench.evaluation.samples import FeatureNet, Reference, classifier, frechet_distance, yardstick
+from bench.evaluation.samples import FeatureNet, Reference, classifiers, frechet_distance, yardstick
 
 Array = np.ndarray
 AS_THEY_ARE: Any = SimpleNamespace(features=lambda grey: grey)  # images are their own features
@@ -54,51 +55,75 @@ def test_frechet_distance_where_a_covariance_is_singular() -> None:
     assert np.isfinite(frechet_distance(dead, a))
 
 
-def test_precision_recall_and_coverage_by_hand() -> None:
-    """Seven points 0 to 6: radii to the third neighbour 3 2 2 2 2 2 3, to the fifth 5 4 3 3 3 4 5."""
-    reference = Reference.of(AS_THEY_ARE, points(0, 1, 2, 3, 4, 5, 6))
-    assert reference.radius_3.tolist() == pytest.approx([3, 2, 2, 2, 2, 2, 3])
-    assert reference.radius_5.tolist() == pytest.approx([5, 4, 3, 3, 3, 4, 5])
-    # −2.5 and 8.5 lie in the spheres of the ends, −3.5 and 9.5 in none
+def test_density_recall_and_coverage_by_hand() -> None:
+    """Seven points 0 to 6: radii to the fifth neighbour 5 4 3 3 3 4 5."""
+    reference = Reference.of([AS_THEY_ARE], points(0, 1, 2, 3, 4, 5, 6))
+    assert reference.radii[0].tolist() == pytest.approx([5, 4, 3, 3, 3, 4, 5])
     scores = reference.score(points(-3.5, -2.5, 8.5, 9.5))
-    assert scores.precision == 0.5
+    # −3.5 lies in the sphere of 0, −2.5 in those of 0 and 1, and so at the top: 6 of 5·4
+    assert scores.density == pytest.approx(6 / 20)
     # Their own third neighbours: 13, 12, 12 and 13 away, which reaches everything
     assert scores.recall == 1
-    # To the nearest sample from 0: 2.5 (radius 5), 1: 3.5 (4), but 2: 4.5 (3), 3: 5.5 (3); and so at the top
     assert scores.coverage == pytest.approx(4 / 7)
 
 
 def test_samples_from_the_data_from_elsewhere_from_one_image_and_from_half_of_the_modes() -> None:
     real = gaussians(60, 3, 1)
-    reference = Reference.of(AS_THEY_ARE, real)
+    reference = Reference.of([AS_THEY_ARE], real)
     same, away = reference.score(real), reference.score(real + 1000)
-    assert (same.precision, same.recall, same.coverage) == (1, 1, 1)
-    assert (away.precision, away.recall, away.coverage) == (0, 0, 0)
+    assert (same.recall, same.coverage) == (1, 1)
+    assert same.frechet_distance == pytest.approx(0, abs=1e-6)
+    assert (away.density, away.recall, away.coverage) == (0, 0, 0)
     assert away.frechet_distance == pytest.approx(3 * 1000**2, rel=1e-6)
     one = reference.score(np.repeat(real[:1] + 1e-9, 50, axis=0))  # one good image again and again
-    assert one.precision == 1
     assert one.recall <= 1 / 60
     assert one.coverage < 0.5
     left, right = gaussians(40, 3, 1), gaussians(40, 3, 2) + 500
-    half = Reference.of(AS_THEY_ARE, np.concatenate([left, right])).score(left)
-    assert (half.precision, half.recall, half.coverage) == (1, 0.5, 0.5)
+    half = Reference.of([AS_THEY_ARE], np.concatenate([left, right])).score(left)
+    assert (half.recall, half.coverage) == (0.5, 0.5)
+
+
+def test_density_is_one_for_samples_of_the_same_distribution_in_any_order() -> None:
+    rng = np.random.default_rng(0)
+    found = [
+        Reference.of([AS_THEY_ARE], rng.standard_normal((300, 3)))
+        .score(rng.standard_normal((200, 3)))
+        .density
+        for _ in range(30)
+    ]
+    assert abs(np.mean(found) - 1) < 3 * np.std(found, ddof=1) / np.sqrt(30)
+    a, b = gaussians(91, 3, 1), 0.7 * gaussians(53, 3, 1)
+    assert astuple(Reference.of([AS_THEY_ARE], a[::-1]).score(b[::-1]))[:4] == pytest.approx(
+        astuple(Reference.of([AS_THEY_ARE], a).score(b))[:4]
+    )
+
+
+def test_frechet_distance_is_the_geometric_mean_over_networks_and_shares_the_plain_one() -> None:
+    """A network whose features are twice as large has four times the distance, and the same neighbours."""
+    twice: Any = SimpleNamespace(features=lambda grey: 2 * grey)
+    a, b = gaussians(91, 3, 1), 0.7 * gaussians(53, 3, 1)
+    one, both = (Reference.of(nets, a).score(b) for nets in ([AS_THEY_ARE], [AS_THEY_ARE, twice]))
+    assert both.frechet_distance == pytest.approx(2 * one.frechet_distance)
+    assert both.errors["frechet_distance"] == pytest.approx(both.frechet_distance * np.log(2))
+    assert (both.density, both.coverage, both.recall) == (one.density, one.coverage, one.recall)
+    assert both.errors["density"] == both.errors["recall"] == 0
 
 
 def test_neighbours_by_brute_force(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(samples, "NEIGHBOURHOOD", 37)
     all_real, all_fake = gaussians(60, 3, 1), 0.7 * gaussians(45, 3, 1)
-    scores = Reference.of(AS_THEY_ARE, all_real).score(all_fake)
+    scores = Reference.of([AS_THEY_ARE], all_real).score(all_fake)
     real, fake = all_real[:37], all_fake[:37]
 
-    def radius(x: Array, others: Array, k: int) -> float:
-        return float(sorted(np.linalg.norm(others - x, axis=1))[k])  # the nearest is itself
+    def inside(x: Array, centres: Array, k: int) -> int:
+        """Count the spheres, each to its centre's k-th neighbour, that x is in; the nearest is itself."""
+        radii = [sorted(np.linalg.norm(centres - c, axis=1))[k] for c in centres]
+        return int(sum(np.linalg.norm(x - c) <= r for c, r in zip(centres, radii, strict=True)))
 
-    def inside(x: Array, centres: Array, k: int) -> bool:
-        return any(np.linalg.norm(x - c) <= radius(c, centres, k) for c in centres)
-
-    assert scores.precision == pytest.approx(np.mean([inside(x, real, 3) for x in fake]))
-    assert scores.recall == pytest.approx(np.mean([inside(x, fake, 3) for x in real]))
-    covered = [min(np.linalg.norm(fake - x, axis=1)) <= radius(x, real, 5) for x in real]
+    assert scores.density == pytest.approx(np.mean([inside(x, real, 5) for x in fake]) / 5)
+    assert scores.recall == pytest.approx(np.mean([inside(x, fake, 3) > 0 for x in real]))
+    radii = [sorted(np.linalg.norm(real - x, axis=1))[5] for x in real]
+    covered = [min(np.linalg.norm(fake - x, axis=1)) <= r for x, r in zip(real, radii, strict=True)]
     assert scores.coverage == pytest.approx(np.mean(covered))
 
 
@@ -110,9 +135,9 @@ def trainings(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The data sets that a classifier was trained for, by a training of no steps."""
     seen: list[str] = []
 
-    def untrained(data: Dataset) -> FeatureNet:
-        seen.append(data.digest)
-        with initialised(0):
+    def untrained(data: Dataset, seed: int) -> FeatureNet:
+        seen.append(f"{data.digest} {seed}")
+        with initialised(seed):
             return FeatureNet(data.shape, data.classes)
 
     monkeypatch.setattr(samples, "_train", untrained)
@@ -131,31 +156,32 @@ def test_the_classifier_takes_images_of_any_size_and_any_number_of_classes(
     assert features.dtype == np.float64
 
 
-def test_the_classifier_is_trained_once_for_each_data_set(tmp_path: Path, trainings: list[str]) -> None:
+def test_the_classifiers_are_trained_once_for_each_data_set(tmp_path: Path, trainings: list[str]) -> None:
     data, other = a_dataset(), a_dataset(seed=5)
-    first, *found = classifier(data, tmp_path)
-    again, *same = classifier(data, tmp_path)
-    assert trainings == [data.digest]
+    first, *found = classifiers(data, tmp_path)
+    again, *same = classifiers(data, tmp_path)
+    assert trainings == [f"{data.digest} {seed}" for seed in range(3)]
     assert found == same
-    assert torch.equal(first.head.weight, again.head.weight)
-    assert not first.training
-    classifier(other, tmp_path)
-    assert trainings == [data.digest, other.digest]
-    assert len(list(tmp_path.iterdir())) == 2  # and no half-written file
+    assert all(torch.equal(a.head.weight, b.head.weight) for a, b in zip(first, again, strict=True))
+    assert not torch.equal(first[0].head.weight, first[1].head.weight)
+    assert not any(net.training for net in first)
+    classifiers(other, tmp_path)
+    assert len(trainings) == 6
+    assert len(list(tmp_path.iterdir())) == 6  # and no half-written file
 
 
 @pytest.mark.parametrize("damage", ["cut short", "rubbish", "another design"])
 def test_a_damaged_cache_is_trained_anew(tmp_path: Path, trainings: list[str], damage: str) -> None:
     data = a_dataset()
-    digest = classifier(data, tmp_path)[2]
-    (path,) = tmp_path.iterdir()
+    digest = classifiers(data, tmp_path)[2]
+    path = min(tmp_path.iterdir())
     if damage == "another design":
         samples.save_file({"head.weight": torch.zeros(3)}, path)
     else:
         path.write_bytes(path.read_bytes()[:1000] if damage == "cut short" else b"\xff" * 99)
     for _ in range(2):
-        assert classifier(data, tmp_path)[2] == digest
-        assert len(trainings) == 2
+        assert classifiers(data, tmp_path)[2] == digest
+        assert len(trainings) == 4
 
 
 def test_training_learns_the_classes() -> None:
@@ -164,13 +190,14 @@ def test_training_learns_the_classes() -> None:
     assert net.accuracy(data.test_images.flatten(1), data.test_labels) > 0.95
 
 
-def test_the_floor_is_below_the_ceiling() -> None:
-    """Training images are nearer to test images than samples of the pixel-mean model are."""
+def test_the_floor_is_below_both_noises() -> None:
+    """Training images are nearer to test images than either noise is."""
     data = a_dataset()
     with initialised(0):
         net = FeatureNet(data.shape, data.classes).eval()
-    reference = Reference.of(net, data.test_images.flatten(1).float() / 255)
+    reference = Reference.of([net], data.test_images.flatten(1).float() / 255)
     found = yardstick(data, reference)
-    assert set(found) == {"floor", "ceiling"}
-    assert found["floor"].frechet_distance < found["ceiling"].frechet_distance
-    assert found["floor"].coverage > found["ceiling"].coverage
+    assert set(found) == {"floor", "ceiling", "grey"}
+    for noise in (found["ceiling"], found["grey"]):
+        assert found["floor"].frechet_distance < noise.frechet_distance
+        assert found["floor"].coverage > noise.coverage

@@ -53,7 +53,7 @@ def context() -> SharedContext:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         net = FeatureNet(DATA.shape, DATA.classes).eval()
-    reference = Reference.of(net, DATA.test_images.flatten(1).float() / 255)
+    reference = Reference.of([net], DATA.test_images.flatten(1).float() / 255)
     return SharedContext(DATA, torch.device("cpu"), reference)
 
 
@@ -420,7 +420,7 @@ def test_the_epochs_of_a_diverged_run(original: Path) -> None:
 def here(monkeypatch: pytest.MonkeyPatch) -> None:
     """The data and the classifier that the runs of this file saw."""
     monkeypatch.setattr(weights, "load", lambda name, data_dir: DATA)
-    monkeypatch.setattr(weights, "classifier", lambda data: (SHARED.reference.net, 0.5, "this one"))
+    monkeypatch.setattr(weights, "classifiers", lambda data: (SHARED.reference.nets, 0.5, "this one"))
 
 
 @pytest.mark.usefixtures("here")
@@ -459,7 +459,7 @@ def test_weights_that_are_gone_and_a_classifier_that_is_another(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (run_path(folder, "plain") / "weights.safetensors").unlink()
-    monkeypatch.setattr(weights, "classifier", lambda data: (SHARED.reference.net, 0.7, "another"))
+    monkeypatch.setattr(weights, "classifiers", lambda data: (SHARED.reference.nets, 0.7, "another"))
     findings = verify(folder, deep=True)
     assert len(findings.differences) == 2
     assert findings.differences[1].startswith(f"{run_id('plain')}: cannot be measured again: cannot read ")

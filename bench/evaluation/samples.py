@@ -1,12 +1,13 @@
-"""Samples judged in the features of one small classifier, which bench trains once for each data set.
+"""Samples judged in the features of three small classifiers, which bench trains once for each data set.
 
-Absolute values depend on that network, so the report shows a floor and a ceiling beside them.
+Absolute values depend on those networks, so the report shows a floor and two noises beside them.
 Shapes: N real and M generated images, D pixels, F features.
 """
 
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,18 +28,27 @@ from bench.engine.device import initialised, stream
 FEATURES = 64
 SMALLEST = 16  # pixels a side that the two convolutions and poolings need
 VERSION = 1  # of the classifier's design and training: part of its cache's name
+NETWORKS = 3  # of seeds 0 to 2, which differ in their first weights and the order of their images
+NEIGHBOURS = 5  # whose distance is a test image's radius (Naeem et al. 2020, section 4)
 NEIGHBOURHOOD = 5000  # images a side whose neighbours are searched: 25 million distances
+TINY = 1e-12  # a Fréchet distance of equal sets is 0 but for rounding, and has a logarithm so
+SCORES = ("frechet_distance", "density", "coverage", "recall")
 Features = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class SampleScores:
-    """Say how close generated images are to the test images, as METRICS describes it."""
+    """Say how close generated images are to the test images, as METRICS describes it.
+
+    Each is the mean over the networks, of the Fréchet distance the geometric one, since networks differ in
+    the scale of their features; `errors` are the standard errors that the choice of networks leaves.
+    """
 
     frechet_distance: float
-    precision: float
-    recall: float
+    density: float
     coverage: float
+    recall: float
+    errors: dict[str, float]
 
 
 class FeatureNet(nn.Module):
@@ -88,24 +98,31 @@ class FeatureNet(nn.Module):
         return hits / len(images)
 
 
-def classifier(data: Dataset, cache: Path | None = None) -> tuple[FeatureNet, float, str]:
-    """Give the data set's classifier, its test accuracy and the digest of its weights.
+def classifiers(data: Dataset, cache: Path | None = None) -> tuple[tuple[FeatureNet, ...], float, str]:
+    """Give the data set's classifiers, their mean test accuracy and the digest of their weights.
 
-    It is trained on the CPU unless it is in the cache.
+    They are trained on the CPU unless they are in the cache.
     """
-    path = (cache or cache_dir()) / f"features-{data.digest[:16]}-v{VERSION}.safetensors"
+    nets = tuple(_classifier(data, seed, cache or cache_dir()) for seed in range(NETWORKS))
+    weights = b"".join(v.numpy().tobytes() for net in nets for v in net.state_dict().values())
+    accuracy = sum(net.accuracy(data.test_images.flatten(1), data.test_labels) for net in nets) / NETWORKS
+    return nets, accuracy, hashlib.sha256(weights).hexdigest()[:16]
+
+
+def _classifier(data: Dataset, seed: int, cache: Path) -> FeatureNet:
+    """Load one classifier from the cache, or train it and put it there."""
+    name = f"features-{data.digest[:16]}-v{VERSION}" + (f"-s{seed}" if seed else "")
+    path = cache / f"{name}.safetensors"
     net = FeatureNet(data.shape, data.classes)
     try:
         net.load_state_dict(load_file(path))
     except (OSError, SafetensorError, RuntimeError):  # absent, cut short, or of another design: train it anew
-        net = _train(data)
+        net = _train(data, seed)
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_suffix(f".{os.getpid()}")
         save_file(net.state_dict(), part)
         part.replace(path)
-    net.eval()
-    digest = hashlib.sha256(b"".join(v.numpy().tobytes() for v in net.state_dict().values())).hexdigest()
-    return net, net.accuracy(data.test_images.flatten(1), data.test_labels), digest[:16]
+    return net.eval()
 
 
 def _pooled(side: int) -> int:
@@ -113,17 +130,17 @@ def _pooled(side: int) -> int:
     return ((side - 4) // 2 - 4) // 2
 
 
-def _train(data: Dataset, batch: int = 128) -> FeatureNet:
+def _train(data: Dataset, seed: int = 0, batch: int = 128) -> FeatureNet:
     """Train by Adam with the one-cycle schedule (Smith 2018), for at least 400 steps and three epochs."""
     images, labels = data.train_images.flatten(1), data.train_labels
     steps = -(-len(images) // batch)
     epochs = max(3, -(-400 // steps))
-    with initialised(0):
+    with initialised(seed):
         net = FeatureNet(data.shape, data.classes)
     optimizer = torch.optim.Adam(net.parameters())
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=3e-3, total_steps=epochs * steps)
     for epoch in range(epochs):
-        for index in torch.randperm(len(images), generator=stream(0, "classifier", epoch)).split(batch):
+        for index in torch.randperm(len(images), generator=stream(seed, "classifier", epoch)).split(batch):
             loss = cross_entropy(net(images[index].float() / 255), labels[index])
             optimizer.zero_grad()
             loss.backward()
@@ -134,32 +151,42 @@ def _train(data: Dataset, batch: int = 128) -> FeatureNet:
 
 @dataclass(frozen=True)
 class Reference:
-    """Hold the classifier and what it makes of the test images, which generated images are held against."""
+    """Hold the classifiers and what they make of the test images, which generated images are held against."""
 
-    net: FeatureNet
-    features: Features  # [N, F]
-    radius_3: NDArray[np.float64]  # [N'], distance to the third neighbour, of the first NEIGHBOURHOOD images
-    radius_5: NDArray[np.float64]
+    nets: tuple[FeatureNet, ...]
+    features: tuple[Features, ...]  # [N, F] in each network
+    radii: tuple[NDArray[np.float64], ...]  # [N'], to the fifth neighbour, of the first NEIGHBOURHOOD images
 
     @classmethod
-    def of(cls, net: FeatureNet, grey: Tensor) -> Reference:
-        """Search the neighbourhoods of grey images [N, D] in the classifier's features."""
-        features = net.features(grey)
-        distances = np.sort(pairwise_distances(features[:NEIGHBOURHOOD]), axis=1)[:, :6]
-        return cls(net, features, distances[:, 3], distances[:, 5])  # column 0 is the image itself
+    def of(cls, nets: Sequence[FeatureNet], grey: Tensor) -> Reference:
+        """Search the neighbourhoods of grey images [N, D] in each classifier's features."""
+        features = tuple(net.features(grey) for net in nets)
+        near = (np.sort(pairwise_distances(f[:NEIGHBOURHOOD]), axis=1) for f in features)
+        return cls(tuple(nets), features, tuple(d[:, NEIGHBOURS] for d in near))  # column 0 is itself
 
     def score(self, grey: Tensor) -> SampleScores:
         """Score generated grey images [M, D] against these."""
-        generated = self.net.features(grey)
-        real, fake = self.features[:NEIGHBOURHOOD], generated[:NEIGHBOURHOOD]
-        across = pairwise_distances(real, fake)  # [N', M']
-        own = np.partition(pairwise_distances(fake), 3, axis=1)[:, 3]
-        return SampleScores(
-            frechet_distance=frechet_distance(self.features, generated),
-            precision=float((across <= self.radius_3[:, None]).any(0).mean()),
-            recall=float((across <= own[None, :]).any(1).mean()),
-            coverage=float((across.min(1) <= self.radius_5).mean()),
-        )
+        pairs = zip(self.nets, self.features, self.radii, strict=True)
+        rows = np.array([_scores(real, net.features(grey), radii) for net, real, radii in pairs])  # [nets, 4]
+        rows[:, 0] = np.log(np.clip(rows[:, 0], TINY, None))
+        mean = rows.mean(0)
+        mean[0] = np.exp(mean[0])
+        errors = {}
+        if len(rows) > 1:
+            spread = rows.std(0, ddof=1) / math.sqrt(len(rows)) * [mean[0], 1, 1, 1]  # of ln d, times d
+            errors = dict(zip(SCORES, spread.tolist(), strict=True))
+        return SampleScores(**dict(zip(SCORES, mean.tolist(), strict=True)), errors=errors)
+
+
+def _scores(real: Features, fake: Features, radii: NDArray[np.float64]) -> tuple[float, float, float, float]:
+    """Give Fréchet distance, density, coverage and recall of features [M, F] against those of test images."""
+    distance = frechet_distance(real, fake)
+    real, fake = real[:NEIGHBOURHOOD], fake[:NEIGHBOURHOOD]
+    across = pairwise_distances(real, fake)  # [N', M']
+    inside = across <= radii[:, None]
+    own = np.partition(pairwise_distances(fake), 3, axis=1)[:, 3]
+    density = inside.sum() / (NEIGHBOURS * len(fake))
+    return distance, float(density), float(inside.any(1).mean()), float((across <= own).any(1).mean())
 
 
 def frechet_distance(a: Features, b: Features) -> float:
@@ -171,12 +198,14 @@ def frechet_distance(a: Features, b: Features) -> float:
 
 
 def yardstick(data: Dataset, reference: Reference) -> dict[str, SampleScores]:
-    """Score training images (the floor) and samples of the pixel-mean model (a ceiling)."""
+    """Score training images (the floor) and two noises: pixel means drawn black or white, and as grey."""
     count = len(data.test_images)
     train = data.train_images.flatten(1).float() / 255
     pick = torch.randperm(len(train), generator=stream(0, "floor"))[:count]
     noise = torch.rand(count, train.shape[1], generator=stream(0, "ceiling"))
+    mean = train.mean(0)
     return {
         "floor": reference.score(train[pick]),
-        "ceiling": reference.score((noise < train.mean(0)).float()),
+        "ceiling": reference.score((noise < mean).float()),
+        "grey": reference.score(mean.expand(count, -1)),
     }

@@ -156,11 +156,16 @@ def _latent(results: Results) -> str:
 
 def _samples(results: Results) -> str:
     shown = tables.samples(results)
-    accuracy = numbers(results.baselines.get("classifier")).get("accuracy")
-    network = f", a classifier with test accuracy {100 * accuracy:.2f} %" if accuracy is not None else ""
+    known = numbers(results.baselines.get("classifier"))
+    accuracy, count = known.get("accuracy"), known.get("networks", 1)
+    if count > 1:
+        whose, kind = "networks", f"{count:g} classifiers with a mean test accuracy of"
+    else:
+        whose, kind = "network", "a classifier with test accuracy"
+    network = f", {kind} {100 * accuracy:.2f} %" if accuracy is not None else ""
     told = (
-        f"Measured in the features of bench's own network{network}. Absolute values depend on that network:"
-        " read them between those of training images and of noise."
+        f"Measured in the features of bench's own {whose}{network}. Absolute values depend on the"
+        f" {whose}: read them between those of training images and of noise."
     )
     return f"{told}\n\n{shown}" if shown else ""
 

@@ -204,7 +204,11 @@ def samples(results: Results) -> str:
     """Samples from the prior, between training images and noise in the feature network's eyes."""
     metrics = results.measured("samples")
     bounds = results.baselines.get("samples")
-    titles = {"floor": "training images", "ceiling": "noise: pixels black or white by the pixel mean"}
+    titles = {
+        "floor": "training images",
+        "ceiling": "noise: pixels black or white by the pixel mean",
+        "grey": "noise: the pixel mean as grey",
+    }
     rows = [
         _italic(row.get("name") or titles.get(key, key), row, metrics)
         for key, row in (bounds.items() if isinstance(bounds, Mapping) else ())
@@ -212,25 +216,7 @@ def samples(results: Results) -> str:
     ]
     if not metrics:
         return ""
-    return "\n\n".join([ranked(results.started, metrics, rows), *_fooled(results, metrics, bounds)])
-
-
-def _fooled(results: Results, metrics: Sequence[Metric], bounds: object) -> Iterator[str]:
-    """Metrics that rate noise above most samples; precision is known for it (Naeem et al. 2020).
-
-    A collapsed model's samples are left out: they are no better than noise.
-    """
-    noise = numbers(bounds.get("ceiling")) if isinstance(bounds, Mapping) else {}
-    for metric in metrics:
-        if metric.name in noise and metric.direction:
-            means = [e.mean for v in results.variants if not v.collapsed and (e := v.estimate(metric.name))]
-            sign = 1 if metric.direction == "higher" else -1
-            below = sum(sign * (noise[metric.name] - mean) > 0 for mean in means)
-            if means and 2 * below >= len(means):
-                yield (
-                    f"*{text(metric.title)}* rates noise above {below} of {len(means)} variants: little can"
-                    " be read off it here."
-                )
+    return ranked(results.started, metrics, rows)
 
 
 def machines(results: Results) -> list[tuple[str, ...]]:

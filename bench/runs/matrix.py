@@ -15,7 +15,7 @@ from typing import Any
 from bench.engine.device import one_thread
 from bench.errors import BenchError
 from bench.evaluation.baselines import baselines
-from bench.evaluation.samples import Reference, classifier, yardstick
+from bench.evaluation.samples import Reference, classifiers, yardstick
 from bench.report import write_report
 from bench.runs import cluster, sync, workers
 from bench.runs.execute import Job, SharedContext
@@ -96,9 +96,9 @@ def run_matrix(
 def shared_context(plan: Plan, display: Display) -> SharedContext:
     """Share the data and the yardstick of the sample metrics with workers; writes baselines.json."""
     data = plan.data.share()
-    display.say(f"yardstick: the classifier of {data.name} (trained once, then cached) and the baselines")
-    net, accuracy, digest = classifier(data)
-    reference = Reference.of(net, data.test_images.flatten(1).float() / 255)
+    display.say(f"yardstick: the classifiers of {data.name} (trained once, then cached) and the baselines")
+    nets, accuracy, digest = classifiers(data)
+    reference = Reference.of(nets, data.test_images.flatten(1).float() / 255)
     path = plan.folder / BASELINES
     latents = sorted({variant.latent for variant in plan.experiment.variants.values()})
     key = {"data": data.digest, "classifier": digest, "latents": latents}
@@ -110,7 +110,7 @@ def shared_context(plan: Plan, display: Display) -> SharedContext:
         content = baselines(data, latents) | {
             "of": key,
             "samples": scores,
-            "classifier": {"accuracy": accuracy, "digest": digest},
+            "classifier": {"accuracy": accuracy, "digest": digest, "networks": len(nets)},
         }
         write_json_atomic(path, content)
     return SharedContext(data, plan.device, reference)

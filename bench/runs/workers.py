@@ -139,7 +139,8 @@ def _work(connection: Connection, shared: SharedContext, core: int | None) -> No
     one_thread(shared.device)
     if shared.device.type == "cpu" and core is not None:
         pin(core)
-    shared.reference.net.to(shared.device)  # it looks at what models on the device make
+    for net in shared.reference.nets:  # they look at what models on the device make
+        net.to(shared.device)
 
     def emit(run_id: str, kind: str, data: dict[str, Any]) -> None:
         try:

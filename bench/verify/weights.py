@@ -23,7 +23,7 @@ from bench.errors import BenchError
 from bench.evaluation.baselines import baselines
 from bench.evaluation.measure import Measured
 from bench.evaluation.metrics import METRICS
-from bench.evaluation.samples import Reference, classifier, yardstick
+from bench.evaluation.samples import Reference, classifiers, yardstick
 from bench.parts.vae import likelihood_class
 from bench.saved import model_of, read_saved
 from bench.store.experiments import ExperimentFolder
@@ -35,7 +35,7 @@ from bench.verify.runs import numbers_in, read_baselines
 # an image to another side of a border, and end a fit a step earlier or later
 FITTED = ("temperature", "bias", "temperature_threshold", "bias_threshold")  # by L-BFGS
 RELATIVE = {"frechet_distance": 1e-3} | dict.fromkeys(FITTED, 1e-3)  # of others: 1e-5
-SHARES = ("linear_probe_accuracy", "knn_accuracy", "accuracy", "precision", "recall", "coverage")
+SHARES = ("linear_probe_accuracy", "knn_accuracy", "accuracy", "density", "recall", "coverage")
 ABSOLUTE = dict.fromkeys(SHARES, 5e-3) | {"active_units": 1.0} | dict.fromkeys(FITTED, 1e-3)
 # Of a random stream that is the device's own, and dear
 DRAWN = ("binarised.", "thresholded.", "encoder_bound.", "bdmc_gap")
@@ -61,8 +61,8 @@ def measure_again(
     findings.unchecked.append(OPEN)
     for dataset in dict.fromkeys(record["run"]["dataset"] for record in finished.values()):
         data = load(dataset, data_dir)
-        net, accuracy, digest = classifier(data)
-        reference = Reference.of(net, data.test_images.flatten(1).float() / 255)
+        nets, accuracy, digest = classifiers(data)
+        reference = Reference.of(nets, data.test_images.flatten(1).float() / 255)
         table = read_baselines(home)
         same_net = table.get("classifier", {}).get("digest") == digest
         # The baselines
