@@ -77,7 +77,8 @@ class _Worker:
     def _start(self) -> None:
         # On a CPU workers are forked from a process that has imported all they need, which takes seconds. It
         # may have called an accelerator's driver meanwhile, which does not survive that.
-        context: Any = mp.get_context("forkserver" if self._work[0].device.type == "cpu" else "spawn")
+        forked = self._work[0].device.type == "cpu" and "forkserver" in mp.get_all_start_methods()
+        context: Any = mp.get_context("forkserver" if forked else "spawn")  # Windows can only spawn
         context.set_forkserver_preload(IMPORTED)
         self.connection, there = context.Pipe()
         self.process: Any = context.Process(target=_work, args=(there, *self._work), daemon=True)
