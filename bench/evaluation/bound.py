@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from bench.engine.device import stream
+from bench.engine.device import stream, wide
 from bench.evaluation.annealing import CHAINS, LEAPFROGS, annealed
 from bench.evaluation.footing import BinaryPixels
 from bench.evaluation.quadrature import MOST_LATENTS, quadrature
@@ -124,7 +124,7 @@ def certificate(
         start = Normals.of(model.encode(images))  # type: ignore[arg-type]  # a Q
     q = refit(pixels, model.prior, start, images, generator)
     below, above = (
-        annealed(pixels, model.prior, q, images, generator, temperatures, exact).double()
+        annealed(pixels, model.prior, q, images, generator, temperatures, exact).to(wide(device))
         for exact in (None, z)
     )
     return float((-importance_weighted_bound(-above) - importance_weighted_bound(below)).mean())

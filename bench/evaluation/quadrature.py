@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
+from bench.engine.device import wide
 from bench.evaluation.footing import BinaryPixels
 
 MOST_LATENTS = 2
@@ -44,7 +45,7 @@ def quadrature(pixels: BinaryPixels, images: Tensor, low: Tensor, high: Tensor) 
 def _sums(pixels: BinaryPixels, images: Tensor, axes: list[Tensor]) -> tuple[Tensor, Tensor]:
     """Add up p(x|z) p(z) over all points, and over every second of each axis: [B] each, logarithms."""
     prior, target = pixels.model.prior, images.T
-    totals = torch.full((2, len(images)), -math.inf, dtype=torch.float64, device=images.device)
+    totals = torch.full((2, len(images)), -math.inf, dtype=wide(images.device), device=images.device)
     index = torch.cartesian_prod(*(torch.arange(len(axis)) for axis in axes)).view(-1, len(axes))
     for rows in index.split(ROWS):
         z = torch.stack([axis[i] for axis, i in zip(axes, rows.T, strict=True)], 1)
@@ -54,5 +55,5 @@ def _sums(pixels: BinaryPixels, images: Tensor, axes: list[Tensor]) -> tuple[Ten
         second = score[(rows % 2 == 0).all(1).to(score.device)]
         for total, part in zip(totals, (score, second), strict=True):
             if len(part):
-                torch.logaddexp(total, part.logsumexp(0).double(), out=total)
+                torch.logaddexp(total, part.logsumexp(0).to(total.dtype), out=total)
     return totals[0], totals[1]
