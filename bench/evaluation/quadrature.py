@@ -32,7 +32,7 @@ def quadrature(pixels: BinaryPixels, images: Tensor, low: Tensor, high: Tensor) 
     for side in SIDES[len(low)]:
         axes = [
             torch.linspace(0, 1, side, dtype=torch.float64) * (b - a) + a
-            for a, b in zip(low, high, strict=True)
+            for a, b in zip(low.tolist(), high.tolist(), strict=True)
         ]
         fine, coarse = _sums(pixels, images, axes)
         volume = math.log(math.prod(float(axis[1] - axis[0]) for axis in axes))
