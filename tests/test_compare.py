@@ -1,4 +1,4 @@
-"""Comparisons are paired by seed, corrected for what they show, and silent where nothing may be compared."""
+"""Comparisons are corrected for what they show, and silent where nothing may be compared."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from bench import cli
 from bench.cli.printing import aligned, comparison_lines
 from bench.errors import BenchError
 from bench.report.compare import Comparison, Row, compare
+from bench.report.wording import TESTS
 
 NOISE = (0.0, 0.02, -0.01, 0.03, -0.02)
 
@@ -46,20 +47,20 @@ def rows(comparison: Comparison) -> dict[str, Row]:
     return {row.metric.name: row for row in comparison.rows}
 
 
-def test_the_difference_is_paired_and_its_interval_students(tmp_path: Path) -> None:
-    report = synthetic.write(tmp_path, dict(list(synthetic.matrix().items())[:2]))
-    (found,) = compare(*list(synthetic.matrix())[:2], report)
-    d = rows(found)["mse"].difference
-    a, b = (list(v.values("mse").values()) for v in (found.a, found.b))
-    test = stats.ttest_rel(a, b)
-    interval = test.confidence_interval(0.95)
-    assert d is not None
-    assert d.n == 5
-    assert d.mean == pytest.approx(
-        test.statistic * (interval.high - interval.low) / 2 / stats.t.ppf(0.975, 4)
-    )
-    assert d.half_width == pytest.approx((interval.high - interval.low) / 2)
-    assert d.p == pytest.approx(test.pvalue)
+def test_two_variants_are_compared_by_welch_and_near_twins_by_seed(tmp_path: Path) -> None:
+    levels = {"a": {"elbo_bernoulli": -90.0}, "b": {"elbo_bernoulli": -91.0}}
+    unlike = {"a": settings(), "b": settings(likelihood="gaussian")}
+    twins = {"a": settings(), "b": settings(precision="bf16")}
+    for name, variants, test in (("w", unlike, "Welch"), ("p", twins, "paired by seed")):
+        found = pair(tmp_path / name, levels, variants)
+        d = rows(found)["elbo_bernoulli"].difference
+        a, b = (list(v.values("elbo_bernoulli").values()) for v in (found.a, found.b))
+        due = stats.ttest_ind(a, b, equal_var=False) if test == "Welch" else stats.ttest_rel(a, b)
+        assert d is not None
+        assert (d.n, d.test) == (5, test)
+        assert d.p == pytest.approx(due.pvalue)
+        assert d.size.high == pytest.approx(due.confidence_interval(0.95).high)
+        assert any(TESTS[test] in note for note in found.notes)
 
 
 def test_better_follows_the_direction_of_the_metric(tmp_path: Path) -> None:
@@ -71,13 +72,15 @@ def test_better_follows_the_direction_of_the_metric(tmp_path: Path) -> None:
 
 def test_holm_covers_every_metric_that_is_judged(tmp_path: Path) -> None:
     """A difference of p = 0.03 is one alone, and none beside another that is not."""
-    spread, n = 0.1 * stats.tstd(NOISE), len(NOISE)
-    edge = float(stats.t.ppf(1 - 0.03 / 2, n - 1)) * spread / math.sqrt(n)
-    shift = edge + 0.1 * float(stats.tmean(NOISE))  # the pairs differ by this, less a tenth of the noise
-    alone = {"a": {"mse": shift}, "b": {"mse": 0.0}}
-    assert rows(pair(tmp_path / "1", alone))["mse"].verdict == "B is better"
-    beside = {"a": {"mse": shift, "coverage": 0.0}, "b": {"mse": 0.0, "coverage": 0.0}}
-    assert rows(pair(tmp_path / "2", beside))["mse"].verdict.startswith("too few seeds: add ")
+    error = stats.sem(NOISE) * math.sqrt(1 + 1.1**2)
+    df = (1 + 1.1**2) ** 2 / (1 + 1.1**4) * (len(NOISE) - 1)
+    shift = float(stats.t.ppf(1 - 0.03 / 2, df)) * error + 0.1 * float(stats.tmean(NOISE))
+    variants = {"a": settings(), "b": settings(likelihood="gaussian")}
+    alone = {"a": {"elbo_bernoulli": shift}, "b": {"elbo_bernoulli": 0.0}}
+    assert rows(pair(tmp_path / "1", alone, variants))["elbo_bernoulli"].verdict == "A is better"
+    beside = {name: level | {"iwae_bernoulli": 0.0} for name, level in alone.items()}
+    verdict = rows(pair(tmp_path / "2", beside, variants))["elbo_bernoulli"].verdict
+    assert verdict == "equal within 1 nat"
 
 
 def test_descriptions_have_a_difference_and_no_verdict(tmp_path: Path) -> None:
@@ -108,7 +111,7 @@ def test_own_terms_stay_inside_one_likelihood_class(tmp_path: Path) -> None:
     assert {"elbo", "kl"} <= rows(alike).keys()
     unlike = pair(tmp_path / "2", levels, {"a": settings(), "b": settings(likelihood="gaussian")})
     assert rows(unlike).keys() == {"mse", "density"}
-    where, why = unlike.notes
+    where, why, _ = unlike.notes
     assert where == "Measured on mnist."
     assert "Bernoulli, grey target and Gaussian, grey target" in why
 

@@ -22,7 +22,7 @@ from pathlib import Path
 import pytest
 
 from bench.evaluation.metrics import METRICS
-from bench.report.statistics import paired
+from bench.report.statistics import average
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "docs" / "findings.md"]
@@ -57,6 +57,9 @@ def rows_of(report: Path) -> dict[str, list[Row]]:
         if (report / name).exists():
             with (report / name).open(encoding="utf-8", newline="") as file:
                 for row in csv.DictReader(file):
+                    for key in [key for key in row if key.endswith("_high") and row[key]]:
+                        low = row[f"{key.removesuffix('_high')}_low"]
+                        row[f"{key}_half_width"] = str((float(row[key]) - float(low)) / 2)
                     found.setdefault(row["variant"], []).append(row)
     if (report / "baselines.json").exists():
         content = json.loads((report / "baselines.json").read_text(encoding="utf-8"))
@@ -73,14 +76,18 @@ def by_seed(rows: list[Row], column: str) -> Mapping[int, float]:
 
 
 def differences(rows: list[list[Row]]) -> Iterator[float]:
-    """Means and half-widths, paired by seed: of a variant's loss less its −ELBO, of two variants' metrics."""
+    """Sizes and intervals: of a variant's loss less its −ELBO, of two variants' metrics by either test."""
     pairs = [(by_seed(own, "elbo"), by_seed(own, "test_loss_nats")) for own in rows]
-    found = [paired(loss, {seed: -bound for seed, bound in elbo.items()}) for elbo, loss in pairs]
-    for a, b in itertools.combinations(rows, 2) if len(rows) <= 4 else ():
-        found += [paired(by_seed(a, metric.name), by_seed(b, metric.name)) for metric in METRICS]
+    negative = [(loss, {seed: -bound for seed, bound in elbo.items()}) for elbo, loss in pairs]
+    found = [average([pair], "linear", twins=True) for pair in negative]
+    for a, b in itertools.permutations(rows, 2) if len(rows) <= 4 else ():
+        for metric in METRICS:
+            pair = (by_seed(a, metric.name), by_seed(b, metric.name))
+            found += [average([pair], metric.scale, twins=twins) for twins in (False, True)]
     for one in found:
-        if one is not None:
-            yield from (abs(one.mean), one.half_width or 0.0)
+        if one is not None and one.error is not None:
+            size = one.size
+            yield from (abs(size.mean), size.low or 0.0, size.high or 0.0, size.bars[1])
 
 
 def values(rows: list[Row]) -> dict[str, list[float]]:
@@ -153,7 +160,7 @@ def unsupported(page: Path) -> Iterator[str]:
             pool = [rows[name] for name in named or rows]
             answer = answered(page, statement)
             for sign, shown, percent in NUMBER.findall(re.sub(r"`[^`]*`", "", words)):
-                repeated = re.search(rf"(?<![\d.,]){re.escape(shown)}(?![\d,]|\.\d)", answer)
+                repeated = re.search(rf"(?<![\d.,]){re.escape(shown)}(?!\d|[.,]\d)", answer)
                 if shown not in SETTINGS and not repeated and not stands(shown, sign, bool(percent), pool):
                     yield f"{sign}{shown}{percent} in: {' '.join(words.split())[:160]}"
 

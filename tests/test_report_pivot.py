@@ -29,7 +29,7 @@ def test_every_variant_stands_in_its_place_as_in_the_column(tmp_path: Path) -> N
     head = [cell.strip() for cell in table.splitlines()[0].strip("|").split(" | ")]
     assert head == ["architecture", "bernoulli, β = 1", "bernoulli, β = 0.04082",
                     "gaussian, β = 1", "gaussian, β = 0.04082"]  # fmt: skip
-    order = tables.ranking(found.variants, metric)
+    order = found.rankings[metric.name]
     cells = rows(table)
     assert list(cells) == list(synthetic.ARCHITECTURES)
     for variant in found.variants:

@@ -11,7 +11,7 @@ from synthetic import settings
 
 from bench.report import write_report
 from bench.report.export import published_csv
-from bench.report.published import compare, published_table, seed_spread, switched_off
+from bench.report.published import compare, counted, prediction, published_table, switched_off
 from bench.report.results import load
 
 ROW = {
@@ -36,7 +36,7 @@ def verdicts(
 
 @pytest.mark.parametrize(
     ("level", "verdict"),
-    [(100.9, "reproduced"), (99.1, "reproduced"), (101.1, "not reproduced"), (98.9, "not reproduced")],
+    [(100.9, "compatible"), (99.1, "compatible"), (101.1, "not compatible"), (98.9, "not compatible")],
 )
 def test_one_percent_either_way(tmp_path: Path, level: float, verdict: str):
     (found,) = verdicts(tmp_path, [ROW], level)
@@ -44,33 +44,33 @@ def test_one_percent_either_way(tmp_path: Path, level: float, verdict: str):
     assert found.difference == pytest.approx(level - 100)
 
 
-def test_within_the_spread_of_seeds_is_reproduced(tmp_path: Path):
+def test_where_one_more_run_may_fall_is_compatible(tmp_path: Path):
     (found,) = verdicts(tmp_path, [ROW], level=103.0, noise=1.0)  # s = 1.58: one more run within ± 4.8
-    assert found.verdict == "reproduced"
+    assert found.verdict == "compatible"
 
 
 def test_the_spread_is_the_interval_of_one_more_run():
     # s = 1, t(0.975, 2) = 4.3027, √(1 + 1/3)
-    assert seed_spread([1.0, 2.0, 3.0]) == pytest.approx(4.302653 * 1.154701, abs=1e-5)
-    assert seed_spread([1.0, 9.0]) == 0
+    assert prediction([1.0, 2.0, 3.0]) == pytest.approx(4.302653 * 1.154701, abs=1e-5)
+    assert prediction([1.0, 9.0]) is None
 
 
 def test_two_seeds_excuse_nothing(tmp_path: Path):
     (found,) = verdicts(tmp_path, [ROW], level=112.0, noise=4.0, seeds=(0, 1))
-    assert found.verdict == "not reproduced"
+    assert found.verdict == "not compatible"
 
 
 def test_the_unit_is_converted(tmp_path: Path):
     row = ROW | {"value": 0.125, "unit": "per pixel", "to_nats": 784.0}
     (found,) = verdicts(tmp_path, [row], level=98.5)
     assert found.nats == 98
-    assert found.verdict == "reproduced"
+    assert found.verdict == "compatible"
 
 
 def test_what_the_print_leaves_open_counts(tmp_path: Path):
     (tight,) = verdicts(tmp_path / "a", [ROW], level=101.5)
     (loose,) = verdicts(tmp_path / "b", [ROW | {"uncertainty": 0.6}], level=101.5)
-    assert (tight.verdict, loose.verdict) == ("not reproduced", "reproduced")
+    assert (tight.verdict, loose.verdict) == ("not compatible", "compatible")
 
 
 @pytest.mark.parametrize(
@@ -97,7 +97,7 @@ def test_failed_seeds_are_not_compared(tmp_path: Path):
 def test_a_seed_counts_up_to_where_it_diverged(tmp_path: Path):
     """The printed run may have ended so too."""
     gone = {("a", seed): "diverged" for seed in range(5)}
-    for epoch, n, verdict in ((14, 5, "reproduced"), (15, None, "not measured: every seed diverged before")):
+    for epoch, n, verdict in ((14, 5, "compatible"), (15, None, "not measured: every seed diverged before")):
         (found,) = verdicts(tmp_path / str(epoch), [ROW | {"epoch": epoch}], status=gone)
         assert (found.verdict, found.measured and found.measured.n) == (verdict, n)
 
@@ -112,10 +112,23 @@ def test_the_rows_as_data_are_those_of_the_table(tmp_path: Path):
     found = verdicts(tmp_path, [ROW, ROW | {"epoch": 99}], 101.0, noise=0.1)
     assert found
     first, second = csv.DictReader((published_csv(load(tmp_path)) or b"").decode().splitlines())
-    assert (first["variant"], first["epoch"], first["verdict"]) == ("a", "20", "reproduced")
+    assert (first["variant"], first["epoch"], first["verdict"]) == ("a", "20", "compatible")
     assert float(first["measured_mean"]) == pytest.approx(101.0)
     assert float(first["difference"]) == pytest.approx(1.0)
     assert (second["measured_mean"], second["measured_n"]) == ("", "0")
+
+
+def test_final_values_of_curves_are_counted_not_points(tmp_path: Path):
+    rows = [ROW | {"epoch": epoch} for epoch in (5, 20, 10)] + [ROW | {"metric": "elbo", "value": -50.0}]
+    found = verdicts(tmp_path, [*rows, ROW | {"metric": "mse", "value": 0.1, "not_comparable": "x"}])
+    assert counted(found) == "Of 2 final values of curves that compare, compatible: 1."
+
+
+def test_any_metric_may_be_published(tmp_path: Path):
+    row = {"metric": "train_seconds", "value": 1.005, "unit": "s", "to_nats": 1.0, "source": "README"}
+    (end, epoch) = verdicts(tmp_path, [row, row | {"epoch": 20}])
+    assert (end.verdict, epoch.verdict) == ("compatible", "compatible")
+    assert [c.measured and c.measured.n for c in (end, epoch)] == [5, 5]
 
 
 def test_there_is_no_such_file_where_nothing_is_compared(tmp_path: Path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
+import statistics
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from bench.report import tables
 from bench.report.answers import sentences
 from bench.report.export import results_csv, summary_csv
 from bench.report.markdown import render
-from bench.report.results import Results, load
+from bench.report.results import SINCE, Results, load
 
 NOISE = (0.0, 0.02, -0.01, 0.03, -0.02)
 
@@ -76,12 +77,10 @@ def test_what_was_not_tested_is_not_called_a_tie(tmp_path: Path):
     shown = rows(table)
     assert shown["c"][0].endswith("‡")
     assert "†" not in "".join(shown["b"])
-    assert "‡: not tested against the best, as the two share fewer than 3 seeds." in table
+    assert "‡: not tested, with fewer than 3 seeds." in table
     assert "*MSE*: too few seeds: add at least 2, c from a." in table
     said = "\n".join(sentences(found)).replace("\N{NO-BREAK SPACE}", " ")
-    assert (
-        "significantly better than every other that is tested; too few seeds to test it against `c`" in said
-    )
+    assert "better than every other that is tested; too few seeds to test `c`" in said
 
 
 @pytest.mark.parametrize(("slowest", "disturbed"), [(700.0, False), (400.0, True)])
@@ -100,6 +99,27 @@ def test_with_two_seeds_there_is_no_star_but_advice(tmp_path: Path):
     found = results(tmp_path, {"a": {"mse": 1.0}, "b": {"mse": 5.0}}, seeds=(0, 1))
     assert "**" not in tables.one_footing(found)
     assert "*MSE*: too few seeds: add at least 2." in tables.one_footing(found)
+
+
+def test_values_of_an_older_definition_are_marked_and_never_tested(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(SINCE, "elbo_bernoulli", 2)
+    levels = {
+        "a": {"elbo_bernoulli": -90.0},
+        "b": {"elbo_bernoulli": -95.0},
+        "old": {"elbo_bernoulli": -50.0},
+    }
+    found = results(tmp_path, levels)
+    assert "°" not in tables.one_footing(found)
+    for run in synthetic.runs_of(tmp_path, "old-*").values():
+        record = json.loads((run / "record.json").read_text())
+        synthetic.save(run / "record.json", record | {"yardstick": 1})
+    table = tables.one_footing(load(tmp_path))
+    assert rows(table)["a"][0].startswith("**")
+    assert rows(table)["old"][0].endswith("°")
+    assert "°: by an older yardstick" in table
+    assert "old" not in load(tmp_path).rankings["elbo_bernoulli"].members
 
 
 def test_a_new_row_of_the_metric_table_is_a_new_column(tmp_path: Path):
@@ -259,10 +279,9 @@ def test_the_csv_agrees_with_the_table(tmp_path: Path, metric: str):
             float(r[metric]) for r in runs if r["variant"] == variant.name and r["status"] == "finished"
         ]
         row = summary[variant.name]
-        assert (
-            float(row[f"{metric}_mean"]) == value.mean == pytest.approx(sum(values) / len(values), rel=1e-14)
-        )
-        assert float(row[f"{metric}_half_width"]) == value.half_width
+        center = statistics.geometric_mean if metric == "mse" else statistics.fmean
+        assert float(row[f"{metric}_mean"]) == value.mean == pytest.approx(center(values), rel=1e-14)
+        assert (float(row[f"{metric}_low"]), float(row[f"{metric}_high"])) == (value.low, value.high)
         assert int(row[f"{metric}_n"]) == value.n == len(values)
         assert row["finished"] == str(len(variant.finished))
 

@@ -275,7 +275,9 @@ BAD_VARIANT = {
     "extends: b": "unknown variant 'b'; known: a",
     "published: {value: 1}": "published is a mapping; allowed: a list of rows",
     "published: [1]": "a row of published is 1; allowed: a mapping",
-    "published: [{value: 1, source: x}]": "published has no metric; allowed: train_loss",
+    "published: [{value: 1, source: x}]": "published has no metric; allowed: text",
+    "published: [{value: 1, metric: test_los, source: x}]": "did you mean 'test_loss'?",
+    "published: [{value: 1, metric: mess, source: x}]": "did you mean 'mse'",
     "published: [{value: x, metric: test_loss, source: x}]": "published: value is 'x'; allowed: a number",
     "published: [{value: 1, metric: test_loss, source: x, epoc: 1}]": "did you mean 'epoch'?",
 }

@@ -240,8 +240,8 @@ def test_rows_and_columns_of_a_csv() -> None:
         ("x", "a", "b", False),
         ("x", "", "0", False),
         ("x", "0.1", "0.10000000000000003", False),
-        ("x_half_width", "0.1", "0.10000000000000003", True),
-        ("x_half_width", "0.1", "0.1000001", False),
+        ("x_high", "0.1", "0.10000000000000003", True),
+        ("x_high", "0.1", "0.1000001", False),
     ],
 )
 def test_cells_agree_as_numbers(column: str, found: str, due: str, agree: bool) -> None:

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 from bench.errors import printable
 from bench.report.cells import NOTHING
-from bench.report.claims import signed
 from bench.report.compare import TITLES, Comparison
 from bench.report.results import Results, Variant, load
 from bench.report.tables import ARROWS, cell, finished
+from bench.report.wording import signed
 from bench.store.records import STATUSES
 
 if TYPE_CHECKING:
@@ -94,8 +94,8 @@ def comparison_lines(comparisons: Sequence[Comparison]) -> Iterator[str]:
         yield from aligned(_rows(pair))
         yield ""
     family = sum(row.judged for pair in comparisons for row in pair.rows)
-    yield "A, B: mean ± 95 % half-width over seeds (Student's t). A − B: the same of n differences by seed."
-    yield f"Better: at 5 %, by paired t-tests with Holm's correction for the {family} that are judged here."
+    yield "A, B: mean with 95 % interval over seeds. ×: the ratio A/B, odds ×: the odds ratio."
+    yield f"Better: at 5 %, with Holm's correction for the {family} that are judged here."
 
 
 def _rows(pair: Comparison) -> Iterator[list[str]]:

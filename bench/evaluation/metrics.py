@@ -13,6 +13,7 @@ from typing import Literal
 
 Direction = Literal["higher", "lower"]
 Footing = Literal["own", "common", "details", "latent", "samples", "cost"]
+Scale = Literal["linear", "log", "logit"]
 
 # The version of these definitions, which each record names. A value of a metric whose `since` is above its
 # record's yardstick is of an earlier definition: it may be shown, never compared with newer ones.
@@ -52,6 +53,7 @@ class Metric:
     reference: str = ""
     description: str = ""
     since: int = 1  # the yardstick in which its present definition began
+    scale: Scale = "linear"  # what it is tested on: log where it is bounded below, logit for a fraction
 
 
 METRICS = (
@@ -78,7 +80,7 @@ METRICS = (
     Metric("log_px_threshold", "ln p(x), thresholded", "nats/image", "higher", "common",
            "thresholded.log_px.value", WU, "ln p(b) of those pixels", 2),
     Metric("mse", "MSE", "per pixel", "lower", "common", "elbos.mse",
-           "", "E_q ‖x − m(z)‖² / D in grey levels of [0, 1]"),
+           "", "E_q ‖x − m(z)‖² / D in grey levels of [0, 1]", scale="log"),
     # Details of the common footing
     Metric("amortisation_gap", "amortisation gap", "nats/image", "lower", "details",
            "binarised.amortisation_gap.value", CREMER,
@@ -99,7 +101,8 @@ METRICS = (
     Metric("active_units", "active units", "units", None, "latent", "active_units",
            BURDA, "latents whose posterior mean varies over images by more than 0.01"),
     Metric("prior_divergence", "KL(moments of q(z) ‖ p(z))", "nats", "lower", "latent", "prior_divergence",
-           COVER_THOMAS, "drift of the mean and covariance of q(z); a lower bound on KL(q(z) ‖ p(z))"),
+           COVER_THOMAS, "drift of the mean and covariance of q(z); a lower bound on KL(q(z) ‖ p(z))",
+           scale="log"),
     Metric("prior_mmd", "MMD² to p(z)", "distance/√Z", "lower", "latent", "drift.value",
            GRETTON, "between draws of q(z) and of p(z), the kernel −‖z − z'‖/√Z: it has no upper limit"),
     Metric("aggregate_kl", "KL(q(z) ‖ p(z))", "nats", None, "latent", "aggregate_kl",
@@ -107,19 +110,23 @@ METRICS = (
     Metric("mutual_information", "I(x; z)", "nats", None, "latent", "mutual_information",
            HOFFMAN, "KL less aggregate KL: what z tells about which image; at most ln N"),
     Metric("linear_probe_accuracy", "linear probe", "accuracy", "higher", "latent", "linear_probe_accuracy",
-           ALAIN, "logistic regression from the posterior mean to the digit"),
+           ALAIN, "logistic regression from the posterior mean to the digit", scale="logit"),
     Metric("knn_accuracy", "5-NN", "accuracy", "higher", "latent", "knn_accuracy",
-           COVER, "five nearest neighbours in the posterior mean"),
+           COVER, "five nearest neighbours in the posterior mean", scale="logit"),
     # Samples from the prior
     Metric("frechet_distance", "Fréchet distance", "features²", "lower", "samples",
            "samples.frechet_distance", HEUSEL,
-           "prior samples' means against test images, in the features of bench's three classifiers", since=2),
+           "prior samples' means against test images, in the features of bench's three classifiers", since=2,
+           scale="log"),
     Metric("density", "density", "neighbours", "higher", "samples", "samples.density",
-           NAEEM, "test images (k = 5) around a sample, over how many would be if both were alike", since=2),
+           NAEEM, "test images (k = 5) around a sample, over how many would be if both were alike", since=2,
+           scale="log"),
     Metric("coverage", "coverage", "fraction", "higher", "samples", "samples.coverage",
-           NAEEM, "test images with a sample in their neighbourhood (k = 5)", since=2),
+           NAEEM, "test images with a sample in their neighbourhood (k = 5)", since=2,
+           scale="logit"),
     Metric("recall", "recall", "fraction", "higher", "samples", "samples.recall",
-           KYNKAANNIEMI, "test images that fall inside the manifold of samples (k = 3)", since=2),
+           KYNKAANNIEMI, "test images that fall inside the manifold of samples (k = 3)", since=2,
+           scale="logit"),
     # What the run cost
     Metric("parameters", "parameters", "", None, "cost", "parameters"),
     Metric("train_seconds", "training", "s", None, "cost", "train_seconds",

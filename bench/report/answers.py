@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Hashable, Mapping, Sequence
 
 from bench.evaluation.metrics import Metric
 from bench.report import rate
 from bench.report.cells import NOTHING, code, exact, fixed, plain, spread, text, words
-from bench.report.claims import claim, difference_text, exceptions, linear, sentence, signed
-from bench.report.contrasts import (
-    Contrast,
-    axes,
-    contrast,
-    levels,
-    significant,
-    winner,
-)
-from bench.report.depends import depends
-from bench.report.published import compare, switched_off
+from bench.report.claims import claim, linear, sentence
+from bench.report.contrasts import Contrast, axes, contrast, levels, winner
+from bench.report.depends import turns
+from bench.report.inference import rank
+from bench.report.published import compare, final_values, switched_off
 from bench.report.results import Results, Variant, number, numbers
-from bench.report.statistics import MIN_SEEDS, Estimate, estimate, paired, rank
-from bench.report.tables import baseline_name, ranking
+from bench.report.statistics import MIN_SEEDS, Estimate, average, estimate, rejected, too_few
+from bench.report.tables import baseline_name
+from bench.report.wording import by, signed, tests, unequal
 
 QUESTIONS = {
     "likelihood": "Which likelihood, BCE or squared error?",
@@ -47,7 +43,7 @@ def sentences(results: Results) -> list[str]:
 
 
 def _best(results: Results, metric: Metric) -> str:
-    order = ranking(results.variants, metric)
+    order = results.rankings[metric.name]
     named = {v.name: v for v in results.variants}
     which = f"**Best by *{text(metric.title)}*?**"
     if order.leader is None:
@@ -57,15 +53,16 @@ def _best(results: Results, metric: Metric) -> str:
     if order.best is None:
         return f"{which} Not told apart yet ({order.advice}); the best mean is {_label(leader)}'s, {value}."
     ties, untested = ([_label(named[n]) for n in names] for names in (order.ties, order.untested))
-    rest = f"; too few seeds to test it against {_some(untested)}" if untested else ""
-    if not ties and not order.beaten:
+    rest = f"; too few seeds to test {_some(untested)}" if untested else ""
+    if ties:
+        tied = f"not distinguishable from the best: {_some(ties)} ({order.advice})"
+        return f"{which} {_label(leader)}, {value}; {tied}{rest}."
+    if not order.beaten:
         return f"{which} The best mean is {_label(leader)}'s, {value}{rest}."
-    if not ties:
-        lost = any(v.lost for v in results.variants)
-        others = "other that is tested" if untested else "other that is ranked" if lost else "other"
-        return f"{which} {_label(leader)}, {value}: significantly better than every {others}{rest}."
-    tied = f"not significantly different from it: {_some(ties)} ({order.advice})"
-    return f"{which} {_label(leader)}, {value}; {tied}{rest}."
+    lost = any(v.lost for v in results.variants)
+    others = "other that is tested" if untested else "other that is ranked" if lost else "other"
+    reserve = "provisionally " if order.provisional else ""
+    return f"{which} {_label(leader)}, {value}: {reserve}better than every {others}{rest}."
 
 
 def _some(names: Sequence[str]) -> str:
@@ -73,89 +70,113 @@ def _some(names: Sequence[str]) -> str:
 
 
 def _baselines(results: Results) -> list[str]:
-    """Variants that a baseline of no more latents beats, by more than the interval of the variant."""
+    """Variants that a baseline of no more latents beats, by one-sample t-tests."""
     rows = [r for r in results.baselines.get("rows") or () if isinstance(r, Mapping)]
     told, compared = [], False
     for metric in results.measured("common"):
         sign = 1 if metric.direction == "higher" else -1
         known = [(r, x) for r in rows if (x := number(r.get(metric.name))) is not None]
+        fair = {
+            v.name: [
+                (sign * x, baseline_name(r)) for r, x in known if _size(r.get("latent")) <= (v.latent or 0)
+            ]
+            for v in results.variants
+        }
+        best = {name: max(found) for name, found in fair.items() if found}
+        order = results.rankings[metric.name]
+        compared |= any(order.members[name].p is not None for name in best if name in order.members)
+        apart = order.apart_from({name: sign * value for name, (value, _) in best.items()})
         beaten: dict[str, list[str]] = {}
         for v in results.variants:
-            mean = None if v.lost else v.estimate(metric.name)
-            fair = [(sign * x, r) for r, x in known if (number(r.get("latent")) or 0) <= (v.latent or 0)]
-            if metric.direction is None or mean is None or not fair:
-                continue
-            compared = True
-            value, row = max(fair, key=lambda pair: pair[0])
-            if value - sign * mean.mean > (mean.half_width or 0):
-                beaten.setdefault(f"{text(baseline_name(row))} ({plain(sign * value)})", []).append(_label(v))
+            if sign * apart.get(v.name, 0) < 0:
+                value, title = best[v.name]
+                beaten.setdefault(f"{text(title)} ({plain(sign * value)})", []).append(_label(v))
         if beaten:
             clauses = [f"{baseline} beats {_some(labels)}" for baseline, labels in beaten.items()]
             told.append(f"on *{text(metric.title)}* {words(clauses)}")
     if not compared:
         return []
     question = "Which variants does a baseline of no more latents beat?"
-    return [f"**{question}** {sentence('; '.join(told) or 'none, in any column')}"]
+    how = "(one-sample t, Holm over each column)"
+    return [f"**{question}** {sentence('; '.join(told) or 'none, in any column')} {how}"]
+
+
+def _size(latents: object) -> float:
+    return number(latents) or 0
 
 
 def _axis(results: Results, axis: str) -> list[str]:
     by_level = levels(results.variants, axis)
     question = QUESTIONS.get(axis, f"Which {text(axis)}?")
     metrics = [m for m in results.measured("common") if m.direction]
-    found = [(m, c) for m in metrics if (c := contrast(by_level, m.name)) is not None]
+    found = [c for m in metrics if (c := contrast(by_level, m)) is not None]
     if not found:
         return [f"**{question}** No setting has finished for two values of {code(axis)} yet."]
-    told = _of_two if len(found[0][1].column) == 2 else _of_many
-    turns = depends(results.variants, axis, axes(results.variants), metrics)
-    average = f"{turns} On the average of all settings: " if turns else ""
-    return [f"**{question}** {average}{told(found)} {_basis(found[0][1])}"]
+    told = _of_two(found, results.margin) if len(found[0].cells) == 2 else _of_many(found)
+    return [f"**{question}** {told} {_basis(found[0])}"]
 
 
 def _basis(c: Contrast) -> str:
-    n = len(next(iter(c.column.values())))
-    told = f"n = {_count(n, 'seed')}, {_count(c.settings, 'setting')} of all else, equal on both sides"
+    told = f"n = {_count(c.n, 'seed')}, {_count(len(c.settings), 'setting')} of all else, equal on both sides"
     left_out = f"; {_count(c.left_out, 'setting')} left out, where a seed was lost" if c.left_out else ""
-    return f"({told}{left_out})"
+    levels = list(c.cells)
+    how = tests([c.effect(*levels)]) if len(levels) == 2 else "compared with the best (MCB)"
+    return f"({told}{left_out}{f'; {how}' if how and c.n >= MIN_SEEDS else ''})"
 
 
-def _of_two(found: Sequence[tuple[Metric, Contrast]]) -> str:
-    a, b = found[0][1].column
-    differences = [c.difference(a, b) for _, c in found]
-    kept = significant(differences)
+def _of_two(found: Sequence[Contrast], margin: float) -> str:
+    """Averages over settings that agree in sign; where they do not, where it turns."""
+    a, b = found[0].cells
+    turned = [c for c in found if c.turns(a, b)]
+    agreed = [c for c in found if c not in turned]
+    effects = [c.effect(a, b) for c in agreed]
     clauses: dict[str, list[str]] = {a: [], b: [], "": []}
-    for (metric, c), d, sure in zip(found, differences, kept, strict=True):
-        if d is None:
+    for c, effect, sure in zip(agreed, effects, rejected([e.p if e else None for e in effects]), strict=True):
+        if effect is None:
             continue
-        better = winner(d, metric.direction, a, b)
-        title = f"*{text(metric.title)}*"
-        agree = f" ({told})" if (told := exceptions(c, a, b)) else ""
+        title = f"*{text(c.metric.title)}*"
         if sure:
-            clauses[better].append(f"on {title} by {difference_text(d, metric, absolute=True)}{agree}")
+            clauses[winner(effect, c.metric, a, b)].append(f"on {title} by {by(effect, c.metric)}")
         else:
-            clauses[""].append(f"{title} {difference_text(d, metric)}")
+            verdict = f": {unequal(effect, c.metric, margin, len(effects))}" if effect.p is not None else ""
+            clauses[""].append(f"{title} {signed(effect)} {text(c.metric.unit)}{verdict}")
     parts = [f"{code(level)} is better {words(clauses[level])}" for level in (a, b) if clauses[level]]
     if clauses[""]:
-        few = max((d.n for d in differences if d), default=0) < MIN_SEEDS
-        why = "too few seeds to tell apart, add at least 2" if few else "no difference is shown"
-        parts.append(f"{why} ({code(a)} less {code(b)}: {'; '.join(clauses[''])})")
-    return sentence("; ".join(parts))
+        few = f"{too_few(found[0].n)}: " if found[0].n < MIN_SEEDS else ""
+        parts.append(f"{few}{code(a)} against {code(b)}, {'; '.join(clauses[''])}")
+    return " ".join(filter(None, [turns(turned, a, b), sentence("; ".join(parts))]))
 
 
-def _of_many(found: Sequence[tuple[Metric, Contrast]]) -> str:
+def _of_many(found: Sequence[Contrast]) -> str:
+    """The best of several values on the average, if it is in every setting; else how often each is."""
     clauses = []
-    for metric, c in found:
-        order = rank(c.column, metric.direction)
-        means = {level: estimate(list(seeds.values())) for level, seeds in c.column.items()}
-        sign = 1 if metric.direction == "higher" else -1
-        worst = min(means, key=lambda level: sign * means[level].mean)
+    for c in found:
+        sign = 1 if c.metric.direction == "higher" else -1
+        firsts = {
+            setting: max(c.cells, key=lambda level: sign * _mean(c, level, setting)) for setting in c.settings
+        }
+        if len(set(firsts.values())) > 1:
+            counts = Counter(firsts.values()).most_common()
+            told = words([f"{code(level)} in {n}" for level, n in counts])
+            clauses.append(f"*{text(c.metric.title)}*: none is best in all {len(firsts)} settings, {told}")
+            continue
+        order = rank(
+            {level: [*cells.values()] for level, cells in c.cells.items()}, c.metric.direction, c.metric.scale
+        )
         if order.leader is None:
             continue
+        sizes = {level: m.mean_size for level, m in order.members.items()}
+        worst = min(order.members, key=lambda level: sign * order.members[level].value)
         near = [code(name) for name in (*order.ties, *order.untested)]
-        ties = f", not separated from {words(near)}" if near else ""
+        ties = f", not distinguishable from it {words(near)}" if near else ""
         unsure = f" [{order.advice}]" if order.best is None else ""
-        ends = f"best {code(order.leader)}{unsure} {spread(means[order.leader])}{ties}"
-        clauses.append(f"*{text(metric.title)}*: {ends}, worst {code(worst)} {spread(means[worst])}")
+        ends = f"best {code(order.leader)}{unsure} {spread(sizes[order.leader])}{ties}"
+        clauses.append(f"*{text(c.metric.title)}*: {ends}, worst {code(worst)} {spread(sizes[worst])}")
     return sentence("; ".join(clauses))
+
+
+def _mean(c: Contrast, level: str, setting: Hashable) -> float:
+    return estimate([*c.cells[level][setting].values()], c.metric.scale).mean
 
 
 def _lost(results: Results) -> list[str]:
@@ -238,8 +259,7 @@ def _printed(results: Results) -> list[str]:
     """What a published loss is in nats; which printed loss is not the negative ELBO of what is sampled."""
     told = []
     if not switched_off(results):
-        last = {(c.variant.name, c.row.get("metric")): c for c in compare(results) if c.nats is not None}
-        for c in last.values():
+        for c in final_values(compare(results)):
             value, metric = number(c.row.get("value")), str(c.row.get("metric", "loss")).replace("_", " ")
             if value is not None and c.nats is not None:
                 epoch = f" at epoch {text(c.row['epoch'])}" if c.row.get("epoch") is not None else ""
@@ -261,14 +281,13 @@ def _unlike(v: Variant) -> str:
     ):
         return ""
     negative = {seed: -value for seed, value in v.values("elbo").items()}
-    d = paired(v.values("test_loss_nats"), negative)
-    if d is None or abs(d.mean) < 0.001 * abs(estimate(list(negative.values())).mean):
+    d = average([(v.values("test_loss_nats"), negative)], "linear", twins=True)  # of the same runs
+    if d is None or abs(d.value) < 0.001 * abs(estimate(list(negative.values())).mean):
         return ""
     loss, bound = v.estimate("test_loss_nats"), estimate(list(negative.values()))
-    gap = f"{signed(d)} nats, n = {d.n}"
     return (
         f"{_label(v)}'s printed loss, {spread(loss) if loss else NOTHING}, is not the negative ELBO of the"
-        f" distribution it samples, {spread(bound)} ({gap})."
+        f" distribution it samples, {spread(bound)} ({signed(d)} nats, n = {d.n}, run by run)."
     )
 
 

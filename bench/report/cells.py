@@ -67,20 +67,17 @@ def fixed(value: float, decimals: int) -> str:
 
 
 def spread(value: Estimate) -> str:
-    """Mean ± half-width, both to the half-width's two leading digits."""
-    decimals = decimals_of(value)
-    if value.half_width is None:
+    """Mean ± half-width, or the ends of an interval that is not symmetric, to its two leading digits."""
+    if value.half_width is None or value.low is None or value.high is None:
         return plain(value.mean)
     if value.half_width == 0:
         return f"{exact(value.mean)}{PM}0"
-    return f"{fixed(value.mean, decimals)}{PM}{fixed(value.half_width, decimals)}"
-
-
-def decimals_of(value: Estimate) -> int:
-    """How many decimals the half-width supports: two significant digits of it, or four of a lone value."""
-    if value.half_width:
-        return max(0, 1 - _exponent(value.half_width))
-    return max(0, 3 - _exponent(value.mean))
+    if value.scale == "linear":
+        decimals = max(0, 1 - _exponent(value.half_width))
+        return f"{fixed(value.mean, decimals)}{PM}{fixed(value.half_width, decimals)}"
+    decimals = max(0, 1 - _exponent(min(value.bars)))
+    ends = ", ".join(fixed(end, decimals).replace(",", "") for end in (value.low, value.high))
+    return f"{fixed(value.mean, decimals)}\N{NO-BREAK SPACE}[{ends}]".replace(", ", ",\N{NO-BREAK SPACE}")
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]], *, left: int = 1) -> str:

@@ -2,13 +2,84 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 from bench.evaluation.metrics import Metric
-from bench.report.cells import NOTHING, spread, table, text
-from bench.report.contrasts import Contrast, beta_pairs, contrast, linear_pairs, significant
+from bench.report.cells import NOTHING, table, text
+from bench.report.contrasts import Contrast, beta_pairs, contrast, linear_pairs, winner
 from bench.report.results import Results
-from bench.report.statistics import MIN_SEEDS, Difference, Estimate
+from bench.report.statistics import MIN_SEEDS, Effect, rejected, too_few
+from bench.report.wording import by, signed, unequal
+
+SAMPLES = ("frechet_distance", "recall", "coverage")  # what the verdict looks at
+DRIFT = ("prior_divergence", "aggregate_kl")  # the first that is measured
+SHOWN = (*DRIFT, *SAMPLES, "mse")
+SMALL, ONE = "small", "one"  # the levels of `beta_pairs`
+
+
+@dataclass(frozen=True)
+class _ClaimRow:
+    """A β below 1 against β = 1, all else equal, within a likelihood class."""
+
+    kind: str
+    beta: str
+    contrasts: Mapping[str, Contrast]
+    sure: Mapping[str, bool]
+    bound: bool  # I(x; z) is at its ceiling, so that the drift is an upper bound
+
+    @property
+    def effects(self) -> dict[str, Effect]:
+        """Small β against 1, by metric."""
+        return {name: e for name, c in self.contrasts.items() if (e := c.effect(SMALL, ONE)) is not None}
+
+    def shown(self, name: str) -> str:
+        """An effect with its interval; where its sign turns with the setting, in how many it is worse."""
+        c = self.contrasts.get(name)
+        if c is None:
+            return NOTHING
+        if c.turns(SMALL, ONE):
+            effects = c.effects(SMALL, ONE)
+            worse = sum(winner(effect, c.metric, SMALL, ONE) == ONE for effect in effects)
+            return f"worse in {worse} of {len(effects)} settings"
+        bound = "≤ " if name == "aggregate_kl" and self.bound else ""
+        return bound + signed(self.effects.get(name))
+
+    @property
+    def verdict(self) -> str:
+        """Whether samples get worse, by three metrics; mixed where metrics or settings disagree."""
+        signs = set()
+        for name in SAMPLES:
+            if (c := self.contrasts.get(name)) is None:
+                continue
+            if c.turns(SMALL, ONE):
+                effects = c.effects(SMALL, ONE)
+                sure = rejected([effect.p for effect in effects])
+                signs |= {winner(e, c.metric, SMALL, ONE) for e, s in zip(effects, sure, strict=True) if s}
+            elif self.sure[name]:
+                signs.add(winner(self.effects[name], c.metric, SMALL, ONE))
+        if len(signs) != 1:
+            return "mixed" if signs else "undecided"
+        return "supported" if signs == {ONE} else "contradicted"
+
+
+def _claim_rows(results: Results) -> list[_ClaimRow]:
+    """One family: Holm over all likelihoods, β and metrics of the samples."""
+    metrics = [m for name in SHOWN if (m := results.metric(name)) is not None]
+    rows = []
+    for (kind, _), pair in beta_pairs(results.variants).items():
+        found = {m.name: c for m in metrics if (c := contrast(pair, m)) is not None}
+        texts = [v.beta_text for v in pair[SMALL].values()]
+        written = next((t for t in texts if "/" in t), texts[0])
+        if found:
+            bound = any(v.saturated for v in pair[SMALL].values())
+            rows.append(_ClaimRow(kind, written, found, {}, bound))
+    tested = [(i, name) for i, row in enumerate(rows) for name in SAMPLES if name in row.effects]
+    sure = dict(zip(tested, rejected([rows[i].effects[name].p for i, name in tested]), strict=True))
+    return [
+        replace(row, sure={name: sure.get((i, name), False) for name in SAMPLES})
+        for i, row in enumerate(rows)
+    ]
 
 
 def claim(results: Results) -> list[str]:
@@ -17,110 +88,51 @@ def claim(results: Results) -> list[str]:
     if not rows:
         return []
     told = [
-        f"{row.verdict} for {text(row.kind)} at β = {text(row.beta)} (KL(q(z) ‖ p(z))"
-        f" {row.shown_drift}, Fréchet distance {row.shown_frechet})"
+        f"{row.verdict} for {text(row.kind)} at β = {text(row.beta)} (Fréchet distance"
+        f" {row.shown('frechet_distance')}, recall {row.shown('recall')}, coverage {row.shown('coverage')})"
         for row in rows
     ]
-    few = all(d is None or d.n < MIN_SEEDS for row in rows for d in (row.drift, row.frechet))
-    why = " Too few seeds: add at least 2." if few else ""
+    n = min((e.n for row in rows for e in row.effects.values()), default=0)
+    why = f" {sentence(too_few(n))}" if n < MIN_SEEDS else ""
     return [
-        "**Does a small β make the latents drift and samples worse (document 004)?**"
-        f" {sentence('; '.join(told))} Differences are to β = 1, all else equal.{why}"
+        f"**Does a small β make samples worse (document 004)?** {sentence('; '.join(told))} Against β = 1,"
+        f" all else equal.{why}"
     ]
-
-
-@dataclass(frozen=True)
-class _ClaimRow:
-    """A β below 1 less β = 1, all else equal, within a likelihood class."""
-
-    kind: str
-    beta: str
-    drift: Difference | None
-    frechet: Difference | None
-    mse: Difference | None
-    verdict: str
-    bound: bool  # I(x; z) is at its ceiling, so that the drift is an upper bound
-    exceptions: str  # in how many settings of all else samples are worse, where they are not in all
-
-    @property
-    def shown_drift(self) -> str:
-        """The drift with its interval, and whether it is a bound."""
-        return f"≤ {signed(self.drift)}" if self.bound and self.drift else signed(self.drift)
-
-    @property
-    def shown_frechet(self) -> str:
-        """How much worse samples are, and in how many settings where not in all."""
-        return f"{signed(self.frechet)} {self.exceptions}".rstrip()
-
-
-def _claim_rows(results: Results) -> list[_ClaimRow]:
-    names = ("aggregate_kl", "frechet_distance", "mse")
-    pairs = beta_pairs(results.variants)
-    contrasts = {key: [contrast(pair, name) for name in names] for key, pair in pairs.items()}
-    found = {
-        key: [c.difference("small", "one") if c else None for c in of_pair]
-        for key, of_pair in contrasts.items()
-    }
-    sure = iter(significant([d for row in found.values() for d in row[:2]]))
-    rows = []
-    for (kind, beta), (drift, frechet, mse) in found.items():
-        certain = (next(sure), next(sure))
-        if drift or frechet or mse:
-            small = pairs[kind, beta]["small"].values()
-            texts = [v.beta_text for v in small]
-            written = next((t for t in texts if "/" in t), texts[0])
-            bound = any(v.saturated for v in small)
-            verdict = _claim_verdict(drift, frechet, certain, bound=bound)
-            c = contrasts[kind, beta][1]
-            but = exceptions(c, "small", "one") if c else ""
-            rows.append(_ClaimRow(kind, written, drift, frechet, mse, verdict, bound, but))
-    return rows
-
-
-def _claim_verdict(
-    drift: Difference | None, frechet: Difference | None, sure: tuple[bool, bool], *, bound: bool
-) -> str:
-    """An upper bound of the drift says nothing for it, so that samples alone decide there."""
-    signs = [
-        0 if d is None or not s else (1 if d.mean > 0 else -1)
-        for d, s in zip((drift, frechet), sure, strict=True)
-    ]
-    if -1 in signs:
-        return "contradicted"
-    if signs[1] == 1 and bound:
-        return "supported by the samples"
-    return "supported" if signs == [1, 1] else "undecided"
 
 
 def claim_table(results: Results) -> str:
     """β below 1 against β = 1, all else equal: drift, samples and reconstruction, by likelihood class."""
     rows = _claim_rows(results)
+    measured = [m for name in SHOWN if (m := results.metric(name)) is not None]
+    metrics = [m for m in measured if m.name != DRIFT[1] or measured[0].name == DRIFT[1]]
     shown = table(
-        ["likelihood", "β", "Δ KL(q(z) ‖ p(z)) (nats)", "Δ Fréchet distance", "Δ MSE", "n", "the claim is"],
+        ["likelihood", "β", *(text(m.title) for m in metrics), "n", "the claim is"],
         [
-            [text(row.kind) or NOTHING, text(row.beta), row.shown_drift, signed(row.frechet), signed(row.mse),
-             _n(row.drift or row.frechet or row.mse), row.verdict]
+            [text(row.kind) or NOTHING, text(row.beta), *(row.shown(m.name) for m in metrics),
+             str(min((e.n for e in row.effects.values()), default=0)), row.verdict]
             for row in rows
         ],
     )  # fmt: skip
-    if not any(row.bound for row in rows):
+    if "≤" not in shown:
         return shown
     return (
         f"{shown}\n\n≤: an upper bound, as I(x; z) is all that the test images can show and the rest of the"
-        " KL counts as drift. The samples alone decide there."
+        " KL counts as drift. The verdict is on the samples alone."
     )
 
 
-def _linear_rows(results: Results) -> list[tuple[int, Metric, Difference, bool]]:
+def _linear_rows(results: Results) -> list[tuple[int, Metric, Effect, bool]]:
     metric = results.metric("elbo_bernoulli")
     if metric is None:
         return []
     pairs = linear_pairs(results.variants)
     found = {
-        z: c.difference("linear", "other") for z, pair in pairs.items() if (c := contrast(pair, metric.name))
+        z: c.effect("linear", "other")
+        for z, pair in pairs.items()
+        if (c := contrast(pair, metric)) is not None
     }
-    sure = significant(list(found.values()))
-    return [(z, metric, d, s) for (z, d), s in zip(found.items(), sure, strict=True) if d is not None]
+    sure = rejected([effect.p if effect else None for effect in found.values()])
+    return [(z, metric, e, s) for (z, e), s in zip(found.items(), sure, strict=True) if e is not None]
 
 
 def linear(results: Results) -> list[str]:
@@ -129,12 +141,13 @@ def linear(results: Results) -> list[str]:
     if not rows:
         return []
     groups: dict[str, list[str]] = {}
-    for z, metric, d, sure in rows:
-        kind = "no difference is shown" if not sure else "it costs" if d.mean < 0 else "it gains"
-        groups.setdefault(kind, []).append(f"{difference_text(d, metric, absolute=sure)} at latent size {z}")
-    few = all(d.n < MIN_SEEDS for _, _, d, _ in rows)
+    for z, metric, e, sure in rows:
+        kind = "no difference is shown" if not sure else "it costs" if e.value < 0 else "it gains"
+        size = by(e, metric) if sure else f"{signed(e)} {text(metric.unit)}"
+        groups.setdefault(kind, []).append(f"{size} at latent size {z}")
     told = "; ".join(f"{kind}: {', '.join(items)}" for kind, items in groups.items())
-    why = " Too few seeds: add at least 2." if few else ""
+    n = min(e.n for _, _, e, _ in rows)
+    why = f" {sentence(too_few(n))}" if n < MIN_SEEDS else ""
     title = f"*{text(rows[0][1].title)}*"
     return [
         f"**What does a linear encoder cost?** On {title}, linear against not, all else equal: {told}.{why}"
@@ -143,42 +156,15 @@ def linear(results: Results) -> list[str]:
 
 def linear_table(results: Results) -> str:
     """The linear encoder less the other at each latent size."""
+    rows = _linear_rows(results)
     return table(
         ["latent size", "ELBO, linear less not (nats/image)", "n", "verdict"],
         [
-            [
-                str(z),
-                signed(d),
-                str(d.n),
-                "costs" if s and d.mean < 0 else "gains" if s else "no difference shown",
-            ]
-            for z, _, d, s in _linear_rows(results)
+            [str(z), signed(e), str(e.n), ("costs" if e.value < 0 else "gains") if sure
+             else unequal(e, metric, results.margin, len(rows))]
+            for z, metric, e, sure in rows
         ],
-    )
-
-
-def exceptions(c: Contrast, a: str, b: str) -> str:
-    """In how many settings of all else a − b has the sign it has on the whole; empty where in all of them."""
-    agreeing = c.agreeing(a, b)
-    return f"in only {agreeing} of {c.settings} settings" if agreeing < c.settings else ""
-
-
-def difference_text(d: Difference, metric: Metric, *, absolute: bool = False) -> str:
-    """A difference with its interval and unit; its size alone where the words say the sign."""
-    shown = spread(Estimate(abs(d.mean), d.half_width, d.n)) if absolute else signed(d)
-    return f"{shown} {text(metric.unit)}".rstrip()
-
-
-def signed(d: Difference | None) -> str:
-    """A difference with its sign and interval."""
-    if d is None:
-        return NOTHING
-    shown = spread(Estimate(d.mean, d.half_width, d.n))
-    return f"+{shown}" if d.mean > 0 else shown
-
-
-def _n(d: Difference | None) -> str:
-    return str(d.n) if d else "0"
+    )  # fmt: skip
 
 
 def sentence(told: str) -> str:

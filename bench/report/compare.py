@@ -1,7 +1,7 @@
-"""Two variants, or two reports variant by variant: paired differences, and only such as may be compared.
+"""Two variants, or two reports variant by variant: differences, and only such as may be compared.
 
-The statistics are those of the report's tables: Student's t over shared seeds, Holm over everything that one
-comparison shows, and no verdict on seeds that are a selection.
+The statistics are those of the report's answers: Welch's t, of near-twins a t over shared seeds; Holm over
+everything that one comparison shows; no verdict on seeds that are a selection.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ from pathlib import Path
 
 from bench.errors import BenchError, did_you_mean
 from bench.evaluation.metrics import METRICS, Metric
-from bench.report.contrasts import NOT_PARTS, significant
+from bench.report.contrasts import NOT_PARTS, near_twins, winner
 from bench.report.results import Results, Variant, load
-from bench.report.statistics import MIN_SEEDS, Difference, advice, paired
+from bench.report.statistics import MIN_SEEDS, Effect, advice, average, rejected
+from bench.report.wording import TESTS, unequal
 
 TITLES = {
     "own": "own terms",
@@ -32,7 +33,7 @@ class Row:
     """One metric of two variants; `verdict` is empty for a description, which is never judged."""
 
     metric: Metric
-    difference: Difference | None  # a − b; None where they share no seed
+    difference: Effect | None  # a − b; None where near-twins share no seed
     judged: bool  # whether it belongs to the family of tests
     verdict: str = ""
 
@@ -57,14 +58,15 @@ def compare(a: str, b: str, report: Path) -> list[Comparison]:
     folders = [Path(a), Path(b)]
     reports = [(folder / "experiment.json").is_file() for folder in folders]
     if all(reports):
-        return _judged(_of_reports(*(load(folder) for folder in folders)))
+        ours, theirs = (load(path) for path in folders)
+        return _judged(_of_reports(ours, theirs), min(ours.margin, theirs.margin))
     for folder, other, found in zip(folders, reversed(folders), reversed(reports), strict=True):
         if found or len(folder.parts) > 1:
             raise BenchError(
                 f"{folder} and {other} are not two reports' folders; give two of those, or two variants"
             )
     results = load(report)
-    return _judged([_pair(_variant(results, a), _variant(results, b))])
+    return _judged([_pair(_variant(results, a), _variant(results, b))], results.margin)
 
 
 def _of_reports(a: Results, b: Results) -> list[Comparison]:
@@ -102,10 +104,11 @@ def _pair(a: Variant, b: Variant) -> Comparison:
     metrics, notes = _comparable(a, b, objective=any(c.startswith("objective") for c in changes))
     notes.insert(0, f"Measured on {_data(a)[0]}.")
     rows = [_row(a, b, metric) for metric in metrics if a.values(metric.name) and b.values(metric.name)]
+    notes.append(f"Tested by {TESTS['paired by seed' if near_twins(a, b) else 'Welch']}.")
     seeds = [{run.seed for run in v.finished} for v in (a, b)]
-    if not seeds[0] & seeds[1]:
+    if near_twins(a, b) and not seeds[0] & seeds[1]:
         notes.append("They share no finished seed, so nothing is paired: run both with the same seeds.")
-    elif seeds[0] != seeds[1]:
+    elif near_twins(a, b) and seeds[0] != seeds[1]:
         alone = ", ".join(map(str, sorted(seeds[0] ^ seeds[1])))
         notes.append(f"Differences are over shared seeds; only one of the two has finished seed {alone}.")
     return Comparison(a, b, tuple(rows), changes, tuple(notes))
@@ -131,9 +134,13 @@ def _comparable(a: Variant, b: Variant, *, objective: bool) -> tuple[list[Metric
 
 def _row(a: Variant, b: Variant, metric: Metric) -> Row:
     """A row with its verdict where the seeds left it no chance of one."""
-    difference = paired(a.values(metric.name), b.values(metric.name))
+    pair = (a.values(metric.name), b.values(metric.name))
+    difference = average([pair], metric.scale, twins=near_twins(a, b))
     if metric.direction is None or difference is None:
         return Row(metric, difference, judged=False)
+    by = [max((run.yardstick for run in v.finished), default=1) >= metric.since for v in (a, b)]
+    if by[0] != by[1]:
+        return Row(metric, None, judged=False, verdict="not compared: by two definitions, of two yardsticks")
     lost = [f"{who} lost {v.lost} of {len(v.runs)} seeds" for who, v in (("A", a), ("B", b)) if v.lost]
     if metric.footing == "latent":
         lost += [f"{a.latent} and {b.latent} latents"] if a.latent != b.latent else []
@@ -143,26 +150,25 @@ def _row(a: Variant, b: Variant, metric: Metric) -> Row:
     return Row(metric, difference, judged=True)
 
 
-def _judged(comparisons: Iterable[Comparison]) -> list[Comparison]:
+def _judged(comparisons: Iterable[Comparison], margin: float) -> list[Comparison]:
     """The comparisons with verdicts: all judged rows are one family."""
     pairs = list(comparisons)
-    family = [row for pair in pairs for row in pair.rows if row.judged]
-    sure = iter(significant([row.difference for row in family]))
+    family = [row.difference for pair in pairs for row in pair.rows if row.judged]
+    sure = iter(rejected([effect.p if effect else None for effect in family]))
 
     def told(row: Row) -> Row:
-        if not row.judged or row.difference is None:
+        effect = row.difference
+        if not row.judged or effect is None:
             return row
-        return replace(row, verdict=_verdict(row.metric, row.difference, next(sure), len(family)))
+        if next(sure):
+            verdict = f"{winner(effect, row.metric, 'A', 'B')} is better"
+        elif effect.n < MIN_SEEDS:
+            verdict = advice(effect)
+        else:
+            verdict = unequal(effect, row.metric, margin, len(family))
+        return replace(row, verdict=verdict)
 
     return [replace(pair, rows=tuple(told(row) for row in pair.rows)) for pair in pairs]
-
-
-def _verdict(metric: Metric, d: Difference, sure: bool, family: int) -> str:
-    if sure:
-        return f"{'A' if (d.mean > 0) == (metric.direction == 'higher') else 'B'} is better"
-    if d.n >= MIN_SEEDS and d.sd == 0 == d.mean:
-        return "equal in every seed"
-    return advice(d, family)
 
 
 def _settings(variant: Variant) -> dict[str, object]:

@@ -1,46 +1,78 @@
-"""Two settings compared with all else equal: per seed, averaged over the other settings, then over seeds.
+"""Two settings compared with all else equal: setting by setting, and averaged where they agree in sign.
 
-Averaging inside a seed first keeps n the number of seeds: ten settings of one seed are not ten draws.
+The error of an average is that of the seeds inside each setting: ten settings of one seed are not ten draws.
 """
 
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
+from bench.evaluation.metrics import Metric
 from bench.report.results import Variant
-from bench.report.statistics import LEVEL, Column, Difference, holm, paired
+from bench.report.statistics import Effect, Values, average, rejected
 
 # What a variant is called and quoted for, as against what it computes
 NOT_PARTS = ("name", "label", "document", "published", "note", "axes", "extends")
+# What two near-twins may differ in: initialisation, data order and noise stay the same, draw for draw
+TWINS_DIFFER_IN = ("precision", "importance_samples")
 
+Setting = tuple[tuple[str, str], ...]  # the other axes and their values
 Levels = Mapping[str, Mapping[Hashable, Variant]]  # value of the axis -> setting of all else -> variant
 
 
 @dataclass(frozen=True)
 class Contrast:
-    """One metric over the values of an axis: per level and seed, over the same settings of all else."""
+    """One metric over the values of an axis, in the settings of all else that every value has."""
 
-    column: Column
-    cells: Mapping[str, Sequence[Mapping[int, float]]]  # level -> a value per seed, one entry a setting
+    metric: Metric
+    cells: Mapping[str, Mapping[Hashable, Values]]  # level -> setting -> seed -> value
     left_out: int  # settings in which a seed diverged or failed: what is left would be a selection
+    twins: bool  # whether the variants of each setting are near-twins
 
-    def difference(self, a: str, b: str) -> Difference | None:
-        """a − b, paired by seed."""
-        return paired(self.column[a], self.column[b]) if a in self.column and b in self.column else None
+    @cached_property
+    def settings(self) -> list[Hashable]:
+        """The settings of all else."""
+        return list(next(iter(self.cells.values())))
 
     @property
-    def settings(self) -> int:
-        """Over how many settings of all else it is averaged."""
-        return len(next(iter(self.cells.values())))
+    def n(self) -> int:
+        """The seeds of the variant that has fewest."""
+        return min(len(values) for cells in self.cells.values() for values in cells.values())
 
-    def agreeing(self, a: str, b: str) -> int:
-        """In how many of the settings a − b has the sign it has on the whole."""
-        whole = self.difference(a, b)
-        parts = [paired(x, y) for x, y in zip(self.cells[a], self.cells[b], strict=True)]
-        return sum(d is not None and whole is not None and d.mean * whole.mean > 0 for d in parts)
+    def effect(self, a: str, b: str) -> Effect | None:
+        """a − b, averaged over the settings; None where either has no value."""
+        if a not in self.cells or b not in self.cells:
+            return None
+        pairs = [(self.cells[a][s], self.cells[b][s]) for s in self.settings]
+        return average(pairs, self.metric.scale, twins=self.twins)
+
+    def effects(self, a: str, b: str) -> list[Effect]:
+        """a − b in each setting."""
+        pairs = [(self.cells[a][s], self.cells[b][s]) for s in self.settings]
+        found = [average([pair], self.metric.scale, twins=self.twins) for pair in pairs]
+        return [effect for effect in found if effect is not None]
+
+    def turns(self, a: str, b: str) -> bool:
+        """Whether the sign of a − b differs between settings, of which at least one has an effect."""
+        effects = self.effects(a, b)
+        signs = {effect.value > 0 for effect in effects if effect.value}
+        return len(signs) > 1 and any(rejected([effect.p for effect in effects]))
+
+    def at(self, axis: str, value: str) -> Contrast:
+        """The settings in which another axis has this value."""
+        cells = {
+            level: {s: v for s, v in cells.items() if dict(s).get(axis) == value}  # type: ignore[call-overload]
+            for level, cells in self.cells.items()
+        }
+        return Contrast(self.metric, cells, self.left_out, self.twins)
+
+
+def near_twins(a: Variant, b: Variant) -> bool:
+    """Whether all settings are equal that initialisation, data order or noise depend on."""
+    return _parts(a, *TWINS_DIFFER_IN) == _parts(b, *TWINS_DIFFER_IN)
 
 
 def levels(variants: Iterable[Variant], axis: str) -> dict[str, dict[Hashable, Variant]]:
@@ -63,26 +95,24 @@ def axes(variants: Iterable[Variant]) -> list[str]:
     return [axis for axis, seen in values.items() if len(seen) > 1]
 
 
-def contrast(by_level: Levels, metric: str) -> Contrast | None:
-    """Average a metric over the settings every level has, inside each seed that all have; None if none."""
+def contrast(by_level: Levels, metric: Metric) -> Contrast | None:
+    """Take a metric in the settings that every level has, of variants that lost no seed; None without."""
+    name = metric.name
     measured = {
-        level: {s: v for s, v in cells.items() if v.values(metric) or v.lost}
+        level: {s: v for s, v in cells.items() if v.lost or (v.values(name) and not v.outdated(name))}
         for level, cells in by_level.items()
     }
     present = {level: cells for level, cells in measured.items() if cells}
     if len(present) < 2:
         return None
     shared = [s for s in next(iter(present.values())) if all(s in cells for cells in present.values())]
-    kept = tuple(s for s in shared if not any(cells[s].lost for cells in present.values()))
-    values = {level: [cells[s].values(metric) for s in kept] for level, cells in present.items()}
-    seeds = [seed.keys() for rows in values.values() for seed in rows]
-    common = sorted(set.intersection(*map(set, seeds))) if seeds else []
-    if not common:
+    kept = [s for s in shared if not any(cells[s].lost for cells in present.values())]
+    if not kept:
         return None
-    column = {
-        lv: {s: math.fsum(r[s] for r in rows) / len(rows) for s in common} for lv, rows in values.items()
-    }
-    return Contrast(column, values, len(shared) - len(kept))
+    first, *others = present.values()
+    twins = all(near_twins(first[s], other[s]) for other in others for s in kept)
+    values = {level: {s: cells[s].values(name) for s in kept} for level, cells in present.items()}
+    return Contrast(metric, values, len(shared) - len(kept), twins)
 
 
 def same_but_beta(variant: Variant) -> str:
@@ -92,9 +122,9 @@ def same_but_beta(variant: Variant) -> str:
     return json.dumps([_parts(variant, "objective"), kind, rest], sort_keys=True, default=str)
 
 
-def _parts(variant: Variant, less: str) -> dict[str, object]:
-    """Everything that determines a variant's results, less one part."""
-    return {k: v for k, v in variant.settings.items() if k not in (*NOT_PARTS, less)}
+def _parts(variant: Variant, *less: str) -> dict[str, object]:
+    """Everything that determines a variant's results, less some."""
+    return {k: v for k, v in variant.settings.items() if k not in (*NOT_PARTS, *less)}
 
 
 def beta_pairs(variants: Iterable[Variant]) -> Mapping[tuple[str, float], Levels]:
@@ -131,14 +161,6 @@ def linear_pairs(variants: Iterable[Variant]) -> dict[int, Levels]:
     return {latent: found[latent] for latent in sorted(found) if len(found[latent]) == 2}
 
 
-def winner(d: Difference, direction: str | None, a: str, b: str) -> str:
+def winner(effect: Effect, metric: Metric, a: str, b: str) -> str:
     """Which of two settings a − b says is the better."""
-    return a if (d.mean > 0) == (direction == "higher") else b
-
-
-def significant(differences: Sequence[Difference | None]) -> list[bool]:
-    """Which of a family of differences Holm's procedure keeps; one without a p-value never is."""
-    tested = [i for i, d in enumerate(differences) if d is not None and d.p is not None]
-    adjusted = holm([d.p for d in differences if d is not None and d.p is not None])
-    kept = {i for i, p in zip(tested, adjusted, strict=True) if p <= LEVEL}
-    return [i in kept for i in range(len(differences))]
+    return a if (effect.value > 0) == (metric.direction == "higher") else b

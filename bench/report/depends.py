@@ -1,56 +1,72 @@
-"""Where the better of two settings turns with the value of a further axis, which an average would hide."""
+"""Where the better of two settings turns with the setting of all else: told in place of an average."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Sequence
 
-from bench.evaluation.metrics import Metric
 from bench.report.cells import code, text, words
-from bench.report.claims import difference_text
-from bench.report.contrasts import Levels, contrast, levels, significant, winner
-from bench.report.results import Variant
-from bench.report.statistics import Difference
+from bench.report.contrasts import Contrast, winner
+from bench.report.statistics import rejected
+from bench.report.wording import by
+
+FEW = 3  # settings that are named one by one
 
 
-def depends(variants: Sequence[Variant], axis: str, others: Iterable[str], metrics: Sequence[Metric]) -> str:
-    """In words, for an axis of two values: each metric whose winner turns significantly, and with which axis.
+def turns(found: Sequence[Contrast], a: str, b: str) -> str:
+    """In words, for metrics on which the better of two settings turns.
 
-    Paired by seed, at equal settings of all else; Holm over all metrics and values of the further axis. Empty
-    where nothing turns.
+    It turns with another axis where all settings of one value agree, and those of another value on the
+    opposite; otherwise the settings are counted. Holm over the settings, or the values, of each metric.
     """
-    by_level = levels(variants, axis)
-    if len(by_level) != 2:
+    with_axis: dict[str, list[str]] = {}
+    counted = []
+    for c in found:
+        axis, told = next(((axis, told) for axis in _axes(c) if (told := _with(c, axis, a, b))), ("", ""))
+        if axis:
+            with_axis.setdefault(axis, []).append(told)
+        else:
+            counted.append(_count(c, a, b))
+    parts = [f"It turns with {code(axis)}: {'; '.join(told)}." for axis, told in with_axis.items()]
+    return " ".join([*parts, *([f"It turns with the setting: {'; '.join(counted)}."] if counted else [])])
+
+
+def _axes(c: Contrast) -> list[str]:
+    return list(dict.fromkeys(axis for setting in c.settings for axis, _ in _pairs(setting)))
+
+
+def _pairs(setting: Hashable) -> tuple[tuple[str, str], ...]:
+    """The axes and values of a setting; nothing for one that is not made of axes."""
+    return setting if isinstance(setting, tuple) else ()
+
+
+def _with(c: Contrast, axis: str, a: str, b: str) -> str:
+    """At which values of another axis either side is better, by how much; empty where that turns nothing."""
+    values = list(dict.fromkeys(dict(_pairs(setting))[axis] for setting in c.settings))
+    at = {value: c.at(axis, value) for value in values}
+    effects = {value: part.effect(a, b) for value, part in at.items()}
+    sure = rejected([effect.p if effect else None for effect in effects.values()])
+    ahead: dict[str, list[str]] = {a: [], b: []}
+    for (value, effect), certain in zip(effects.items(), sure, strict=True):
+        if effect is None or len({e.value > 0 for e in at[value].effects(a, b)}) > 1:
+            return ""
+        if certain:
+            ahead[winner(effect, c.metric, a, b)].append(f"at {code(value)} by {by(effect, c.metric)}")
+    if not all(ahead.values()):
         return ""
-    told = [turns for other in others if other != axis and (turns := _turns(by_level, other, metrics))]
-    return " ".join(told)
+    sides = [f"{code(level)} is better {words(places)}" for level, places in ahead.items()]
+    return f"on *{text(c.metric.title)}* {', '.join(sides)}"
 
 
-def _turns(by_level: Levels, other: str, metrics: Sequence[Metric]) -> str:
-    a, b = by_level
-    values = dict.fromkeys(dict(rest)[other] for cells in by_level.values() for rest in cells)  # type: ignore[call-overload]
-    found: dict[tuple[str, str], Difference | None] = {}
-    for metric in metrics:
-        for value in values:
-            c = contrast(_at(by_level, other, value), metric.name)
-            found[metric.name, value] = c.difference(a, b) if c else None
-    sure = dict(zip(found, significant(list(found.values())), strict=True))
-    clauses = []
-    for metric in metrics:
-        ahead: dict[str, list[str]] = {a: [], b: []}
-        for value in values:
-            d = found[metric.name, value]
-            if d is not None and sure[metric.name, value]:
-                by = difference_text(d, metric, absolute=True)
-                ahead[winner(d, metric.direction, a, b)].append(f"at {code(value)} by {by}")
-        if all(ahead.values()):
-            sides = [f"{code(level)} is better {words(places)}" for level, places in ahead.items()]
-            clauses.append(f"on *{text(metric.title)}* {', '.join(sides)}")
-    return f"It depends on {code(other)}: {'; '.join(clauses)}." if clauses else ""
-
-
-def _at(by_level: Levels, other: str, value: str) -> Levels:
-    """The settings in which another axis has this value."""
-    return {
-        level: {rest: v for rest, v in cells.items() if dict(rest)[other] == value}  # type: ignore[call-overload]
-        for level, cells in by_level.items()
-    }
+def _count(c: Contrast, a: str, b: str) -> str:
+    """In how many settings either is better, significantly in how many, and in which where they are few."""
+    effects = c.effects(a, b)
+    sure = rejected([effect.p for effect in effects])
+    told = []
+    for level in (a, b):
+        places = [i for i, effect in enumerate(effects) if winner(effect, c.metric, a, b) == level]
+        names = [code(" · ".join(value for _, value in _pairs(c.settings[i]))) for i in places]
+        where = f": {words(names)}" if all(names) and 0 < len(names) <= FEW else ""
+        told.append(
+            f"{code(level)} is better in {len(places)} ({sum(sure[i] for i in places)} significantly{where})"
+        )
+    return f"on *{text(c.metric.title)}*, of {len(effects)} settings, {' and '.join(told)}"

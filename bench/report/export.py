@@ -35,10 +35,10 @@ def results_csv(results: Results) -> bytes:
 
 
 def summary_csv(results: Results) -> bytes:
-    """One row per variant: mean, 95 % half-width and n of every metric, over finished seeds."""
+    """One row per variant: mean, 95 % interval and n of every metric, over finished seeds."""
     names = _names(results)
     head = ["variant", "latent", "likelihood_class", "beta", "beta_eff", "finished", "planned"]
-    head += [f"{name}_{what}" for name in names for what in ("mean", "half_width", "n")]
+    head += [f"{name}_{what}" for name in names for what in ("mean", "low", "high", "n")]
     rows = []
     for v in results.variants:
         row: list[object] = [
@@ -52,7 +52,7 @@ def summary_csv(results: Results) -> bytes:
         ]
         for name in names:
             value = v.estimate(name)
-            row += [value.mean, value.half_width, value.n] if value else [None, None, 0]
+            row += [value.mean, value.low, value.high, value.n] if value else [None, None, None, 0]
         rows.append(row)
     return _csv(head, rows)
 
@@ -68,13 +68,21 @@ def published_csv(results: Results) -> bytes | None:
             *(c.row.get(key) for key in ("metric", "epoch", "source", "value", "uncertainty", "unit")),
             c.nats,
             *((c.measured.mean, c.measured.half_width, c.measured.n) if c.measured else (None, None, 0)),
+            c.prediction,
             c.difference,
             c.verdict,
         ]
         for c in compare(results)
     ]
     head = ["variant", "metric", "epoch", "source", "published", "uncertainty", "unit", "nats"]
-    head += ["measured_mean", "measured_half_width", "measured_n", "difference", "verdict"]
+    head += [
+        "measured_mean",
+        "measured_half_width",
+        "measured_n",
+        "prediction_half_width",
+        "difference",
+        "verdict",
+    ]
     return _csv(head, rows) if rows else None
 
 

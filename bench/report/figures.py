@@ -85,7 +85,7 @@ def _forest(results: Results) -> Figure | None:
         for i, variant in order:
             value = variant.estimate(metric.name)
             if value is not None:
-                points.append((i, variant, value.mean, rows[variant.name], value.half_width or 0.0, 0.0))
+                points.append((i, variant, value.mean, rows[variant.name], value.bars, (0.0, 0.0)))
         intervals(axes, results, points, size=3.2)
         axes.set_title(
             "\n".join([*wrap(metric.title + ARROWS[metric.direction], 17), metric.unit]), fontsize=7
@@ -107,7 +107,7 @@ def _rate_distortion(results: Results) -> Figure | None:
         if seeds:
             kl = estimate([rates[s] for s in seeds])
             distortion = estimate([-elbo[s] - rates[s] for s in seeds])
-            points.append((i, v, kl.mean, distortion.mean, kl.half_width or 0, distortion.half_width or 0))
+            points.append((i, v, kl.mean, distortion.mean, kl.bars, distortion.bars))
     if not points:
         return None
     figure, axes = scatter(results, points)
@@ -143,7 +143,7 @@ def _elbo_time(results: Results) -> Figure | None:
         elbo = v.estimate("elbo_bernoulli")
         if elbo and seconds:
             time = estimate(seconds)
-            points.append((i, v, time.mean, elbo.mean, time.half_width or 0, elbo.half_width or 0))
+            points.append((i, v, time.mean, elbo.mean, time.bars, elbo.bars))
         elif elbo:
             absent.append(str(i))
     if not points:
@@ -163,7 +163,7 @@ def _beta_aggregate(results: Results) -> Figure | None:
     for i, v in _numbered(results):
         value, beta = v.estimate("aggregate_kl"), v.beta_eff
         if value and beta:
-            points.append((i, v, beta, value.mean, 0.0, value.half_width or 0.0))
+            points.append((i, v, beta, value.mean, (0.0, 0.0), value.bars))
     betas = [p[2] for p in points]
     if len(set(betas)) < 2:
         return None

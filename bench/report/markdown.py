@@ -11,9 +11,10 @@ from bench.report import answers, claims, gallery, rate, tables
 from bench.report.cells import NOTHING, block, code, image, paragraph, plain, table, text, words
 from bench.report.copies import Picture
 from bench.report.pivot import pivot
-from bench.report.published import compare, published_table, switched_off
+from bench.report.published import compare, counted, published_table, switched_off
 from bench.report.references import references
 from bench.report.results import FALL, Results, Run, number, numbers
+from bench.report.wording import PAIRING
 
 STATES = ("finished", "diverged", "failed", "interrupted", "unreadable", "missing")
 
@@ -74,12 +75,13 @@ def _answer(results: Results) -> str:
     parts = ["\n".join(f"- {sentence}" for sentence in answers.sentences(results))]
     if claim := claims.claim_table(results):
         parts += [
-            "Small β against β = 1, all else equal (paired by seed, Holm over the first two columns):",
+            "Small β against β = 1, all else equal (Welch's t, Holm over all columns of samples; × is a"
+            " ratio, odds × an odds ratio):",
             claim,
         ]
     if linear := claims.linear_table(results):
         parts += [
-            "The linear encoder by latent size, all else equal (paired by seed, Holm over the sizes):",
+            "The linear encoder by latent size, all else equal (Welch's t, Holm over the sizes):",
             linear,
         ]
     return "\n\n".join(parts)
@@ -177,10 +179,10 @@ def _published(results: Results) -> str:
         return off
     comparisons = compare(results)
     told = (
-        "Reproduced: within 1 % of the published value, or within the spread of seeds (the 95 % interval"
-        " of one more run, from 3 seeds on), plus what the print leaves open. Differences are measured less"
-        " published, in nats per image."
-    )
+        f"{counted(comparisons)} Compatible: within 1 % of the published value, or within the 95 % interval"
+        " of one more run (its half-width stands there, from 3 seeds on), plus what the print leaves open."
+        " Differences are measured less published, in nats per image."
+    ).strip()
     notes = [
         f"- {text(v.name)}: {text(v.settings['note'])}" for v in results.variants if v.settings.get("note")
     ]
@@ -232,13 +234,16 @@ def _protocol(results: Results) -> str:
         ["question", paragraph(results.experiment.get("question") or NOTHING)],
         ["data", _data(results, runs)],
         ["seeds", _seeds(results)],
-        [
-            "pairing",
-            "seed s gives every variant the same initialisation stream, data order and evaluation noise",
-        ],
+        ["yardstick", _distinct(results.finished, lambda run: str(run.yardstick))],
+        ["pairing", PAIRING],
         [
             "intervals",
-            "mean ± 95 % half-width of Student's t over seeds (ddof 1); MC: the estimator's standard error",
+            "mean ± 95 % half-width of Student's t over seeds (ddof 1); mean [low, high] where taken on the"
+            " logarithm (bounded below) or the logit (fractions); MC: the estimator's standard error",
+        ],
+        [
+            "equality",
+            f"by two one-sided tests at 5 % against a margin of {plain(results.margin)} nats",
         ],
         ["importance samples", _distinct(runs, _importance)],
         [

@@ -22,7 +22,8 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#8
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 DASHES: tuple[Any, ...] = ("-", (0, (4, 1.5)), (0, (1, 1)), (0, (4, 1, 1, 1)))
 WIDTH, DPI = 8.0, 150  # inches, 1200 pixels
-Point = tuple[int, Variant, float, float, float, float]  # number, variant, x, y, half-widths of x and y
+Bars = tuple[float, float]  # how far an interval reaches below and above
+Point = tuple[int, Variant, float, float, Bars, Bars]  # number, variant, x, y and their intervals
 
 
 def scatter(
@@ -85,8 +86,8 @@ def intervals(axes: Any, results: Results, points: Sequence[Point], size: float)
         alike.setdefault(tuple(_mark(results, point[1], size).items()), []).append(point)
     for mark, group in alike.items():
         x, y, dx, dy = zip(*(point[2:] for point in group), strict=True)
-        axes.errorbar(x, y, xerr=dx if any(dx) else None, yerr=dy if any(dy) else None, ls="", elinewidth=0.9,
-                      capsize=1.5, **dict(mark))  # fmt: skip
+        bars = [np.transpose(d) if np.any(d) else None for d in (dx, dy)]  # below and above
+        axes.errorbar(x, y, xerr=bars[0], yerr=bars[1], ls="", elinewidth=0.9, capsize=1.5, **dict(mark))
 
 
 def _mark(results: Results, variant: Variant, size: float) -> dict[str, Any]:

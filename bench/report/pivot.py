@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from bench.evaluation.metrics import Metric
 from bench.report.cells import NOTHING, table, text, words
 from bench.report.contrasts import axes
+from bench.report.inference import Ranking
 from bench.report.results import Results, Variant
-from bench.report.statistics import Ranking
-from bench.report.tables import LEGEND, UNTESTED, cell, header, ranking
+from bench.report.tables import cell, header, legend
 
 SIGNS = {"beta": "β", "latent": "Z"}
 SAMPLES = "frechet_distance"  # the one number of the samples; the others stand in their own table
@@ -25,14 +25,14 @@ def pivot(results: Results) -> str:
     down = max(varied, key=lambda axis: len({v.axes[axis] for v in variants}))
     across = [axis for axis in varied if axis != down]
     metrics = [m for m in (*results.measured("common"), *results.measured("samples")) if _shown(m)]
-    orders = [ranking(variants, metric) for metric in metrics]
+    orders = [results.rankings[metric.name] for metric in metrics]
     shown = [
         f"### {header(metric)}\n\n{_table(variants, metric, order, down, across)}"
         for metric, order in zip(metrics, orders, strict=True)
     ]
     lost = [text(v.title) for v in variants if v.lost]
-    notes = [LEGEND.replace("column", "table")] if any(order.best for order in orders) else []
-    notes += [UNTESTED] if any(order.untested for order in orders) else []
+    notes = legend(orders)
+    notes += ["The marks are those of all variants of this report, as in the tables below."] if notes else []
     notes += [f"Not ranked, as seeds were lost: {words(lost)}."] if lost else []
     return "\n\n".join([*shown, *(["  \n".join(notes)] if notes else [])])
 
@@ -44,7 +44,7 @@ def _shown(metric: Metric) -> bool:
 def _table(
     variants: Sequence[Variant], metric: Metric, order: Ranking, down: str, across: Sequence[str]
 ) -> str:
-    """One metric: best, tied and untested are marked among all these variants."""
+    """One metric, marked as in the table of all variants."""
     places = {(v.axes[down], *(v.axes[axis] for axis in across)): v for v in variants}
     values = itertools.product(*(dict.fromkeys(v.axes[axis] for v in variants) for axis in across))
     columns = [column for column in values if any(place[1:] == column for place in places)]

@@ -1,21 +1,21 @@
-"""Published numbers beside measured ones, and whether they reproduce."""
+"""Published numbers beside measured ones, and whether they are compatible."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from scipy.special import stdtrit
 
-from bench.report.cells import NOTHING, exact, fixed, spread, table, text
+from bench.report.cells import NOTHING, exact, fixed, plain, spread, table, text
 from bench.report.results import Results, Variant, number
-from bench.report.statistics import MIN_SEEDS, Estimate, estimate
+from bench.report.statistics import MIN_SEEDS, Estimate, estimate, moments
 from bench.store.records import DONE
 
 TOLERANCE = 0.01  # of the published value
-IN_NATS = ("elbo", "reconstruction", "kl")  # curves that need no rescaling
+COMPATIBLE = "compatible"
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,7 @@ class Comparison:
     row: Mapping[str, Any]
     nats: float | None
     measured: Estimate | None
+    prediction: float | None  # half-width of the 95 % interval of one more run
     verdict: str
 
     @property
@@ -62,23 +63,31 @@ def _compare(variant: Variant, row: Mapping[str, Any]) -> Comparison:
     by_seed = at_epoch(variant, str(row.get("metric", "")), row.get("epoch"))
     measured = estimate(list(by_seed)) if by_seed else None
     doubt = (number(row.get("uncertainty")) or 0.0) * (factor or 1.0)
-    return Comparison(variant, row, nats, measured, _verdict(variant, row, nats, by_seed, doubt))
+    return Comparison(
+        variant, row, nats, measured, prediction(by_seed), _verdict(variant, row, nats, by_seed, doubt)
+    )
 
 
 def at_epoch(variant: Variant, metric: str, epoch: object) -> list[float]:
-    """A curve's value at an epoch in nats per image, one per seed that has it.
+    """A metric after an epoch in nats per image, one value per seed that has it: of the curve, or at the end.
 
     A run that diverged later counts: so did the one that was printed, perhaps.
     """
-    key = metric if metric in IN_NATS else f"{metric}_nats"
-    rows = (r for run in variant.runs if run.status in DONE for r in run.curves if r.get("epoch") == epoch)
-    return [value for row in rows if (value := number(row.get(key))) is not None]
+    key = f"{metric}_nats" if metric.endswith("_loss") else metric
+    found = []
+    for run in variant.runs:
+        rows = run.curves if run.status in DONE else ()
+        curve = [number(row.get(key)) for row in rows if row.get("epoch") == epoch]
+        last = rows[-1].get("epoch") if rows else None
+        end = [run.metrics.get(key)] if run.finished and epoch in (None, last) else []
+        found += [value for value in (*curve, *end) if value is not None][:1]
+    return found
 
 
 def _verdict(
     variant: Variant, row: Mapping[str, Any], nats: float | None, by_seed: list[float], doubt: float
 ) -> str:
-    """Within 1 % or the spread of seeds (the 95 % interval of one more run), plus what the print leaves."""
+    """Within 1 %, or where one more run falls in 95 % of the cases, plus what the print leaves open."""
     if row.get("not_comparable"):
         return f"not comparable: {text(row['not_comparable'])}"
     if nats is None:
@@ -88,22 +97,43 @@ def _verdict(
             return "not measured: no finished run has this epoch"
         gone = variant.runs and all(run.status == "diverged" for run in variant.runs)
         return "not measured: every seed diverged before" if gone else "not measured"
-    measured = estimate(by_seed)
-    allowed = max(TOLERANCE * abs(nats), seed_spread(by_seed)) + doubt
-    return "reproduced" if abs(measured.mean - nats) <= allowed else "not reproduced"
+    allowed = max(TOLERANCE * abs(nats), prediction(by_seed) or 0.0) + doubt
+    return COMPATIBLE if abs(estimate(by_seed).mean - nats) <= allowed else f"not {COMPATIBLE}"
 
 
-def seed_spread(values: list[float]) -> float:
-    """Half-width of the 95 % prediction interval t·s·√(1 + 1/n) of one more run; 0 below MIN_SEEDS seeds.
+def prediction(values: list[float]) -> float | None:
+    """Half-width t·s·√(1 + 1/n) of the 95 % prediction interval of one more run; None below MIN_SEEDS seeds.
 
     A published number is one run, not a mean: it should fall where a next seed would.
     """
     n = len(values)
     if n < MIN_SEEDS:
-        return 0.0
-    mean = math.fsum(values) / n
-    sd = math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (n - 1))
-    return float(stdtrit(n - 1, 0.975)) * sd * math.sqrt(1 + 1 / n)
+        return None
+    _, variance = moments(values)
+    return float(stdtrit(n - 1, 0.975)) * math.sqrt(variance * (1 + 1 / n))
+
+
+def final_values(comparisons: Iterable[Comparison]) -> list[Comparison]:
+    """The last of the numbers that were published of each curve."""
+    last: dict[tuple[str, object], Comparison] = {}
+    for c in comparisons:
+        key = (c.variant.name, c.row.get("metric"))
+        if c.nats is not None and (key not in last or _epoch(c) >= _epoch(last[key])):
+            last[key] = c
+    return list(last.values())
+
+
+def _epoch(c: Comparison) -> float:
+    return number(c.row.get("epoch")) or math.inf
+
+
+def counted(comparisons: Iterable[Comparison]) -> str:
+    """How many curves end where they were published, in a sentence."""
+    verdicts = [c.verdict for c in final_values(comparisons) if c.verdict.endswith(COMPATIBLE)]
+    if not verdicts:
+        return ""
+    good = verdicts.count(COMPATIBLE)
+    return f"Of {len(verdicts)} final values of curves that compare, compatible: {good}."
 
 
 def published_table(comparisons: list[Comparison]) -> str:
@@ -118,7 +148,7 @@ def published_table(comparisons: list[Comparison]) -> str:
         "nats/image",
         "measured (nats/image)",
     ]
-    head += ["n", "difference", "verdict"]
+    head += ["n", "difference", "one more run", "verdict"]
     return table(head, (_row(c) for c in comparisons), left=3)
 
 
@@ -139,6 +169,7 @@ def _row(c: Comparison) -> list[str]:
         spread(c.measured) if c.measured else NOTHING,
         str(c.measured.n) if c.measured else "0",
         NOTHING if difference is None else _signed(difference, 2) + percent,
+        NOTHING if c.prediction is None else f"±\N{NO-BREAK SPACE}{plain(c.prediction, 2)}",
         c.verdict,
     ]
 

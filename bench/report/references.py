@@ -8,6 +8,12 @@ KINDS = ("encoder", "decoder", "posterior", "likelihood", "objective", "optimize
 
 STATISTICS = (
     "Student: The probable error of a mean. Biometrika, 1908",
+    "Welch: The generalization of 'Student's' problem when several different population variances are"
+    " involved. Biometrika, 1947",
+    "Hsu: Constrained simultaneous confidence intervals for multiple comparisons with the best. Annals of"
+    " Statistics, 1984",
+    "Schuirmann: A comparison of the two one-sided tests procedure and the power approach. Journal of"
+    " Pharmacokinetics and Biopharmaceutics, 1987",
     "Holm: A simple sequentially rejective multiple test procedure. Scandinavian Journal of Statistics, 1979",
 )
 

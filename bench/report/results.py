@@ -6,7 +6,7 @@ Nothing here or above it imports torch: a report can be rebuilt anywhere from th
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +14,8 @@ from typing import Any
 
 from bench.errors import BenchError
 from bench.evaluation.metrics import METRICS, Metric
-from bench.report.statistics import Estimate, estimate
+from bench.report.inference import Ranking, rank
+from bench.report.statistics import MARGIN, Estimate, Values, estimate
 from bench.store import records
 from bench.store.experiments import ExperimentFolder, Planned
 
@@ -22,9 +23,9 @@ from bench.store.experiments import ExperimentFolder, Planned
 TIMING = ("device", "device_name", "threads", "precision", "engine", "replicas", "torch")
 
 FALL = 5  # epochs up to the one measured over which a run tells how fast its test loss still falls
-SATURATED = (
-    0.7  # nats from ln N, about ln 2: z is mostly its own image's, so N images are too few to tell I(x; z)
-)
+SINCE = {metric.name: metric.since for metric in METRICS}
+SCALES = {metric.name: metric.scale for metric in METRICS}
+SATURATED = 0.7  # nats from ln N, about ln 2: z is mostly its own image's, N images tell no I(x; z)
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,11 @@ class Run:
         return where if self.status == "diverged" and isinstance(where, Mapping) else {}
 
     @property
+    def yardstick(self) -> int:
+        """The version of the definitions by which it was measured."""
+        return int(number(self.record.get("yardstick")) or 1)
+
+    @property
     def outcome(self) -> str:
         """What went wrong and where, in words; empty for a finished or missing run."""
         told = f"epoch {self.diverged.get('epoch')}, {self.diverged.get('term')}" if self.diverged else ""
@@ -97,6 +103,7 @@ class Variant:
     name: str
     settings: Mapping[str, Any]
     runs: tuple[Run, ...]
+    newest: int = 1  # yardstick of any run in the report
 
     @cached_property
     def finished(self) -> tuple[Run, ...]:
@@ -170,13 +177,19 @@ class Variant:
         return str(given.get("name", "")), dict(options) if isinstance(options, Mapping) else rest
 
     def values(self, metric: str) -> dict[int, float]:
-        """One metric by seed, of finished runs only."""
-        return {run.seed: run.metrics[metric] for run in self.finished if metric in run.metrics}
+        """One metric by seed, of finished runs only; of runs by two definitions of it, those by the newer."""
+        runs = [run for run in self.finished if metric in run.metrics]
+        current = [run for run in runs if run.yardstick >= SINCE.get(metric, 1)]
+        return {run.seed: run.metrics[metric] for run in current or runs}
+
+    def outdated(self, metric: str) -> bool:
+        """Whether its values are by an older definition of a metric than others in the report."""
+        return max((run.yardstick for run in self.finished), default=1) < SINCE.get(metric, 1) <= self.newest
 
     def estimate(self, metric: str) -> Estimate | None:
         """Mean and half-width of one metric over seeds; None without a value."""
         values = list(self.values(metric).values())
-        return estimate(values) if values else None
+        return estimate(values, SCALES.get(metric, "linear")) if values else None
 
     @property
     def saturated(self) -> bool:
@@ -206,6 +219,11 @@ class Results:
     variants: tuple[Variant, ...]
     baselines: Mapping[str, Any]
     metrics: tuple[Metric, ...] = METRICS
+
+    @property
+    def margin(self) -> float:
+        """Nats within which two variants are called equal, as the experiment states."""
+        return number(self.experiment.get("equivalence_margin")) or MARGIN
 
     @property
     def runs(self) -> tuple[Run, ...]:
@@ -242,9 +260,25 @@ class Results:
         present = {name for run in self.finished for name in run.metrics}
         return tuple(m for m in self.metrics if m.footing in footings and m.name in present)
 
+    @cached_property
+    def rankings(self) -> Mapping[str, Ranking]:
+        """The order of each metric that compares across all variants: one family, by which tables mark."""
+        metrics = self.measured("common", "details", "latent", "samples")
+        return {m.name: ordered(self.variants, m) for m in metrics}
+
     def metric(self, name: str) -> Metric | None:
         """One row of the metric table, if it has a value."""
         return next((m for m in self.measured(*{m.footing for m in self.metrics}) if m.name == name), None)
+
+
+def ordered(variants: Iterable[Variant], metric: Metric) -> Ranking:
+    """Order variants, none that lost seeds; on latents none that collapsed, nor across latent sizes."""
+    latents = metric.footing == "latent"
+    entries = [v for v in variants if not (v.lost or v.outdated(metric.name) or (latents and v.collapsed))]
+    if latents and len({v.latent for v in entries}) > 1:
+        return Ranking()
+    column: dict[str, list[Values]] = {v.name: [values] for v in entries if (values := v.values(metric.name))}
+    return rank(column, metric.direction, metric.scale)
 
 
 def load(folder: Path) -> Results:
@@ -255,8 +289,10 @@ def load(folder: Path) -> Results:
     """
     home = ExperimentFolder(folder)
     runs = [_run(home, run_id, plan) for run_id, plan in home.planned.items()]
+    runs.sort(key=lambda run: run.seed)
+    newest = max((run.yardstick for run in runs if run.finished), default=1)
     variants = tuple(
-        Variant(name, settings, tuple(sorted((r for r in runs if r.variant == name), key=lambda r: r.seed)))
+        Variant(name, settings, tuple(run for run in runs if run.variant == name), newest)
         for name, settings in home.spec["variants"].items()
         if any(r.variant == name for r in runs) or not home.planned
     )

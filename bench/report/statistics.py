@@ -1,7 +1,8 @@
-"""Spread over seeds, and when one variant may be called better than another.
+"""Intervals, differences and their tests, each on the scale of its metric.
 
-Seed s means the same initialisation stream, data order and evaluation noise in every variant, so values are
-paired by seed. Below `MIN_SEEDS` seeds no test is made: the report says how many are missing, not who wins.
+A metric that is bounded below is tested on the logarithm, where its spread is: its differences are ratios.
+A fraction is tested on the logit: its differences are odds ratios. Means and intervals are printed back on
+the metric's own scale. Below `MIN_SEEDS` seeds no test is made: the report says how many are missing.
 """
 
 from __future__ import annotations
@@ -9,51 +10,113 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
-from scipy.special import stdtr, stdtrit  # Student's t: cumulative distribution, and its inverse
+import numpy as np
+from scipy.special import nctdtr, stdtr, stdtrit  # Student's t, also non-central, and its inverse
+
+from bench.evaluation.metrics import Scale
 
 LEVEL = 0.05
+POWER = 0.8
 MIN_SEEDS = 3
-MOST_SEEDS = 100  # beyond this many, a difference is called unresolvable rather than counted in seeds
+MOST_SEEDS = 100  # beyond this many, a difference is called out of reach rather than counted in seeds
 ROUNDING = 1e-9  # spreads below this share of the values are floating-point noise, not a spread
+MARGIN = 1.0  # nats within which two variants are called equal, where the experiment states no other
+# What has no logarithm counts as the nearest value that has: 0 as 1e-9, a fraction of 0 or 1 as half an image
+# of 10,000 away from it
+SMALLEST, HALF_IMAGE = 1e-9, 5e-5
 
-Column = Mapping[str, Mapping[int, float]]  # name -> seed -> value
+Test = Literal["paired by seed", "Welch"]
+Values = Mapping[int, float]  # seed -> value
+
+
+def forward(value: float, scale: Scale) -> float:
+    """Put a value on the scale that it is tested on."""
+    if scale == "log":
+        return math.log(max(value, SMALLEST))
+    if scale == "logit":
+        fraction = min(max(value, HALF_IMAGE), 1 - HALF_IMAGE)
+        return math.log(fraction / (1 - fraction))
+    return value
+
+
+def backward(value: float, scale: Scale) -> float:
+    """Put a value of a scale back on the metric's own."""
+    if scale == "log":
+        return math.exp(min(value, 700.0))
+    return 1 / (1 + math.exp(-value)) if scale == "logit" else value
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean over n seeds with the 95 % half-width of Student's t; one seed has no half-width."""
+    """A mean over n seeds with the 95 % half-width of Student's t; one seed has no half-width.
+
+    On a scale other than linear the mean is the one there, put back (geometric, for the logarithm); the
+    half-width stays on that scale, and `low` and `high` are the ends of the interval, put back.
+    """
 
     mean: float
     half_width: float | None
     n: int
+    scale: Scale = "linear"
+
+    @property
+    def low(self) -> float | None:
+        """The lower end of the interval."""
+        return self._end(-1)
+
+    @property
+    def high(self) -> float | None:
+        """The upper end of the interval."""
+        return self._end(1)
+
+    @property
+    def bars(self) -> tuple[float, float]:
+        """How far the interval reaches below and above the mean; nothing for one seed."""
+        if self.low is None or self.high is None:
+            return 0.0, 0.0
+        return self.mean - self.low, self.high - self.mean
+
+    def _end(self, sign: int) -> float | None:
+        if self.half_width is None:
+            return None
+        return backward(forward(self.mean, self.scale) + sign * self.half_width, self.scale)
 
 
 @dataclass(frozen=True)
-class Difference:
-    """The mean of paired differences a − b over shared seeds, its spread (ddof 1) and two-sided p-value."""
+class Effect:
+    """A weighted sum of means, such as a − b, on the scale of its metric: value, error and p-value."""
 
-    mean: float
-    half_width: float | None
-    n: int
-    sd: float | None
-    p: float | None  # None below MIN_SEEDS
+    value: float
+    error: float | None  # None where a group has one value
+    df: float
+    n: int  # seeds of the smallest group
+    p: float | None  # two-sided; None below MIN_SEEDS
+    scale: Scale
+    test: Test
+    seed_variance: float  # the squared error with one seed in each group
+    seed_df: float  # degrees of freedom with two
+
+    @property
+    def half_width(self) -> float | None:
+        """Half the 95 % interval, on the scale."""
+        return None if self.error is None else float(stdtrit(self.df, 1 - LEVEL / 2)) * self.error
+
+    @property
+    def size(self) -> Estimate:
+        """The effect and its interval: a difference, a ratio (log) or an odds ratio (logit)."""
+        scale: Scale = "linear" if self.scale == "linear" else "log"
+        return Estimate(backward(self.value, scale), self.half_width, self.n, scale)
+
+    @property
+    def mean_size(self) -> Estimate:
+        """A mean over settings with its interval, on the metric's own scale."""
+        return Estimate(backward(self.value, self.scale), self.half_width, self.n, self.scale)
 
 
-@dataclass(frozen=True)
-class Ranking:
-    """The order of one column: who leads, who is not separated from it, and what is missing to tell."""
-
-    leader: str | None  # best mean
-    best: str | None  # the leader, where there are seeds enough to say so
-    ties: tuple[str, ...]  # not separated from the leader by the test, nearest first
-    advice: str  # "too few seeds: add k", or nothing
-    untested: tuple[str, ...] = ()  # with too few seeds in common with the leader, nearest first
-    beaten: tuple[str, ...] = ()  # significantly worse than the leader, nearest first
-
-
-def estimate(values: Sequence[float]) -> Estimate:
-    """Mean and 95 % half-width t(0.975, n − 1)·s/√n, s with ddof 1 (Student 1908).
+def estimate(values: Sequence[float], scale: Scale = "linear") -> Estimate:
+    """Mean and 95 % half-width t(0.975, n − 1)·s/√n, s with ddof 1, on the scale (Student 1908).
 
     Raises:
         ValueError: `values` is empty.
@@ -61,26 +124,83 @@ def estimate(values: Sequence[float]) -> Estimate:
     if not values:
         raise ValueError("no values to average")
     n = len(values)
-    mean = math.fsum(values) / n
-    sd = _deviation(values, mean)
-    return Estimate(mean, None if sd is None else _half_width(sd, n), n)
+    mean, variance = moments([forward(value, scale) for value in values])
+    half_width = None if n == 1 else float(stdtrit(n - 1, 1 - LEVEL / 2)) * math.sqrt(variance / n)
+    same = min(values) == max(values)  # as they are, even where they have no place on the scale
+    return Estimate(values[0] if same else backward(mean, scale), half_width, n, scale)
 
 
-def paired(a: Mapping[int, float], b: Mapping[int, float]) -> Difference | None:
-    """The paired t-test of a − b over the seeds both have; None where they share no seed."""
-    seeds = sorted(a.keys() & b.keys())
-    if not seeds:
+def moments(values: Sequence[float], size: float | None = None) -> tuple[float, float]:
+    """Mean and variance (ddof 1; 0 for one value), in which rounding noise beside `size` counts for none."""
+    mean = math.fsum(values) / len(values)
+    variance = math.fsum((v - mean) ** 2 for v in values) / max(len(values) - 1, 1)
+    noise = ROUNDING * (max(map(abs, values)) if size is None else size)
+    return mean, variance if variance > noise**2 else 0.0
+
+
+def combine(groups: Sequence[tuple[float, Sequence[float]]], scale: Scale, test: Test, size: float) -> Effect:
+    """Test a weighted sum of independent groups' means, Σ cᵢ·mean(xᵢ), against 0.
+
+    Its squared error is Σ cᵢ²·sᵢ²/nᵢ from the spreads inside the groups, with the degrees of freedom of Welch
+    (1947) and Satterthwaite: at most Σ (nᵢ − 1), fewer where spreads differ. `groups` holds (cᵢ, xᵢ), xᵢ on
+    the scale; differences below ROUNDING of `size` are none.
+    """
+    n = min(len(values) for _, values in groups)
+    found = [(weight, *moments(values, size), len(values)) for weight, values in groups]
+    value = math.fsum(weight * mean for weight, mean, _, _ in found)
+    parts = [(weight**2 * variance, count) for weight, _, variance, count in found]
+    variance = math.fsum(part / count for part, count in parts)
+    doubt = math.fsum((part / count) ** 2 / max(count - 1, 1) for part, count in parts)
+    df = variance**2 / doubt if doubt else float(sum(count - 1 for _, count in parts))
+    one = math.fsum(part for part, _ in parts)
+    seed_df = one**2 / math.fsum(part**2 for part, _ in parts) if one else float(len(parts))
+    error = math.sqrt(variance) if n > 1 else None
+    p = None if error is None or n < MIN_SEEDS else two_sided(value, error, df, size)
+    return Effect(value, error, df, n, p, scale, test, one, seed_df)
+
+
+def two_sided(value: float, error: float, df: float, size: float = 0.0) -> float:
+    """Two-sided p of Student's t; without spread, equal values are equal (1) and others differ (0)."""
+    if error == 0:
+        return 0.0 if abs(value) > ROUNDING * size else 1.0
+    return 2 * float(stdtr(df, -abs(value) / error))
+
+
+def mean_of(cells: Sequence[Values], scale: Scale) -> Effect:
+    """The mean over settings of the means over seeds, with the error from inside the settings."""
+    groups = [[forward(value, scale) for value in cell.values()] for cell in cells]
+    size = max(abs(value) for values in groups for value in values)
+    return combine([(1 / len(cells), values) for values in groups], scale, "Welch", size)
+
+
+def average(cells: Sequence[tuple[Values, Values]], scale: Scale, *, twins: bool = False) -> Effect | None:
+    """Test the mean over settings of a − b, with the error from inside the settings; of one, Welch's t.
+
+    However alike the settings' differences are by luck, the error is that of the seeds within them.
+    Near-twins are paired over the seeds that both have. None where a setting has nothing to compare.
+    """
+    groups: list[tuple[float, Sequence[float]]] = []
+    size = 0.0
+    for pair in cells:
+        a, b = ({seed: forward(value, scale) for seed, value in side.items()} for side in pair)
+        if not a or not b or (twins and not a.keys() & b.keys()):
+            return None
+        size = max(size, *map(abs, a.values()), *map(abs, b.values()))
+        if twins:
+            groups.append((1 / len(cells), [a[seed] - b[seed] for seed in sorted(a.keys() & b.keys())]))
+        else:
+            groups += [(1 / len(cells), [*a.values()]), (-1 / len(cells), [*b.values()])]
+    return combine(groups, scale, "paired by seed" if twins else "Welch", size) if groups else None
+
+
+def equivalence(effect: Effect, margin: float) -> float | None:
+    """The p-value of two one-sided tests that |effect| < margin (Schuirmann 1987); None below MIN_SEEDS."""
+    if effect.p is None or effect.error is None:
         return None
-    differences = [a[s] - b[s] for s in seeds]
-    n = len(seeds)
-    mean = math.fsum(differences) / n
-    scale = max(abs(v) for s in seeds for v in (a[s], b[s]))
-    sd = _deviation(differences, mean, scale)
-    if sd is None:
-        return Difference(mean, None, n, None, None)
-    return Difference(
-        mean, _half_width(sd, n), n, sd, _p_value(mean, sd, n, scale) if n >= MIN_SEEDS else None
-    )
+    inside = margin - abs(effect.value)
+    if effect.error == 0:
+        return 0.0 if inside > 0 else 1.0
+    return float(stdtr(effect.df, -inside / effect.error))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -92,64 +212,37 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def seeds_needed(difference: float, sd: float, level: float = LEVEL) -> int | None:
-    """The least n >= MIN_SEEDS that makes this difference and spread significant; None beyond MOST_SEEDS."""
-    for n in range(MIN_SEEDS, MOST_SEEDS + 1):
-        if sd == 0 or abs(difference) * math.sqrt(n) / sd > float(stdtrit(n - 1, 1 - level / 2)):
-            return n if difference else None
-    return None
+def rejected(p_values: Sequence[float | None]) -> list[bool]:
+    """Which of a family of tests Holm's procedure rejects; one that was not made never is."""
+    adjusted = iter(holm([p for p in p_values if p is not None]))
+    return [p is not None and next(adjusted) <= LEVEL for p in p_values]
 
 
-def rank(column: Column, direction: str | None) -> Ranking:
-    """Order one column: best mean, and those that paired t-tests with Holm do not separate from it."""
-    if direction is None or len(column) < 2:
-        return Ranking(None, None, (), "")
-    sign = 1 if direction == "higher" else -1
-    means = {name: sign * estimate(list(seeds.values())).mean for name, seeds in column.items() if seeds}
-    order = sorted(means, key=lambda name: -means[name])
-    leader, others = order[0], order[1:]
-    if len(column[leader]) < MIN_SEEDS:
-        return Ranking(leader, None, (), _too_few(len(column[leader])))
-    differences = {name: paired(column[leader], column[name]) for name in others}
-    tested = {name: d for name, d in differences.items() if d is not None and d.p is not None}
-    p = dict(zip(tested, holm([d.p for d in tested.values() if d.p is not None]), strict=True))
-    ties = tuple(name for name in others if name in p and p[name] > LEVEL)
-    untested = tuple(name for name in others if name not in p)
-    beaten = tuple(name for name in others if name in p and p[name] <= LEVEL)
-    nearest = (*ties, *untested)[:1]
-    needs = "".join(advice(differences[name], len(tested)) for name in nearest)
-    return Ranking(leader, leader, ties, needs, untested, beaten)
+def seeds_needed(effect: Effect, level: float = LEVEL) -> int | None:
+    """The least n of each group that shows this effect, at its spread, with a power of 80 %.
+
+    By the non-central t; at least MIN_SEEDS, and None beyond MOST_SEEDS.
+    """
+    n = np.arange(MIN_SEEDS, MOST_SEEDS + 1)
+    if effect.value == 0 or effect.seed_variance == 0:
+        return MIN_SEEDS if effect.value else None
+    df = effect.seed_df * (n - 1)
+    shift = np.minimum(abs(effect.value) * np.sqrt(n / effect.seed_variance), 100.0)  # beyond it, certain
+    power = 1 - nctdtr(df, shift, stdtrit(df, 1 - level / 2))
+    enough = n[(power >= POWER) | (shift >= 100)]
+    return int(enough[0]) if enough.size else None
 
 
-def advice(difference: Difference | None, family: int) -> str:
-    """How many seeds would make a difference significant, at Holm's strictest level of `family` tests."""
-    if difference is None or difference.sd is None or difference.n < MIN_SEEDS:
-        return _too_few(difference.n if difference else 0)
-    needed = seeds_needed(difference.mean, difference.sd, LEVEL / max(family, 1)) if difference.sd else None
-    if needed is None:  # beyond reach, or a tie without spread: equal values
-        return f"not to be told apart by {MOST_SEEDS} seeds"
-    return f"too few seeds: add {max(needed - difference.n, 1)}"
+def advice(effect: Effect | None, tests: int = 1) -> str:
+    """How many seeds would show an effect in one of so many tests, or that so many are out of reach."""
+    if effect is None or effect.n < MIN_SEEDS:
+        return too_few(effect.n if effect else 0)
+    needed = seeds_needed(effect, LEVEL / max(tests, 1))
+    if needed is None:  # beyond reach, or equal values without spread
+        return f"80 % power would need more than {MOST_SEEDS} seeds"
+    return f"add {max(needed - effect.n, 1)} seeds for 80 % power"
 
 
-def _too_few(n: int) -> str:
+def too_few(n: int) -> str:
+    """What is missing below MIN_SEEDS."""
     return f"too few seeds: add at least {max(MIN_SEEDS - n, 2)}"
-
-
-def _deviation(values: Sequence[float], mean: float, scale: float | None = None) -> float | None:
-    """Standard deviation with ddof 1, rounding noise taken for zero; None for one value."""
-    if len(values) < 2:
-        return None
-    sd = math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (len(values) - 1))
-    noise = ROUNDING * (max(map(abs, values)) if scale is None else scale)
-    return sd if sd > noise else 0.0
-
-
-def _half_width(sd: float, n: int) -> float:
-    return float(stdtrit(n - 1, 1 - LEVEL / 2)) * sd / math.sqrt(n)
-
-
-def _p_value(mean: float, sd: float, n: int, scale: float) -> float:
-    """Two-sided p of Student's t; without spread, equal values are equal (1) and others differ (0)."""
-    if sd == 0:
-        return 0.0 if abs(mean) > ROUNDING * scale else 1.0
-    return 2 * float(stdtr(n - 1, -abs(mean) * math.sqrt(n) / sd))

@@ -8,17 +8,20 @@ from typing import Any
 
 from bench.evaluation.metrics import Metric
 from bench.report.cells import NOTHING, exact, plain, spread, table, text, words
-from bench.report.results import SATURATED, Results, Run, Variant, number, numbers
-from bench.report.statistics import MIN_SEEDS, Estimate, Ranking, estimate, rank
+from bench.report.inference import CERTAIN, Ranking
+from bench.report.results import SATURATED, Results, Run, Variant, number, numbers, ordered
+from bench.report.statistics import MIN_SEEDS, Estimate, estimate
 
 ARROWS = {"higher": " ↑", "lower": " ↓", None: ""}
+OLD = "°"
 FIXED = ("parameters",)  # cost that no machine changes
 BOUNDS = {"mutual_information": "≥", "aggregate_kl": "≤"}  # what they are where I(x; z) is saturated
 LEGEND = (
-    "**Bold**: best mean. †: not significantly different from it"
-    " (paired t-test over seeds, Holm over the column, 5 %)."
+    "**Bold**: best mean. †: not distinguishable from the best (Hsu's multiple comparison with the best over"
+    " the column, 95 %; Welch's t, no seeds paired)."
 )
-UNTESTED = f"‡: not tested against the best, as the two share fewer than {MIN_SEEDS} seeds."
+UNTESTED = f"‡: not tested, with fewer than {MIN_SEEDS} seeds."
+PROVISIONAL = f"With fewer than {CERTAIN} seeds this order is provisional."
 
 
 def header(metric: Metric) -> str:
@@ -40,20 +43,7 @@ def name(variant: Variant) -> str:
     return f"{shown} (collapsed {variant.collapsed}/{len(variant.finished)})" if variant.collapsed else shown
 
 
-def ranking(variants: Iterable[Variant], metric: Metric) -> Ranking:
-    """Rank a column, but not one on latents across latent sizes.
-
-    What lost seeds is a selection and, for latents, a collapsed variant is no contest.
-    """
-    latents = metric.footing == "latent"
-    entries = [v for v in variants if not v.lost and not (latents and v.collapsed)]
-    if latents and len({v.latent for v in entries}) > 1:
-        return rank({}, metric.direction)
-    column = {v.name: v.values(metric.name) for v in entries if v.values(metric.name)}
-    return rank(column, metric.direction)
-
-
-def cell(variant: Variant, metric: Metric, order: Ranking | None = None) -> str:
+def cell(variant: Variant, metric: Metric, rank: Ranking | None = None) -> str:
     """Mean ± half-width, the estimator's own error where it matters, bold, † or ‡ by rank."""
     value = variant.estimate(metric.name)
     if value is None:
@@ -61,28 +51,45 @@ def cell(variant: Variant, metric: Metric, order: Ranking | None = None) -> str:
     shown = plain(value.mean) if metric.name in FIXED else spread(value)
     shown = f"{BOUNDS[metric.name]} {shown}" if variant.saturated and metric.name in BOUNDS else shown
     error = variant.monte_carlo_error(metric.name)
-    if error and error > 0.1 * (value.half_width or 0):
+    if error and error > 0.1 * max(value.bars):
         shown += f" (MC {plain(error, 2)})"
     if value.n != len(variant.finished):
         shown += f" (n = {value.n})"
-    if order and variant.name == order.best:
+    shown += OLD if variant.outdated(metric.name) else ""
+    if rank and variant.name == rank.best:
         return f"**{shown}**"
-    if order and variant.name in order.untested:
+    if rank and variant.name in rank.untested:
         return f"{shown}‡"
-    return f"{shown}†" if order and variant.name in order.ties else shown
+    return f"{shown}†" if rank and variant.name in rank.ties else shown
 
 
-def ranked(variants: Sequence[Variant], metrics: Sequence[Metric], extra: Iterable[list[str]] = ()) -> str:
-    """One row per variant with n/N, a ranked column per metric, `extra` rows, then what the ranking lacks."""
-    orders = {m.name: ranking(variants, m) for m in metrics}
+def ranked(
+    variants: Sequence[Variant],
+    metrics: Sequence[Metric],
+    orders: Mapping[str, Ranking],
+    extra: Iterable[list[str]] = (),
+) -> str:
+    """One row per variant with n/N, a column per metric in its order, `extra` rows, then notes."""
+    orders = {m.name: orders.get(m.name, Ranking()) for m in metrics}
     rows = [[name(v), *(cell(v, m, orders[m.name]) for m in metrics), finished(v)] for v in variants]
     shown = table(["variant", *(header(m) for m in metrics), "finished"], [*rows, *extra])
     return "\n\n".join(part for part in (shown, _notes(variants, metrics, orders)) if part)
 
 
+def legend(orders: Iterable[Ranking]) -> list[str]:
+    """What the marks of these orders mean."""
+    found = [order for order in orders if order.best]
+    lines = [LEGEND] if found else []
+    lines += [UNTESTED] if any(order.untested for order in found) else []
+    return [*lines, PROVISIONAL] if any(order.provisional for order in found) else lines
+
+
 def _notes(variants: Sequence[Variant], metrics: Sequence[Metric], orders: Mapping[str, Ranking]) -> str:
-    lines = [LEGEND] if any(order.best for order in orders.values()) else []
-    lines += [UNTESTED] if any(order.untested for order in orders.values()) else []
+    lines = legend(orders.values())
+    old = any(v.outdated(m.name) and v.values(m.name) for v in variants for m in metrics)
+    lines += (
+        [f"{OLD}: by an older yardstick, which defined this metric otherwise; not tested."] if old else []
+    )
     advice: dict[str, list[str]] = {}
     labels = {v.name: text(v.title) for v in variants}
     for metric in metrics:
@@ -141,13 +148,13 @@ def headline(results: Results) -> str:
 def one_footing(results: Results) -> str:
     """Every variant under the same two observation models, baselines below."""
     metrics = results.measured("common")
-    return ranked(results.started, metrics, baselines(results, metrics)) if metrics else ""
+    return ranked(results.started, metrics, results.rankings, baselines(results, metrics)) if metrics else ""
 
 
 def details(results: Results) -> str:
     """Show what explains the common footing; ranked among all, as it is."""
     metrics = results.measured("details")
-    return ranked(results.started, metrics, baselines(results, metrics)) if metrics else ""
+    return ranked(results.started, metrics, results.rankings, baselines(results, metrics)) if metrics else ""
 
 
 def baselines(results: Results, metrics: Sequence[Metric]) -> list[list[str]]:
@@ -163,11 +170,13 @@ def baselines(results: Results, metrics: Sequence[Metric]) -> list[list[str]]:
 def own_terms(results: Results) -> list[tuple[str, str]]:
     """(likelihood class, table) for each class: the ranking stays inside it."""
     metrics = results.measured("own")
-    classes = dict.fromkeys(v.likelihood_class for v in results.variants if v.finished)
+    classes: dict[str, list[Variant]] = {v.likelihood_class: [] for v in results.variants if v.finished}
+    for variant in results.variants:
+        classes.setdefault(variant.likelihood_class, []).append(variant)
     return [
-        (kind, ranked([v for v in results.variants if v.likelihood_class == kind], metrics))
-        for kind in classes
-        if metrics
+        (kind, ranked(members, metrics, {m.name: ordered(members, m) for m in metrics}))
+        for kind, members in classes.items()
+        if metrics and any(v.finished for v in members)
     ]
 
 
@@ -178,7 +187,7 @@ def latent(results: Results) -> str:
     if not metrics:
         return ""
     told = [*_sizes(results), *_saturated(results)]
-    return "\n\n".join([ranked(results.started, (*metrics, *kl)), *told])
+    return "\n\n".join([ranked(results.started, (*metrics, *kl), results.rankings), *told])
 
 
 def _sizes(results: Results) -> Iterator[str]:
@@ -216,7 +225,7 @@ def samples(results: Results) -> str:
     ]
     if not metrics:
         return ""
-    return ranked(results.started, metrics, rows)
+    return ranked(results.started, metrics, results.rankings, rows)
 
 
 def machines(results: Results) -> list[tuple[str, ...]]:

@@ -91,7 +91,7 @@ class Published(_Frozen):
 
     value: Real
     unit: str = "nats/image"
-    metric: Literal["train_loss", "test_loss", "validation_loss"]
+    metric: str  # a loss of the curves, or any of the table of metrics
     epoch: PositiveInt | None = None
     to_nats: Positive = 1.0
     uncertainty: NonNegative | None = None  # in the value's unit, such as ±10 for a number read off a plot
@@ -194,6 +194,7 @@ class Experiment(_Frozen):
     dataset: str
     offline_fallback: str | None = None  # the dataset to go on with, loudly, where the first can't be had
     seeds: tuple[Seed, ...]
+    equivalence_margin: Positive = 1.0  # nats within which the report calls two variants equal
     variants: dict[Slug, Variant]
 
     def runs(self) -> Iterator[Run]:

@@ -111,6 +111,13 @@ def image_shape(dataset: str) -> tuple[int, ...]:
     return shapes[dataset]
 
 
+def metrics() -> list[str]:
+    """Read the names of the table of metrics: the first argument of each of its rows."""
+    table = _module(BENCH / "evaluation/metrics.py").assigned["METRICS"]
+    rows = table.elts if isinstance(table, ast.Tuple) else []
+    return [ast.literal_eval(row.args[0]) for row in rows if isinstance(row, ast.Call)]
+
+
 @lru_cache
 def read_registry(path: Path, registry: str, kind: str) -> dict[str, Entry]:
     """Read a registry from a module's source. Raises BenchError where it is none."""

@@ -28,8 +28,10 @@ from bench.spec.experiment import (
 )
 from bench.spec.grammar import Draft, expand
 from bench.spec.matrix import Cell
+from bench.spec.options import Positive
 from bench.spec.source import Mapping, Node, Sequence, given
 
+LOSSES = ("train_loss", "test_loss", "validation_loss")  # of the curves
 UNIT_INTERVAL = ("bernoulli", "continuous-bernoulli")  # likelihoods of pixels in [0, 1]
 
 
@@ -39,6 +41,7 @@ class Head(BaseModel):
     model_config = ConfigDict(strict=True, defer_build=True)
     question: str
     seeds: Annotated[int, Field(ge=1, le=1000)] | Seeds = 5  # a count, or which
+    equivalence_margin: Positive = 1.0
 
 
 def load(path: Path) -> Experiment:
@@ -48,7 +51,7 @@ def load(path: Path) -> Experiment:
         what = f"{printable(str(path))}: the file's name names a folder of reports"
         allowed = "allowed: letters, digits, dot, hyphen, underscore, at most 80"
         raise BenchError(f"{what}; {allowed}; rename the file")
-    head = check(Head, draft.head.take("question", "seeds"), "the experiment")
+    head = check(Head, draft.head.take("question", "seeds", "equivalence_margin"), "the experiment")
     seeds = tuple(range(head.seeds) if isinstance(head.seeds, int) else head.seeds)
     written = draft.head.get("seeds")
     for i, leaf in enumerate(written if isinstance(written, Sequence) else ()):
@@ -74,6 +77,7 @@ def load(path: Path) -> Experiment:
         dataset=dataset,
         offline_fallback=fallback,
         seeds=seeds,
+        equivalence_margin=head.equivalence_margin,
         variants=variants,
     )
 
@@ -184,7 +188,10 @@ def _published(node: Node | None, what: str) -> tuple[Published, ...]:
         allowed = "allowed: a list of rows; write `published: [{value: 106.66, ...}]`"
         raise node.error(f"{what}: published is {given(node)}; {allowed}")
     example = "{value: 106.66, metric: test_loss, source: ...}"
-    rows = (mapping_of(item, f"{what}: a row of published", example) for item in node)
+    rows = [mapping_of(item, f"{what}: a row of published", example) for item in node]
+    for row in rows:
+        if "metric" in row:
+            word_of(row["metric"], "metric", (*LOSSES, *registry.metrics()))
     return tuple(check(Published, row, f"{what}: published") for row in rows)
 
 

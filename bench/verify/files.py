@@ -26,7 +26,7 @@ from bench.verify.findings import Findings
 
 INPUTS = {"experiment.json", "baselines.json"}
 KEYS = ("variant", "seed", "metric", "epoch")  # the columns that name a row
-HALF_WIDTH = 1e-12  # relative: two versions of SciPy may differ in the last digits of Student's quantile
+INTERVAL = 1e-12  # relative: two versions of SciPy may differ in the last digits of Student's quantile
 NUMBER = re.compile(r"[-−+]?\d[\d,]*(?:\.\d+)?(?:e[-+]?\d+)?")
 LINK = re.compile(r"!\[[^\]]*\]\((figures/[^)]*)\)")
 
@@ -122,8 +122,8 @@ def _rows(text: str) -> tuple[list[str], dict[str, dict[str, str]]]:
 
 
 def _same(column: str, found: str, due: str) -> bool:
-    """Check whether two cells hold the same text or number; a half-width up to HALF_WIDTH."""
-    tolerance = HALF_WIDTH if column.endswith("_half_width") else 0
+    """Check whether two cells hold the same text or number; means and intervals up to INTERVAL."""
+    tolerance = INTERVAL if column.endswith(("_mean", "_low", "_high", "_half_width")) else 0
     try:
         return found == due or math.isclose(float(found), float(due), rel_tol=tolerance, abs_tol=0)
     except ValueError:
