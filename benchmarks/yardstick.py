@@ -25,7 +25,7 @@ from bench.evaluation.measure import Measured
 from bench.evaluation.metrics import METRICS
 from bench.evaluation.quadrature import MOST_LATENTS
 from bench.evaluation.refit import Normals, log_weights, refit
-from bench.evaluation.samples import Reference, classifier
+from bench.evaluation.samples import Reference, classifiers
 from bench.parts.bounds import importance_weighted_bound
 from bench.saved import model_of, read_saved
 
@@ -48,7 +48,7 @@ def row(folder: Path, data_dir: Path | None) -> list[str]:
     run, model = saved.run, model_of(saved)
     data = load(run.dataset, data_dir)
     images, labels = divide(run, data, torch.device("cpu"))
-    reference = Reference.of(classifier(data)[0], images.test.float() / 255)
+    reference = Reference.of(classifiers(data)[0], images.test.float() / 255)
     measured = Measured(run, model, Training("yardstick"), images, labels, reference)
     found = measured.binarised
     pixels = measured.calibration.binarised(model)

@@ -54,6 +54,7 @@ class Metric:
     description: str = ""
     since: int = 1  # the yardstick in which its present definition began
     scale: Scale = "linear"  # what it is tested on: log where it is bounded below, logit for a fraction
+    shared: bool = False  # its error is the same in every seed: of a subset of images, of feature networks
 
 
 METRICS = (
@@ -74,20 +75,22 @@ METRICS = (
            "lower bound on E ln p(b), b ~ Bernoulli(x); temperature and bias fitted on training images", 2),
     Metric("log_px_bernoulli", "ln p(x), binarised", "nats/image", "higher", "common",
            "binarised.log_px.value", WU,
-           "ln p(b) of one fixed binarisation: quadrature for Z ≤ 2, else annealed from a refitted q", 2),
+           "ln p(b) of one fixed binarisation: quadrature for Z ≤ 2, else annealed from a refitted q", 2,
+           shared=True),
     Metric("elbo_threshold", "ELBO, thresholded", "nats/image", "higher", "common", "elbos.elbo_threshold",
            KINGMA, "lower bound on ln p(b) of black or white pixels b = (x > 1/2), calibrated likewise", 2),
     Metric("log_px_threshold", "ln p(x), thresholded", "nats/image", "higher", "common",
-           "thresholded.log_px.value", WU, "ln p(b) of those pixels", 2),
+           "thresholded.log_px.value", WU, "ln p(b) of those pixels", 2, shared=True),
     Metric("mse", "MSE", "per pixel", "lower", "common", "elbos.mse",
            "", "E_q ‖x − m(z)‖² / D in grey levels of [0, 1]", scale="log"),
     # Details of the common footing
     Metric("amortisation_gap", "amortisation gap", "nats/image", "lower", "details",
            "binarised.amortisation_gap.value", CREMER,
-           "ELBO of a posterior refitted to each binarised image, less that of the encoder's", 2),
+           "ELBO of a posterior refitted to each binarised image, less that of the encoder's", 2,
+           shared=True),
     Metric("iwae_bernoulli", "importance-weighted bound, binarised", "nats/image", "higher", "details",
            "encoder_bound.bound.value", BURDA,
-           "bound on ln p(b) by K samples of the encoder's q; same binarisation", 2),
+           "bound on ln p(b) by K samples of the encoder's q; same binarisation", 2, shared=True),
     Metric("iwae_ess", "effective samples of the encoder", "of K", None, "details", "encoder_bound.ess",
            KONG, "how many independent samples the K of that bound are worth", 2),
     Metric("annealed_ess", "effective chains", "of 4", None, "details", "binarised.ess",
@@ -117,16 +120,16 @@ METRICS = (
     Metric("frechet_distance", "Fréchet distance", "features²", "lower", "samples",
            "samples.frechet_distance", HEUSEL,
            "prior samples' means against test images, in the features of bench's three classifiers", since=2,
-           scale="log"),
+           scale="log", shared=True),
     Metric("density", "density", "neighbours", "higher", "samples", "samples.density",
            NAEEM, "test images (k = 5) around a sample, over how many would be if both were alike", since=2,
-           scale="log"),
+           scale="log", shared=True),
     Metric("coverage", "coverage", "fraction", "higher", "samples", "samples.coverage",
            NAEEM, "test images with a sample in their neighbourhood (k = 5)", since=2,
-           scale="logit"),
+           scale="logit", shared=True),
     Metric("recall", "recall", "fraction", "higher", "samples", "samples.recall",
            KYNKAANNIEMI, "test images that fall inside the manifold of samples (k = 3)", since=2,
-           scale="logit"),
+           scale="logit", shared=True),
     # What the run cost
     Metric("parameters", "parameters", "", None, "cost", "parameters"),
     Metric("train_seconds", "training", "s", None, "cost", "train_seconds",

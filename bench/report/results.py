@@ -203,11 +203,16 @@ class Variant:
         sizes = {number((run.record.get("data") or {}).get("test")) for run in self.finished}
         return sizes.pop() if len(sizes) == 1 else None
 
-    def monte_carlo_error(self, metric: str) -> float | None:
-        """The estimator's own standard error of the mean over seeds, apart from their spread."""
-        errors = [numbers(run.record.get("monte_carlo_error")).get(metric) for run in self.finished]
+    def monte_carlo_error(self, metric: Metric) -> float | None:
+        """Give the estimator's own standard error of the mean over seeds, apart from their spread.
+
+        An error that all seeds share does not average out.
+        """
+        errors = [numbers(run.record.get("monte_carlo_error")).get(metric.name) for run in self.finished]
         known = [e for e in errors if e is not None]
-        return math.sqrt(math.fsum(e**2 for e in known)) / len(known) if known else None
+        if not known:
+            return None
+        return math.sqrt(math.fsum(e**2 for e in known) / len(known) / (1 if metric.shared else len(known)))
 
 
 @dataclass(frozen=True)

@@ -50,7 +50,7 @@ def cell(variant: Variant, metric: Metric, rank: Ranking | None = None) -> str:
         return NOTHING
     shown = plain(value.mean) if metric.name in FIXED else spread(value)
     shown = f"{BOUNDS[metric.name]} {shown}" if variant.saturated and metric.name in BOUNDS else shown
-    error = variant.monte_carlo_error(metric.name)
+    error = variant.monte_carlo_error(metric)
     if error and error > 0.1 * max(value.bars):
         shown += f" (MC {plain(error, 2)})"
     if value.n != len(variant.finished):
