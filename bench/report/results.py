@@ -204,10 +204,7 @@ class Variant:
         return sizes.pop() if len(sizes) == 1 else None
 
     def monte_carlo_error(self, metric: Metric) -> float | None:
-        """Give the estimator's own standard error of the mean over seeds, apart from their spread.
-
-        An error that all seeds share does not average out.
-        """
+        """Give the estimator's own standard error; one that all seeds share does not average out."""
         errors = [numbers(run.record.get("monte_carlo_error")).get(metric.name) for run in self.finished]
         known = [e for e in errors if e is not None]
         if not known:
@@ -287,11 +284,7 @@ def ordered(variants: Iterable[Variant], metric: Metric) -> Ranking:
 
 
 def load(folder: Path) -> Results:
-    """Read an experiment's folder, and the runs that it plans.
-
-    Raises:
-        BenchError: `experiment.json` is absent or is not an experiment.
-    """
+    """Read an experiment's folder, and the runs that it plans; raises BenchError without experiment.json."""
     home = ExperimentFolder(folder)
     runs = [_run(home, run_id, plan) for run_id, plan in home.planned.items()]
     runs.sort(key=lambda run: run.seed)
