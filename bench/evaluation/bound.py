@@ -23,10 +23,10 @@ from bench.evaluation.refit import PAIRS, STEPS, Normals, log_weights, refit
 from bench.parts.bounds import importance_weighted_bound
 
 # How many images: (least, one of so many, most)
-REFITTED = (100, 6, 1500)  # whose posterior is refitted
-ANNEALED = (30, 60, 150)  # of these, by annealing
-SIMULATED = (15, 200, 50)  # drawn from the model, for the certificate
-INTEGRATED = (300, 1, 4000)  # whose ln p(b) is integrated
+REFITTED = (30, 6, 1500)  # whose posterior is refitted
+ANNEALED = (10, 60, 120)  # of these, by annealing
+SIMULATED = (5, 200, 50)  # drawn from the model, for the certificate
+INTEGRATED = (300, 1, 2500)  # whose ln p(b) is integrated
 ENCODED = (100, 1, 500)  # for the encoder's own bound
 SAMPLES = 20  # of a refitted posterior
 TEMPERATURES = (80, 240)  # of annealing: the first that is enough
