@@ -69,7 +69,7 @@ METRICS = (
            ALEMI, "−E_q ln p(t|z) under the likelihood that the objective implies"),
     Metric("kl", "KL (rate)", "nats/image", None, "own", "own.kl",
            ALEMI, "KL(q(z|x) ‖ p(z)) of the distribution that z is really drawn from"),
-    # On one footing: every decoder judged by the same two observation models
+    # On one footing: every decoder judged by the same observation models
     Metric("elbo_bernoulli", "ELBO, binarised", "nats/image", "higher", "common", "elbos.elbo_bernoulli",
            SALAKHUTDINOV,
            "lower bound on E ln p(b), b ~ Bernoulli(x); temperature and bias fitted on training images", 2),

@@ -117,7 +117,7 @@ def _one_footing(results: Results) -> str:
     shown = tables.one_footing(results)
     k = _distinct(results.finished, _importance).replace("<br>", ", ") or "K not recorded"
     told = (
-        "Every decoder's mean is judged by the same two observation models, calibrated on"
+        "Every decoder's mean is judged by the same observation models, calibrated on"
         " training images. These columns compare across all rows; baselines are in italics."
     )
     explained = (

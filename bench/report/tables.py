@@ -146,7 +146,7 @@ def headline(results: Results) -> str:
 
 
 def one_footing(results: Results) -> str:
-    """Every variant under the same two observation models, baselines below."""
+    """Every variant under the same observation models, baselines below."""
     metrics = results.measured("common")
     return ranked(results.started, metrics, results.rankings, baselines(results, metrics)) if metrics else ""
 
