@@ -21,10 +21,11 @@ from bench.engine.images import divide
 from bench.engine.loop import Training
 from bench.evaluation import bound
 from bench.evaluation.annealing import annealed
+from bench.evaluation.footing import part_of
 from bench.evaluation.measure import Measured
 from bench.evaluation.metrics import METRICS
 from bench.evaluation.quadrature import MOST_LATENTS
-from bench.evaluation.refit import Normals, log_weights, refit
+from bench.evaluation.refit import log_weights, refit
 from bench.evaluation.samples import Reference, classifiers
 from bench.parts.bounds import importance_weighted_bound
 from bench.saved import model_of, read_saved
@@ -55,7 +56,7 @@ def row(folder: Path, data_dir: Path | None) -> list[str]:
     # The refitted posterior's bound, on all images by the same correction
     index = bound.subset(images.test, bound.REFITTED)
     chosen, prior, generator = measured._binary[index], model.prior, stream(run.seed, "yardstick")
-    q = refit(pixels, prior, Normals.of(measured.q).part(index), chosen, generator)
+    q = refit(pixels, prior, part_of(measured.q, index), chosen, generator)
     weights = log_weights(pixels, prior, q, chosen, bound.SAMPLES, generator).double()
     refitted = importance_weighted_bound(weights)
     elbo = measured.elbos.binary

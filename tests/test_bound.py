@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import cast
 
 import pytest
 import torch
@@ -13,10 +14,11 @@ from torch import Tensor
 from bench.evaluation import bound
 from bench.evaluation.annealing import annealed
 from bench.evaluation.bound import Mean, corrected, encoder_bound, log_px
-from bench.evaluation.footing import BinaryPixels
+from bench.evaluation.footing import BinaryPixels, part_of
 from bench.evaluation.quadrature import quadrature
-from bench.evaluation.refit import Normals, log_weights, refit
+from bench.evaluation.refit import log_weights, refit
 from bench.parts.bounds import importance_weighted_bound
+from bench.parts.posteriors import Q
 
 COUNT = 37
 
@@ -40,10 +42,10 @@ def images(pixels: BinaryPixels) -> Tensor:
     return (random(COUNT, PIXELS, seed=8) < white).float().detach()
 
 
-def encoded(pixels: BinaryPixels, b: Tensor) -> tuple[Normals, Tensor]:
+def encoded(pixels: BinaryPixels, b: Tensor) -> tuple[Q, Tensor]:
     """The encoder's posteriors, and the ELBOs that they give."""
     with torch.no_grad():
-        start = Normals.of(pixels.model.encode(b))
+        start = cast(Q, pixels.model.encode(b))
     return start, log_weights(pixels, pixels.model.prior, start, b, 200, generator(3)).double().mean(0)
 
 
@@ -87,7 +89,7 @@ def test_each_bound_is_nearer_to_the_integral() -> None:
         likelihood = pixels(draws[:, None], image)[:, 0]
     kept = draws[random(200_000, seed=10).log() < likelihood - likelihood.max()][:40]
     assert len(kept) == 40
-    many = Normals(q.mean[:1].expand(40, 2), q.log_scale[:1].expand(40, 2))
+    many = part_of(q, torch.zeros(40, dtype=torch.int64))
     back = annealed(pixels, prior, many, image.expand(40, -1), generator(6), 100, kept).double()
     above = -importance_weighted_bound(-back.flatten())
     assert float(above) == pytest.approx(float(exact[0]), abs=0.15)

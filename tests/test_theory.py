@@ -22,11 +22,12 @@ from bench.evaluation.annealing import annealed
 from bench.evaluation.baselines import ppca_bits
 from bench.evaluation.footing import Elbos, calibrate, elbos, thresholded
 from bench.evaluation.measure import encode
-from bench.evaluation.refit import Normals, log_weights, refit
+from bench.evaluation.refit import log_weights, refit
 from bench.parts.bounds import importance_weighted_bound
 from bench.parts.likelihoods import Gaussian, LearnedGaussian
 from bench.parts.objectives import Elbo
 from bench.parts.pixels import Normalised
+from bench.parts.posteriors import gaussian
 from bench.parts.priors import StandardNormal
 from bench.parts.protocols import Likelihood
 from bench.parts.vae import VAE
@@ -136,7 +137,7 @@ def score(z: Tensor, images: Tensor) -> Tensor:
 
 def test_annealing_from_a_wrong_posterior_comes_to_the_log_likelihood_from_both_sides() -> None:
     images, prior = torch.tensor(GREY[:60]), StandardNormal()
-    wrong = Normals(torch.zeros(60, LATENT).double(), torch.zeros(60, LATENT).double() - 1)
+    wrong = gaussian(torch.zeros(60, LATENT).double(), torch.zeros(60, LATENT).double() - 2)
     exact = float(PCA_.score_samples(GREY[:60]).mean())
     generator = torch.Generator().manual_seed(0)
     fitted = refit(score, prior, wrong, images, generator)

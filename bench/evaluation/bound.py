@@ -11,16 +11,18 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor
 
 from bench.engine.device import stream, wide
 from bench.evaluation.annealing import CHAINS, LEAPFROGS, annealed
-from bench.evaluation.footing import BinaryPixels
+from bench.evaluation.footing import BinaryPixels, part_of
 from bench.evaluation.quadrature import MOST_LATENTS, quadrature
-from bench.evaluation.refit import PAIRS, STEPS, Normals, log_weights, refit
+from bench.evaluation.refit import PAIRS, STEPS, log_weights, refit
 from bench.parts.bounds import importance_weighted_bound
+from bench.parts.posteriors import Q
 
 # How many images: (least, one of so many, most)
 REFITTED = (30, 6, 1500)  # whose posterior is refitted
@@ -62,13 +64,11 @@ class EncoderBound:
     ess: float
 
 
-def log_px(
-    pixels: BinaryPixels, start: Normals, images: Tensor, elbo: Tensor, generator: torch.Generator
-) -> LogPx:
+def log_px(pixels: BinaryPixels, start: Q, images: Tensor, elbo: Tensor, generator: torch.Generator) -> LogPx:
     """Estimate ln p(b) of black or white images [N, D], whose posteriors and ELBOs [N] the encoder gave."""
     prior, everything = pixels.model.prior, Mean(float(elbo.mean()), 0.0)
     index = subset(images, REFITTED)
-    cheap, chosen, encoded = elbo[index], images[index], start.part(index)
+    cheap, chosen, encoded = elbo[index], images[index], part_of(start, index)
     q = refit(pixels, prior, encoded, chosen, generator)
     weights = log_weights(pixels, prior, q, chosen, SAMPLES, generator).to(elbo.dtype)
     gap = _mean(weights.mean(0) - cheap)
@@ -83,7 +83,7 @@ def log_px(
     whole = corrected(everything, cheap, refitted, _spread(weights), len(images))
     few = slice(0, share(len(images), ANNEALED))
     for temperatures in TEMPERATURES if len(images) >= SMALL else (t // 4 for t in TEMPERATURES):
-        chains = annealed(pixels, prior, q.part(few), chosen[few], generator, temperatures).to(elbo.dtype)
+        chains = annealed(pixels, prior, part_of(q, few), chosen[few], generator, temperatures).to(elbo.dtype)
         if float(_spread(chains).mean()) / 2 < ENOUGH:
             break
     exact = importance_weighted_bound(chains)
@@ -92,11 +92,11 @@ def log_px(
 
 
 def encoder_bound(
-    pixels: BinaryPixels, start: Normals, images: Tensor, elbo: Tensor, k: int, generator: torch.Generator
+    pixels: BinaryPixels, start: Q, images: Tensor, elbo: Tensor, k: int, generator: torch.Generator
 ) -> EncoderBound:
     """Estimate the importance-weighted bound with K samples of the encoder's q (Burda et al. 2016, eq. 8)."""
     index = subset(images, ENCODED)
-    weights = log_weights(pixels, pixels.model.prior, start.part(index), images[index], k, generator)
+    weights = log_weights(pixels, pixels.model.prior, part_of(start, index), images[index], k, generator)
     weights = weights.to(elbo.dtype)
     bound = importance_weighted_bound(weights)
     mean = corrected(Mean(float(elbo.mean()), 0.0), elbo[index], bound, _spread(weights), len(images))
@@ -122,7 +122,7 @@ def certificate(
     with torch.no_grad():
         white = torch.sigmoid(pixels.logits(z))
         images = (torch.rand(white.shape, generator=generator, device=device) < white).float()
-        start = Normals.of(model.encode(images))  # type: ignore[arg-type]  # a Q
+        start = cast(Q, model.encode(images))
     q = refit(pixels, model.prior, start, images, generator)
     below, above = (
         annealed(pixels, model.prior, q, images, generator, temperatures, exact).to(wide(device))
@@ -185,9 +185,9 @@ def _effective(weights: Tensor) -> float:
     return float((1 / torch.softmax(weights, 0).square().sum(0)).mean())
 
 
-def _corners(pixels: BinaryPixels, *posteriors: Normals) -> tuple[Tensor, Tensor]:
+def _corners(pixels: BinaryPixels, *posteriors: Q) -> tuple[Tensor, Tensor]:
     """Give a box [Z], [Z] that holds the prior and every posterior, to six standard deviations."""
     prior = pixels.model.prior.sample(torch.randn(10_000, pixels.model.latent, generator=stream(0, "prior")))
     ends = [prior.to(q.mean.device) for q in posteriors]
-    ends += [q.mean + side * q.log_scale.exp() for q in posteriors for side in (-6, 6)]
+    ends += [q.mean + side * q.scale for q in posteriors for side in (-6, 6)]
     return torch.cat(ends).amin(0), torch.cat(ends).amax(0)

@@ -171,9 +171,9 @@ def elbos(model: VAE, q: Q, images: Tensor, binary: Tensor, noise: Tensor, calib
     kl = q.kl().sum(-1).to(wide(place))
     scores = torch.empty(3, samples, count, dtype=wide(place), device=place)
     sse = torch.empty_like(scores[0])
-    for part in _chunks(count, samples):
+    for part in chunks(count, samples, ROWS):
         grey = images[part].float() / 255
-        mean = model.grey_mean(model.decode(_part(q, part).sample(noise[:, part])))
+        mean = model.grey_mean(model.decode(part_of(q, part).sample(noise[:, part])))
         sse[:, part] = (mean - grey).square().sum(-1)
         logits = binarised.calibrated(mean)
         scores[0, :, part] = bernoulli_score(logits, grey)
@@ -201,11 +201,12 @@ def _error(values: Tensor) -> float:
     return math.sqrt(float(values.var(0).sum()) / samples) / count if samples > 1 else math.nan
 
 
-def _part(q: Q, part: slice) -> Q:
+def part_of(q: Q, part: slice | Tensor) -> Q:
+    """Give the posteriors of some images."""
     return Q(*(getattr(q, field.name)[part] for field in fields(Q)))
 
 
-def _chunks(count: int, samples: int) -> Iterator[slice]:
-    """Slice the images such that samples times images stays near ROWS."""
-    width = max(1, ROWS // samples)
+def chunks(count: int, samples: int, rows: int) -> Iterator[slice]:
+    """Slice `count` images such that samples times images stay near `rows`."""
+    width = max(1, rows // samples)
     return (slice(start, min(start + width, count)) for start in range(0, count, width))

@@ -25,7 +25,6 @@ from bench.evaluation import bound, footing, latent
 from bench.evaluation.bound import EncoderBound, LogPx
 from bench.evaluation.footing import Calibration, Elbos
 from bench.evaluation.metrics import METRICS
-from bench.evaluation.refit import Normals
 from bench.evaluation.samples import Reference, SampleScores
 from bench.parts.lookup import objective_of
 from bench.parts.posteriors import Q
@@ -127,7 +126,7 @@ class Measured:
         """Estimate ln p(b) of the binarised test images."""
         pixels, elbo = self.calibration.binarised(self.model), self.elbos.binary
         with self._timed("log_px"):
-            return bound.log_px(pixels, Normals.of(self.q), self._binary, elbo, self._stream("log_px"))
+            return bound.log_px(pixels, self.q, self._binary, elbo, self._stream("log_px"))
 
     @cached_property
     def thresholded(self) -> LogPx:
@@ -135,7 +134,7 @@ class Measured:
         pixels, elbo = self.calibration.thresholded(self.model), self.elbos.threshold
         images = footing.thresholded(self.images.test)
         with self._timed("log_px_threshold"):
-            return bound.log_px(pixels, Normals.of(self.q), images, elbo, self._stream("log_px_threshold"))
+            return bound.log_px(pixels, self.q, images, elbo, self._stream("log_px_threshold"))
 
     @cached_property
     def encoder_bound(self) -> EncoderBound:
@@ -146,9 +145,7 @@ class Measured:
             self.run.importance_samples,
         )
         with self._timed("encoder_bound"):
-            return bound.encoder_bound(
-                pixels, Normals.of(self.q), self._binary, elbo, k, self._stream("importance")
-            )
+            return bound.encoder_bound(pixels, self.q, self._binary, elbo, k, self._stream("importance"))
 
     @cached_property
     def bdmc_gap(self) -> float | None:

@@ -6,13 +6,13 @@ Shapes: C images of a chunk, B images, K samples, Z latents, D pixels.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from bench.parts.posteriors import Q
+from bench.evaluation.footing import chunks, part_of
+from bench.parts.posteriors import Q, gaussian
 from bench.parts.protocols import Prior
 
 STEPS = 40  # of Adam in a round, whose rate falls from RATE to 0 as a cosine
@@ -25,43 +25,16 @@ ROWS = 1000  # decoded images at a time
 Score = Callable[[Tensor, Tensor], Tensor]  # z [K, C, Z], images [C, D] -> ln p(image|z), nats, [K, C]
 
 
-@dataclass(frozen=True)
-class Normals:
-    """A diagonal Gaussian for each image: mean and log_scale, [B, Z]."""
-
-    mean: Tensor
-    log_scale: Tensor
-
-    @classmethod
-    def of(cls, q: Q) -> Normals:
-        """Take the encoder's posterior."""
-        return cls(q.mean, q.log_scale)
-
-    def sample(self, noise: Tensor) -> Tensor:
-        """Draw z [..., B, Z] from standard normal noise [..., B, Z]."""
-        return self.mean + self.log_scale.exp() * noise
-
-    def log_prob(self, z: Tensor) -> Tensor:
-        """Compute ln q(z), summed over latents: [..., B], nats."""
-        standard = (z - self.mean) * (-self.log_scale).exp()
-        constant = 0.5 * math.log(2 * math.pi) * z.shape[-1]
-        return -0.5 * standard.square().sum(-1) - self.log_scale.sum(-1) - constant
-
-    def part(self, part: slice | Tensor) -> Normals:
-        """Give those of some images."""
-        return Normals(self.mean[part], self.log_scale[part])
-
-
 @torch.enable_grad()
-def refit(score: Score, prior: Prior, start: Normals, images: Tensor, generator: torch.Generator) -> Normals:
+def refit(score: Score, prior: Prior, start: Q, images: Tensor, generator: torch.Generator) -> Q:
     """Fit a diagonal Gaussian to the true posterior of each image [B, D], beginning at `start`.
 
     Maximises the ELBO of each image by Adam (Cremer et al. 2018, section 3.2), in rounds until one gains
     little: an encoder that was trained with a small β starts far from the posterior.
     """
     fitted = []
-    for part in chunks(len(images), 2 * PAIRS):
-        q, target = start.part(part), images[part]
+    for part in chunks(len(images), 2 * PAIRS, ROWS):
+        q, target = part_of(start, part), images[part]
         mean, log_scale = (t.clone().requires_grad_() for t in (q.mean, q.log_scale))
         reached = -math.inf
         for _ in range(ROUNDS):
@@ -78,27 +51,22 @@ def refit(score: Score, prior: Prior, start: Normals, images: Tensor, generator:
             if gained < ENOUGH:
                 break
         fitted.append((mean.detach(), log_scale.detach()))
-    return Normals(*(torch.cat(column) for column in zip(*fitted, strict=True)))
+    means, log_scales = (torch.cat(column) for column in zip(*fitted, strict=True))
+    return gaussian(means, 2 * log_scales)
 
 
 @torch.no_grad()
 def log_weights(
-    score: Score, prior: Prior, q: Normals, images: Tensor, samples: int, generator: torch.Generator
+    score: Score, prior: Prior, q: Q, images: Tensor, samples: int, generator: torch.Generator
 ) -> Tensor:
     """Draw ln w = ln p(x|z) + ln p(z) − ln q(z) of K samples of each image [B, D]: [K, B], nats.
 
     Their mean over K is the ELBO, their log-mean-exp the importance-weighted bound.
     """
     found = []
-    for part in chunks(len(images), samples):
-        here = q.part(part)
+    for part in chunks(len(images), samples, ROWS):
+        here = part_of(q, part)
         noise = torch.randn((samples, *here.mean.shape), generator=generator, device=generator.device)
         z = here.sample(noise.to(here.mean.device))
         found.append(score(z, images[part]) + prior.log_prob(z) - here.log_prob(z))
     return torch.cat(found, 1)
-
-
-def chunks(count: int, samples: int) -> Iterator[slice]:
-    """Slice `count` images such that samples times images stay near ROWS."""
-    width = max(1, ROWS // samples)
-    return (slice(start, min(start + width, count)) for start in range(0, count, width))
