@@ -17,12 +17,11 @@ from typing import Any
 
 import numpy as np
 from scipy.interpolate import PchipInterpolator
-from scipy.special import stdtr, stdtrit
 
 from bench.report.cells import NOTHING, code, fixed, plain, spread, table, text, words
 from bench.report.contrasts import NOT_PARTS
 from bench.report.results import Results, Variant
-from bench.report.statistics import LEVEL, MIN_SEEDS, Estimate, estimate, holm
+from bench.report.statistics import Estimate, combine, estimate, rejected
 
 POINTS = 3  # variants of a likelihood at least, for a curve
 SAME = 3  # decimals of nats to which two rates are one
@@ -149,17 +148,11 @@ def welch(x: Rates, y: Rates) -> Welch:
     Raises:
         ValueError: either is empty.
     """
-    a, b = estimate([float(v) for v in x]), estimate([float(v) for v in y])
-    difference, n = a.mean - b.mean, min(a.n, b.n)
-    if n < 2:
-        return Estimate(difference, None, n), None
-    of_a, of_b = float(np.var(x, ddof=1)) / a.n, float(np.var(y, ddof=1)) / b.n
-    error = math.sqrt(of_a + of_b)
-    if error <= 1e-12 * max(1.0, abs(a.mean), abs(b.mean)):  # no spread but rounding
-        return Estimate(difference, 0.0, n), None if n < MIN_SEEDS else float(abs(difference) < 1e-9)
-    freedom = (of_a + of_b) ** 2 / (of_a**2 / (a.n - 1) + of_b**2 / (b.n - 1))
-    p = 2 * float(stdtr(freedom, -abs(difference) / error)) if n >= MIN_SEEDS else None
-    return Estimate(difference, float(stdtrit(freedom, 1 - LEVEL / 2)) * error, n), p
+    groups = [(weight, [float(v) for v in values]) for weight, values in ((1.0, x), (-1.0, y))]
+    if not all(values for _, values in groups):
+        raise ValueError("no values to compare")
+    effect = combine(groups, "linear", "Welch", max(abs(v) for _, values in groups for v in values))
+    return effect.size, effect.p
 
 
 def sentences(results: Results) -> list[str]:
@@ -226,7 +219,7 @@ def _metrics(results: Results, pair: Pair) -> dict[str, str]:
 def _kept(pair: Pair, metric: str) -> list[bool]:
     """At which rates the likelihoods differ, the column being one family."""
     p = [p for _, p in pair.compare(metric, pair.rates)]
-    return [q <= LEVEL for q in holm([q for q in p if q is not None])] if None not in p else [False] * len(p)
+    return rejected(p) if None not in p else [False] * len(p)
 
 
 def _clause(results: Results, pair: Pair, metric: str) -> str:
