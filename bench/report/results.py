@@ -16,7 +16,6 @@ from bench.errors import BenchError
 from bench.evaluation.metrics import METRICS, Metric
 from bench.report.inference import Ranking, rank
 from bench.report.statistics import MARGIN, Estimate, Values, estimate
-from bench.store import records
 from bench.store.experiments import ExperimentFolder, Planned
 
 # What differs between machines in a way that changes times; the rest is told in the protocol.
@@ -294,7 +293,7 @@ def load(folder: Path) -> Results:
         for name, settings in home.spec["variants"].items()
         if any(r.variant == name for r in runs) or not home.planned
     )
-    return Results(folder, home.spec, variants, _baselines(folder))
+    return Results(folder, home.spec, variants, home.baselines())
 
 
 def _run(home: ExperimentFolder, run_id: str, plan: Planned) -> Run:
@@ -305,24 +304,6 @@ def _run(home: ExperimentFolder, run_id: str, plan: Planned) -> Run:
     if record is None:
         return Run(run_id, plan["variant"], plan["seed"], "missing")
     return Run(run_id, plan["variant"], plan["seed"], str(record["status"]), record)
-
-
-def _baselines(folder: Path) -> dict[str, Any]:
-    """Read baselines.json, metrics under their names of today; empty where there is none to read."""
-    table = _json(folder / "baselines.json") or {}
-    rows = table.get("rows")
-    if not isinstance(rows, list):
-        return table
-    return table | {"rows": [records.renamed(row) for row in rows if isinstance(row, Mapping)]}
-
-
-def _json(path: Path) -> dict[str, Any] | None:
-    """A JSON object, or None where there is none to read."""
-    try:
-        value = records.read_json(path)
-    except (OSError, ValueError):
-        return None
-    return value if isinstance(value, dict) else None
 
 
 def number(value: object) -> float | None:

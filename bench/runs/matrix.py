@@ -22,13 +22,12 @@ from bench.runs.execute import Job, SharedContext
 from bench.runs.forecast import forecast
 from bench.runs.plan import Plan, Planned
 from bench.runs.progress import Display
-from bench.store.experiments import ExperimentFolder
+from bench.store.experiments import BASELINES, ExperimentFolder
 from bench.store.lock import LOCK, claimed, held
 from bench.store.records import CHECKPOINT, Record, read_json, write_json_atomic
 from bench.tracking import Tracker, Writer
 
 HERE = Path(__file__).resolve().parent
-BASELINES = "baselines.json"
 REPORT_SHARE = 0.05  # of the time since the last report that writing one may take, while runs go on
 
 

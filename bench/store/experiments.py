@@ -25,6 +25,7 @@ from bench.store.records import Record, RunFolder
 
 RUNS = "runs"  # the folder of all runs, in the folder of reports
 SPEC = "experiment.json"
+BASELINES = "baselines.json"
 OLD_RUNS = "records"  # where the first edition kept the runs of an experiment, in its folder
 KEY = r"^[0-9a-f]{16}-s\d{1,10}$"
 
@@ -103,6 +104,18 @@ class ExperimentFolder:
     def planned(self) -> Mapping[str, Planned]:
         """Its runs by id, `<variant>-s<seed>-<8 hex digits>`. Raises BenchError as `spec` does."""
         return self.spec.get("planned") or {}
+
+    def baselines(self) -> dict[str, Any]:
+        """Read baselines.json, metrics under their names of today; empty where it cannot be read."""
+        try:
+            table = records.read_json(self.path / BASELINES)
+        except (OSError, ValueError):
+            return {}
+        if not isinstance(table, dict):
+            return {}
+        if isinstance(rows := table.get("rows"), list):
+            table["rows"] = [records.renamed(row) for row in rows if isinstance(row, dict)]
+        return table
 
     def run(self, run_id: str) -> RunFolder:
         """Find the folder of a planned run."""

@@ -15,7 +15,6 @@ from bench.evaluation.footing import bits_per_dim, gaussian_score
 from bench.parts.lookup import objective_of
 from bench.parts.protocols import TwoTermObjective
 from bench.spec.experiment import ENGINE, Run
-from bench.store import records
 from bench.store.experiments import ExperimentFolder
 from bench.store.records import WEIGHTS, Record
 from bench.verify.findings import Findings
@@ -63,15 +62,8 @@ def check_runs(findings: Findings, home: ExperimentFolder) -> dict[str, Record]:
 
 def read_baselines(home: ExperimentFolder) -> Mapping[str, Any]:
     """Read baselines.json; empty where it is absent or not as bench writes it."""
-    try:
-        table = records.read_json(home.path / "baselines.json")
-        whole = all(isinstance(table.get(key), dict) for key in ("of", "samples", "classifier"))
-    except (OSError, ValueError, AttributeError):
-        return {}
-    if not whole:
-        return {}
-    rows = [records.renamed(row) for row in table.get("rows") or ()]
-    return dict(table, rows=rows)
+    table = home.baselines()
+    return table if all(isinstance(table.get(key), dict) for key in ("of", "samples", "classifier")) else {}
 
 
 def _artifacts(findings: Findings, home: ExperimentFolder, run_id: str, record: Record) -> bool:
