@@ -78,6 +78,11 @@ class Measured:
         return encode(self.model, self.images.test)
 
     @cached_property
+    def _z(self) -> Tensor:
+        """Draw one z of each test image."""
+        return self.q.sample(self._noise(self.images.test))
+
+    @cached_property
     def calibration(self) -> Calibration:
         """Fit the observation models of the common footing to training images."""
         images = self.images.train[:CALIBRATION_IMAGES]
@@ -173,18 +178,18 @@ class Measured:
     @cached_property
     def drift(self) -> latent.Drift:
         """Estimate MMD²(q(z), p(z)) from one z of each of some test images, the same ones in every run."""
-        q, seed, test = self.q, self.run.seed, self.images.test
+        z, seed, test = self._z, self.run.seed, self.images.test
         some = torch.randperm(len(test), generator=stream(0, "drift images"))[:DRIFT_SAMPLES].to(test.device)
         noise = torch.randn(len(some), self.run.latent, generator=stream(seed, "drift")).to(test.device)
         with self._timed("drift"):
-            return latent.mmd(q.sample(self._noise(test))[some], self.model.prior.sample(noise))
+            return latent.mmd(z[some], self.model.prior.sample(noise))
 
     @cached_property
     def mutual_information(self) -> float:
         """Estimate I(x; z), nats."""
-        z = self.q.sample(self._noise(self.images.test))
+        q, z = self.q, self._z
         with self._timed("mutual_information"):
-            return latent.mutual_information(self.q, z)
+            return latent.mutual_information(q, z)
 
     @property
     def aggregate_kl(self) -> float:

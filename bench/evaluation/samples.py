@@ -161,8 +161,8 @@ class Reference:
     def of(cls, nets: Sequence[FeatureNet], grey: Tensor) -> Reference:
         """Search the neighbourhoods of grey images [N, D] in each classifier's features."""
         features = tuple(net.features(grey) for net in nets)
-        near = (np.sort(pairwise_distances(f[:NEIGHBOURHOOD]), axis=1) for f in features)
-        return cls(tuple(nets), features, tuple(d[:, NEIGHBOURS] for d in near))  # column 0 is itself
+        near = (np.partition(pairwise_distances(f[:NEIGHBOURHOOD]), NEIGHBOURS, axis=1) for f in features)
+        return cls(tuple(nets), features, tuple(d[:, NEIGHBOURS] for d in near))  # an image is its own first
 
     def score(self, grey: Tensor) -> SampleScores:
         """Score generated grey images [M, D] against these."""
