@@ -89,7 +89,7 @@ class View:
 
 def saved_views(epochs: int) -> tuple[View, ...]:
     """List the views of every experiment; pictures open at the last of `epochs`."""
-    footing = ("elbo_bernoulli", "iwae_bernoulli", "gaussian_bits_per_dim", "mse")
+    footing = ("elbo_bernoulli", "log_px_bernoulli", "iwae_bernoulli", "gaussian_bits_per_dim", "mse")
     latent = ("active_units", "aggregate_kl", "linear_probe_accuracy", "frechet_distance")
     pictures = [{"type": "IMAGE", "imageKeys": [key], "step": epochs, "showRunParams": False}
                 for key in ("samples", "reconstructions")]  # fmt: skip
