@@ -12,7 +12,8 @@ from test_groups import workshop
 from bench.runs.execute import Job, execute, execute_group
 from bench.spec.resolve import load
 
-DOCS = Path(__file__).parents[1] / "docs"
+ROOT = Path(__file__).parents[1]
+PAGES = ("docs/yaml.md", "docs/engine.md", "README.md")
 SPEC = """
 question: Does a part of one's own train?
 dataset: digits
@@ -21,41 +22,42 @@ evaluation: {importance_samples: 5}
 defaults: {decoder: {name: mlp, hidden: [9]}, latent: 3, epochs: 2, batch_size: 16}
 variants:
   encoder: {encoder: {file: parts.py, name: Narrow, width: 7}}
+  network: {encoder: {file: parts.py, name: Dropped, width: 7}}
   objective: {encoder: {name: mlp, hidden: [9]}, objective: {file: parts.py, name: WarmUp, images: 100}}
 """
 
 
 @pytest.fixture
 def runs(tmp_path: Path) -> Any:
-    """The runs of SPEC, beside a file with the classes of both pages."""
-    shown = [re.findall(r"```python\n(.*?)```", (DOCS / page).read_text(), re.DOTALL)[0] for page in PAGES]
+    """The runs of SPEC, beside a file with the classes of all pages."""
+    shown = [re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)[0] for page in PAGES]
     (tmp_path / "parts.py").write_text("\n\n".join(shown))
     (tmp_path / "own.yaml").write_text(SPEC)
     return load(tmp_path / "own.yaml").variants
 
 
-PAGES = ("yaml.md", "engine.md")
-
-
-@pytest.mark.parametrize(("variant", "told"), [("encoder", "Narrow"), ("objective", "WarmUp")])
+@pytest.mark.parametrize(
+    ("variant", "told"), [("encoder", "Narrow"), ("network", "Dropped"), ("objective", "WarmUp")]
+)
 def test_a_part_from_a_file_trains(variant: str, told: str, runs: Any, tmp_path: Path) -> None:
+    kind = "objective" if variant == "objective" else "encoder"
     jobs = [Job(f"s{seed}", runs[variant].run(seed), tmp_path / f"s{seed}", {}) for seed in (0, 1)]
     shared = workshop()
-    record = execute(jobs[0], shared, lambda kind, data: None)
+    record = execute(jobs[0], shared, lambda *_: None)
     assert record["status"] == "finished", record.get("traceback")
     assert record["environment"]["engine"] == "reference"
-    note = f"reference: {variant} {told} has no written-out gradient"
+    note = f"reference: {kind} {told} has no written-out gradient"
     assert record["environment"]["engine_note"] == note
     first, last = record["curves"]
     assert last["elbo"] > first["elbo"]
     # What an objective does not say of itself is absent
-    says = variant == "encoder"
+    says = kind == "encoder"
     assert (record["beta_eff"] is not None) == (last["train_loss_nats"] is not None) == says
     assert ("test_loss_nats" in record["metrics"]) == says
     assert record["metrics"]["test_loss"] == pytest.approx(last["test_loss"])
     # Nor is it stacked: the seeds are trained one by one
-    for grouped in execute_group(jobs, shared, lambda run_id, kind, data: None):
+    for grouped in execute_group(jobs, shared, lambda *_: None):
         assert grouped["status"] == "finished"
         assert grouped["environment"]["engine_note"].startswith(
-            f"not stacked: TypeError: {variant} {told} has no"
+            f"not stacked: TypeError: {kind} {told} has no"
         )

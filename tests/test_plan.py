@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -120,17 +121,20 @@ def test_an_experiment_may_not_be_called_as_the_store(tmp_path: Path) -> None:
 
 
 def test_published_runs_count_as_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """README's example: a variant beside the published ones, of which the clone holds the records alone."""
+    """README's example: variants beside the published ones, of which the clone holds the records alone."""
     published = ExperimentFolder(ROOT / "reports/mnist/all")
     digest = next(iter(published.records().values()))["data"]["digest"]
     data = replace(a_dataset(), name="mnist", digest=digest)
     monkeypatch.setattr("bench.runs.plan.load_data", lambda *_, **__: data)
     monkeypatch.setattr("bench.runs.plan._check_batches", lambda *_: None)  # the stand-in has few images
-    (example,) = re.findall(r"```yaml\n# mine\.yaml\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    readme = (ROOT / "README.md").read_text()
+    (example,) = re.findall(r"```yaml\n# mine\.yaml\n(.*?)```", readme, re.DOTALL)
+    (part,) = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
+    (tmp_path / "my_parts.py").write_text(part)
     (tmp_path / "mine.yaml").write_text(example.replace("experiments/", f"{ROOT}/experiments/"))
     made = make_plan(Request(load(tmp_path / "mine.yaml"), reports=ROOT / "reports/mnist"))
-    assert [p.id.rpartition("-")[0] for p in made.todo] == ["mine-s0", "mine-s1", "mine-s2"]
-    assert len(made.runs) == 93
+    assert Counter(p.run.variant for p in made.todo) == {"small": 3, "dropped": 3}
+    assert len(made.runs) == 96
     assert {p.why for p in made.runs if not p.todo} == {
         "finished, made for all", "finished, made for documents"
     }  # fmt: skip
