@@ -94,6 +94,32 @@ def test_a_sheet_of_a_report_finds_the_tiles_of_any_grid(tmp_path: Path) -> None
         assert strip[10, 10::TILE].tolist() == [10 * (10 * row + i) for i in range(10)]
 
 
+@pytest.mark.parametrize("name", ["grid.png", "progress.gif"])
+def test_a_picture_is_written_whole_or_not_at_all(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = grids.grid(torch.zeros(1, H, W))
+
+    def write() -> None:
+        if name == "grid.png":
+            grids.save(image, tmp_path / name)
+        else:
+            grids.progress({1: image}, tmp_path / name)
+
+    write()
+    kept = (tmp_path / name).read_bytes()
+
+    def killed(image: Image.Image, file: Path, *_: object, **__: object) -> None:
+        file.write_bytes(b"half a picture")
+        raise SystemExit
+
+    monkeypatch.setattr(Image.Image, "save", killed)
+    with pytest.raises(SystemExit):
+        write()
+    assert (tmp_path / name).read_bytes() == kept
+    assert [file.name for file in tmp_path.iterdir()] == [name]
+
+
 @pytest.mark.parametrize(
     ("count", "shape"), [(1, (1, 10)), (10, (1, 10)), (11, (2, 10)), (101, (10, 11)), (400, (20, 20))]
 )

@@ -10,10 +10,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from bench.store.records import CHECKPOINT
+from bench.store.whole import replacing
 
 TENSORS = ("model", "optimizer", "best")
 ABOUT = ("epoch", "schedule", "curves", "resumed")
@@ -83,13 +83,9 @@ class Checkpoint:
             for part in TENSORS
             for name, value in getattr(state, part).items()
         }
-        temporary = self.file.with_name(f".{self.file.name}.{os.getpid()}")
-        try:
-            self.file.parent.mkdir(parents=True, exist_ok=True)
+        # Where that fails the run itself is whole: it merely could not be taken up again
+        with suppress(OSError), replacing(self.file) as temporary:
             temporary.write_bytes(save(tensors, {"about": about, "sha256": _digest(about, tensors)}))
-            temporary.replace(self.file)
-        except OSError:  # the run itself is whole: it merely could not be taken up again
-            temporary.unlink(missing_ok=True)
 
     def load(self) -> State | None:
         """Read the state; None where it is absent, damaged, or of another maker."""

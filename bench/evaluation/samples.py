@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +23,7 @@ from torch.nn.functional import cross_entropy, pad
 
 from bench.data.datasets import Dataset, cache_dir
 from bench.engine.device import initialised, stream
+from bench.store.whole import replacing
 
 FEATURES = 64
 SMALLEST = 16  # pixels a side that the two convolutions and poolings need
@@ -118,10 +118,8 @@ def _classifier(data: Dataset, seed: int, cache: Path) -> FeatureNet:
         net.load_state_dict(load_file(path))
     except (OSError, SafetensorError, RuntimeError):  # absent, cut short, or of another design: train it anew
         net = _train(data, seed)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_suffix(f".{os.getpid()}")
-        save_file(net.state_dict(), part)
-        part.replace(path)
+        with replacing(path) as part:
+            save_file(net.state_dict(), part)
     return net.eval()
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from pathlib import Path
 
 from bench.errors import BenchError
 from bench.report import contact, copies, export, gallery, markdown
 from bench.report.results import Results, load
+from bench.store.whole import replacing
 
 __all__ = ["write_report"]
 
@@ -73,13 +72,5 @@ def _replace(path: Path, content: bytes) -> None:
     """Write a file whole or not at all; one that holds the same bytes is left alone."""
     if path.is_file() and path.read_bytes() == content:
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, partial = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        Path(partial).chmod(0o644)
-        os.replace(partial, path)
-    except BaseException:
-        Path(partial).unlink(missing_ok=True)
-        raise
+    with replacing(path) as partial:
+        partial.write_bytes(content)

@@ -33,6 +33,7 @@ from bench.errors import BenchError, redacted
 from bench.runs.execute import Job, SharedContext, execute_all
 from bench.runs.groups import Listener, TaskGroup, broken, groups
 from bench.store.records import CHECKPOINT, DONE, Record, RunFolder
+from bench.store.whole import replacing
 from bench.tracking import resolve_uri
 
 ATTEMPTS = 3  # at a run whose process or node is lost
@@ -208,11 +209,8 @@ def take(item: Item, group: TaskGroup) -> None:
     job = group.jobs[run_id]
     try:
         for name, content in files.items():
-            path = job.folder / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            part = path.with_name(f".{path.name}")  # an earlier attempt's file may be being read
-            part.write_bytes(content)
-            part.replace(path)
+            with replacing(job.folder / name) as part:  # an earlier attempt's file may be being read
+                part.write_bytes(content)
         if kind == "done":
             if missing := [name for name in data.get("artifacts") or () if not (job.folder / name).exists()]:
                 raise OSError(f"{missing[0]} is missing")

@@ -34,6 +34,7 @@ from bench.parts.vae import VAE, likelihood_class
 from bench.pictures.album import Album, Emit
 from bench.spec.experiment import Run
 from bench.store.records import DONE, Record, RunFolder
+from bench.store.whole import replacing
 
 GroupEmit = Callable[[str, str, dict[str, Any]], None]  # the same, told of the run with this id
 
@@ -297,8 +298,8 @@ def _trained(attempts: list[_Attempt], *, stacked: bool) -> list[Training]:
 def _save_weights(weights: dict[str, Tensor], folder: RunFolder) -> None:
     """The state_dict as safetensors; nothing where no epoch was finite."""
     if weights:
-        folder.path.mkdir(parents=True, exist_ok=True)
-        save_file({name: value.contiguous().cpu() for name, value in weights.items()}, folder.weights)
+        with replacing(folder.weights) as part:
+            save_file({name: value.contiguous().cpu() for name, value in weights.items()}, part)
 
 
 def environmental(error: Exception) -> bool:

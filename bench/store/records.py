@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import math
@@ -16,6 +15,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
 from bench.errors import BenchError, printable
+from bench.store.whole import replacing
 
 FORMAT = 2  # raised whenever an older record could no longer be read correctly
 # What metrics of format 1 are called today; other names are as they were
@@ -184,17 +184,12 @@ def write_json_atomic(path: Path | str, data: object) -> None:
     path = Path(path)
     _check(data, path.name)
     text = json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("w", encoding="utf-8") as stream:
+        with replacing(path) as temporary, temporary.open("w", encoding="utf-8") as stream:
             stream.write(text)
             stream.flush()
             os.fsync(stream.fileno())
-        temporary.replace(path)
     except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
         why = error.strerror or str(error)
         raise BenchError(
             f"cannot write {path}: {why}; free space, allow writing there, or give another --reports"
