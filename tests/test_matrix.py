@@ -10,17 +10,19 @@ from typing import Any, cast
 
 import pytest
 from factory import a_run
+from tracked import until
 
 from bench.errors import BenchError
 from bench.runs import matrix
 from bench.runs.execute import Job
+from bench.runs.groups import TaskGroup
 from bench.runs.matrix import Matrix
 from bench.runs.plan import Plan, make_plan
 from bench.runs.progress import Display
 from bench.runs.request import Request
 from bench.spec.resolve import load
 from bench.store.records import CHECKPOINT, RunFolder
-from bench.tracking import Tracker
+from bench.tracking import Attempt, Tracker
 
 
 class Store:
@@ -30,6 +32,10 @@ class Store:
 
     def __init__(self) -> None:
         self.taken: list[str] = []
+        self.status = ""  # of the run that was sent last
+
+    def deliver(self, record: dict[str, Any], attempt: Attempt) -> None:
+        attempt.asked, self.status = True, record.get("status", "RUNNING")
 
     def __getattr__(self, name: str) -> Any:
         return lambda *_, **__: self.taken.append(name)
@@ -77,6 +83,31 @@ def test_the_first_failure_stops_the_matrix_where_that_was_asked_for(
     taken = cast(Store, made.tracker).taken
     assert taken[-1] == "describe", "the report is sent, after the runs"
     assert made.faults == ["a view was not written"]
+
+
+@pytest.mark.parametrize("status", ["diverged", "interrupted"])
+def test_a_run_whose_end_ctrl_c_kept_from_being_told_is_closed(
+    status: str, made: Matrix, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    a, store = job("a", tmp_path), cast(Store, made.tracker)
+    made._fail_fast = False
+    group = TaskGroup([a], made, 2)
+    group.begin()
+    until(lambda: store.status == "RUNNING")
+    if status == "diverged":  # by its worker
+        RunFolder(a.folder).write_record(failed("a", status))
+    with monkeypatch.context() as patched:
+        patched.setattr(made._writer, "finish", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            group.hear("a", "done", failed("a", status))
+    group.end("interrupted", "stopped")  # it has forgotten the run by now
+    made.close()
+    assert store.status == made.outcomes["a"] == status
+    assert (RunFolder(a.folder).read() or {})["status"] == status
+    assert made._writer.left == 0
 
 
 def test_without_it_the_matrix_goes_on(made: Matrix, tmp_path: Path) -> None:

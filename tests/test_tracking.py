@@ -12,11 +12,22 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from tracked import artifacts, assert_whole_once, attempts, begin, curve, known, record, run_folder, steps
+from tracked import (
+    artifacts,
+    assert_whole_once,
+    attempts,
+    begin,
+    curve,
+    known,
+    record,
+    run_folder,
+    steps,
+    until,
+)
 
 from bench import tracking
 from bench.store.records import RunFolder
-from bench.tracking import Attempt, Tracker, TrackingError, entries, images, owner, ui, views
+from bench.tracking import Attempt, Tracker, TrackingError, Writer, entries, images, owner, ui, views
 
 
 @pytest.fixture
@@ -233,6 +244,34 @@ def faulty(client: Any, name: str, faults: list[str], monkeypatch: pytest.Monkey
         return done
 
     monkeypatch.setattr(client, name, call)
+
+
+def test_a_picture_that_cannot_be_read_keeps_no_run_from_being_closed(
+    tracker: Tracker, folder: RunFolder
+) -> None:
+    made = record(status="interrupted")
+    picture = folder.pictures / "samples-epoch-005.png"
+    picture.write_bytes(picture.read_bytes()[:60])
+    (folder.pictures / ".samples-epoch-001.png.12").touch()  # of a worker that was killed
+    run = tracker.deliver(made, begin(tracker, made, folder.path, 2))
+    assert status(tracker, run) == "KILLED"
+    assert len(artifacts(tracker, run, "images")) == 4, "the other two, and the UI's copy of each"
+    assert artifacts(tracker, run, "pictures") == ["pictures/manifold.png"]
+    (told,) = tracker.warnings
+    assert told.startswith(f"MLflow lacks a picture: {picture} cannot be read: ")
+
+
+def test_an_interrupted_run_is_closed_though_the_store_opened_it_unheard(
+    tracker: Tracker, folder: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, said = record(), list[str]()
+    faulty(tracker._client, "create_run", ["after"], monkeypatch)
+    writes = Writer(tracker, said.append)
+    writes.start(known(made), folder.path)
+    until(lambda: bool(said))  # from here on it pauses
+    writes.finish({**made, "status": "interrupted"}, folder.path)
+    writes.close(lambda _: None, lambda _: None)
+    assert {run.info.status for run in attempts(tracker, made)} == {"KILLED"}
 
 
 def test_what_goes_wrong_is_one_line_without_secrets(

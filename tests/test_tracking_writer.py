@@ -32,7 +32,7 @@ class Fake:
     def deliver(self, made: dict[str, Any], attempt: Attempt) -> None:
         curves, drawn = len(made["curves"]), len(attempt.drawn)
         self._take(made["id"], made.get("status", "resumed" if attempt.resume else "begun"), curves, drawn)
-        attempt.mlflow_id = made["id"]
+        attempt.mlflow_id, attempt.asked = made["id"], True
 
 
 @pytest.fixture

@@ -93,8 +93,7 @@ class TaskGroup:
     def _take_recorded(self) -> None:
         """Take in the runs that their worker has recorded, and had no time to tell of."""
         for job in list(self.jobs.values()):
-            record = RunFolder(job.folder).read()
-            if record and record["status"] in DONE:
+            if record := recorded(job):
                 self._listener.ended(self.jobs.pop(job.id), record)
 
     def _try_again(self, job: Job, reason: str) -> None:
@@ -117,6 +116,12 @@ def groups(jobs: Iterable[Job], device: torch.device, listener: Listener, attemp
             found.append(latest[key])
         latest[key].append(job)
     return [TaskGroup(group, listener, attempts) for group in found]
+
+
+def recorded(job: Job) -> Record | None:
+    """Read the record of a run that is done, whoever was told of it; None where there is none."""
+    record = RunFolder(job.folder).read()
+    return record if record and record["status"] in DONE else None
 
 
 def broken(job: Job, status: str, reason: str) -> Record:

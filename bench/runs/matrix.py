@@ -20,6 +20,7 @@ from bench.report import write_report
 from bench.runs import cluster, sync, workers
 from bench.runs.execute import Job, SharedContext
 from bench.runs.forecast import forecast
+from bench.runs.groups import broken, recorded
 from bench.runs.plan import Plan, Planned
 from bench.runs.progress import Display
 from bench.store.experiments import BASELINES, ExperimentFolder
@@ -130,6 +131,7 @@ class Matrix:
         self.stopped = ""  # why the rest of the matrix was not done
         self._fail_fast = fail_fast
         self._writer = Writer(tracker, display.say)
+        self._under_way: dict[str, Job] = {}
         self._names: dict[str, list[str]] = defaultdict(list)  # of a run in this experiment, by its key
         for planned in plan.runs:
             self._names[planned.key].append(planned.id)
@@ -170,8 +172,13 @@ class Matrix:
         ]
 
     def close(self) -> None:
-        """Write the last report, and wait until MLflow has what it lacks, as long as it answers."""
+        """Write the last report, and wait until MLflow has what it lacks, as long as it answers.
+
+        A run whose end Ctrl-C kept from being told has ended too.
+        """
         try:
+            for job in [*self._under_way.values()]:
+                self._end(job, recorded(job) or broken(job, "interrupted", "stopped before it ended"))
             if not self.stopped or self._fail_fast:
                 self._report()
         finally:
@@ -194,6 +201,7 @@ class Matrix:
 
     def starting(self, job: Job) -> None:
         """Open a run in MLflow, or the attempt that it goes on with: a worker is about to take it."""
+        self._under_way[job.id] = job
         self.display.start(job.id, _title(job), job.run.epochs)
         known = {
             **job.about,
@@ -222,12 +230,7 @@ class Matrix:
 
     def ended(self, job: Job, record: Record) -> None:
         """Take in a run's record. The first that fails ends the matrix, where that was asked for."""
-        for run_id in self._names[job.folder.name]:
-            self.outcomes[run_id] = record["status"]
-            named = record if run_id == job.id else self._home.record(run_id)
-            if named:
-                self._writer.finish(named, job.folder)
-        self.display.end(job.id, _title(job), record)
+        self._end(job, record)
         if self.stopped:
             return
         if self._fail_fast and record["status"] in ("failed", "diverged"):
@@ -235,6 +238,15 @@ class Matrix:
             raise _StopMatrixError
         if time.monotonic() - self._last_report > self._report_cost / REPORT_SHARE:
             self._report()
+
+    def _end(self, job: Job, record: Record) -> None:
+        for run_id in self._names[job.folder.name]:
+            self.outcomes[run_id] = record["status"]
+            named = record if run_id == job.id else self._home.record(run_id)
+            if named:
+                self._writer.finish(named, job.folder)
+        self.display.end(job.id, _title(job), record)
+        self._under_way.pop(job.id, None)
 
     def _report(self) -> None:
         started = time.monotonic()

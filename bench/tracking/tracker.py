@@ -40,6 +40,7 @@ class Attempt:
     folder: Path  # the run's
     resume: bool = False
     drawn: list[images.Picture] = field(default_factory=list)  # so far; at the end, all in the folder
+    asked: bool = False  # the store was asked to open it, and may have done so though the answer was lost
     mlflow_id: str = ""
     began: int = 0  # milliseconds since 1970
     epochs: int | None = None  # the last that the store holds; None before it has the parameters
@@ -93,8 +94,7 @@ class Tracker:
                 epochs = (record.get("run") or {}).get("epochs") or attempt.epochs or 1
                 drawn = [*images.in_folder(RunFolder(attempt.folder).pictures, epochs)]
             new = [picture for picture in drawn if picture not in attempt.pictures and picture[0].exists()]
-            self._log_images(attempt.mlflow_id, new)
-            attempt.pictures.update(new)
+            attempt.pictures.update(self._log_images(attempt.mlflow_id, new))
             if "status" in record:
                 self._close(record, attempt)
         return attempt.mlflow_id
@@ -157,7 +157,11 @@ class Tracker:
             mlflow_id = str(run.info.run_id)
             if run.info.status == "RUNNING":  # new, or its process died at once
                 self._client.set_terminated(mlflow_id)
-            for file in [*folder.glob("report.md"), *folder.glob("*.csv"), *folder.glob("figures/**/*.*")]:
+            for file in [
+                *folder.glob("report.md"),
+                *folder.glob("*.csv"),
+                *folder.glob("figures/**/[!.]*.*"),
+            ]:
                 inside = file.parent.relative_to(folder).as_posix()
                 self._client.log_artifact(mlflow_id, str(file), None if inside == "." else inside)
             self._log_images(mlflow_id, [(f, f.stem, 1) for f in folder.glob("figures/**/contact*.png")])
@@ -167,6 +171,7 @@ class Tracker:
 
     def _open(self, record: Record, attempt: Attempt, earlier: list[Run]) -> None:
         """Create the attempt's MLflow run, or reopen that of the attempt before it."""
+        attempt.asked = True
         tags = entries.tags(record, self.experiment, attempt.folder) | owner.owner_tags()
         stopped = next(filter(_unfinished, earlier), None) if attempt.resume else None
         for run in earlier:
@@ -229,7 +234,7 @@ class Tracker:
         self._client.log_batch(mlflow_id, metrics=[Metric(key, value, end, 0) for key, value in final])
         if folder.weights.exists():
             self._client.log_artifact(mlflow_id, str(folder.weights))
-        for file in sorted(folder.pictures.glob("*.*")):
+        for file in sorted(folder.pictures.glob("[!.]*.*")):
             if not images.EPOCH_PICTURE.fullmatch(file.stem):  # those are in the image grid
                 self._client.log_artifact(mlflow_id, str(file), "pictures")
         text = json.dumps({"format": FORMAT, **record}, indent=1, ensure_ascii=False, allow_nan=False)
@@ -248,13 +253,21 @@ class Tracker:
 
         self._client.log_batch(mlflow_id, tags=[RunTag(key, value[:5000]) for key, value in tags.items()])
 
-    def _log_images(self, mlflow_id: str, pictures: list[images.Picture]) -> None:
-        if pictures:
-            with tempfile.TemporaryDirectory() as folder:
-                for picture in pictures:
+    def _log_images(self, mlflow_id: str, pictures: list[images.Picture]) -> list[images.Picture]:
+        """Log pictures and give those that went; one that cannot be read is a line of `warnings`."""
+        sent = []
+        with tempfile.TemporaryDirectory() as folder:
+            for picture in pictures:
+                try:
                     images.convert(picture, Path(folder))
+                    sent.append(picture)
+                except images.UnreadableError as error:
+                    if (told := f"MLflow lacks a picture: {error}") not in self.warnings:
+                        self.warnings.append(told)
+            if sent:
                 self._client.log_artifacts(mlflow_id, folder, "images")
-            self._client.set_tag(mlflow_id, "mlflow.loggedImages", "True")
+                self._client.set_tag(mlflow_id, "mlflow.loggedImages", "True")
+        return sent
 
     def _search(self, wanted: str) -> list[Run]:
         return list(search(self._client, self.experiment_id, wanted))

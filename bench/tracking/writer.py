@@ -95,7 +95,7 @@ class Writer:
         self._runs[record["id"]] = record, attempt
 
         def send(tracker: Tracker) -> None:
-            if attempt.mlflow_id or record.get("status") != "interrupted":  # else the store never heard of it
+            if attempt.asked or record.get("status") != "interrupted":  # else the store never heard of it
                 tracker.deliver(record, attempt)
             if "status" in record and self._runs[record["id"]][0] is record:
                 del self._runs[record["id"]]
