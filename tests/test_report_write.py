@@ -15,8 +15,7 @@ from PIL import Image
 from synthetic import settings
 
 from bench.errors import BenchError
-from bench.report import figures, write_report
-from bench.report.results import load
+from bench.report import write_report
 
 SECTIONS = [
     "Answer", "The matrix", "Results", "One footing", "In their own terms", "Latent space", "Samples",
@@ -88,19 +87,6 @@ def test_references_are_of_what_is_used(folder: Path):
     for used in ("Heusel", "Burda", "Holm", "Loshchilov", "LeCun", "Ioffe", "Tipping"):
         assert used in report
     assert "Loaiza-Ganem" not in report
-
-
-def test_a_seed_that_diverged_is_a_line_up_to_there(tmp_path: Path):
-    status = {("gone", seed): "diverged" for seed in (0, 1, 2)} | {("half", 1): "diverged"}
-    names = {name: settings(epochs=20) for name in ("gone", "half", "whole")}
-    synthetic.write(tmp_path, names, (0, 1, 2), status=status)
-    figure = figures._learning(load(tmp_path))
-    assert figure is not None
-    lines = [(line.get_label(), len(line.get_xdata())) for line in figure.axes[0].get_lines()]
-    assert [line for line in lines if not line[0].startswith("_")] == [
-        ("1 gone: diverged", 14), ("2 half: diverged", 14), ("2 half", 20), ("3 whole", 20)
-    ]  # fmt: skip
-    assert [n for name, n in lines if name.startswith("_")] == [14, 14]
 
 
 def test_figures_are_1200_pixels_wide_small_and_without_metadata(folder: Path):

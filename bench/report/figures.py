@@ -1,250 +1,224 @@
-"""The figures of a report: no global state, colour-blind safe, equal bytes for equal results.
-
-Variants are numbered in the experiment's order, the same in every figure, so that thirty stay legible.
-"""
+"""The figures of a report: one question each, names beside what they name, equal bytes for equal results."""
 
 from __future__ import annotations
 
 import io
 import math
 import warnings
-from collections.abc import Callable, Sequence
-from textwrap import wrap
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 from PIL import Image
 
 from bench.evaluation.metrics import Metric
-from bench.report import rate_figure
-from bench.report.contrasts import same_but_beta
-from bench.report.marks import (
-    COLOURS,
-    DASHES,
-    DPI,
-    MARKERS,
-    WIDTH,
-    Point,
-    class_legend,
-    intervals,
-    look,
-    scatter,
-    short_name,
-)
+from bench.report import curves, rate_figure
+from bench.report.labels import Label, place
+from bench.report.marks import DPI, SMALL, WIDTH, Looks, bars, fit, hollow_key
 from bench.report.results import Results, Variant
-from bench.report.statistics import estimate
-from bench.report.tables import ARROWS, by_machine, machines
+from bench.report.statistics import Estimate, backward, forward
+from bench.report.tables import ARROWS
 
 STYLE = {
     "font.size": 8,
+    "xtick.labelsize": SMALL,
+    "ytick.labelsize": SMALL,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
     "grid.color": "#e6e6e6",
     "axes.axisbelow": True,
-    "axes.titlesize": 9,
+    "axes.titlesize": 8,
     "axes.titlelocation": "left",
     "lines.linewidth": 1.2,
     "text.parse_math": False,  # names are text, whatever they contain
 }
+FOREST = ("elbo_bernoulli", "log_px_bernoulli", "frechet_distance")
+MATRIX = ("elbo_bernoulli", "frechet_distance")
+ROW = 0.19  # inches
+ACROSS = 5  # panels
 
 
 def draw(results: Results) -> dict[str, tuple[str, bytes]]:
     """File name -> (caption, PNG bytes) of every figure that the results have data for."""
-    found = {}
+    return {file: (FIGURES[file][0], _png(figure)) for file, figure in made(results)}
+
+
+def made(results: Results) -> Iterator[tuple[str, Figure]]:
+    """Every figure that the results have data for, with its file name, one at a time."""
     with mpl.rc_context(), warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # a name may hold glyphs that the font lacks
         mpl.rcdefaults()
         mpl.rcParams.update(STYLE)
-        for file, (caption, make) in FIGURES.items():
-            figure = make(results)
-            if figure is not None:
-                found[file] = (caption, _png(figure))
-    return found
+        for file, (_, make) in FIGURES.items():
+            if figure := make(results):
+                yield file, figure
 
 
 def _forest(results: Results) -> Figure | None:
-    metrics = results.measured("common")
-    variants = [(i, v) for i, v in _numbered(results) if v.finished]
+    metrics = [metric for name in FOREST if (metric := results.metric(name))]
+    variants = [v for v in results.variants if v.finished]
     if not metrics or not variants:
         return None
-    order = sorted(variants, key=lambda numbered: _sort_key(numbered[1], metrics[0]))  # best on top
-    labels = [f"{short_name(v)}  {i}" for i, v in order]
-    height = 1.15 + 0.18 * len(order)
+    looks = Looks(results)
+    parts = {"documents:": [v for v in variants if not v.axes], "matrix:": [v for v in variants if v.axes]}
+    rows: list[Variant | str] = []  # from the top
+    for heading, part in parts.items():
+        best_first = sorted(part, key=lambda v: _worst_last(v, metrics[0]))
+        rows += [*([heading] if all(parts.values()) else []), *best_first]
+    names = [v if isinstance(v, str) else fit(v.title, 330) for v in rows]
+    height = 0.95 + ROW * len(rows)
     figure = Figure(figsize=(WIDTH, height))
     panels = figure.subplots(1, len(metrics), sharey=True, squeeze=False)[0]
-    left = 0.03 + 0.0066 * max(map(len, labels))
-    figure.subplots_adjust(left=left, right=0.985, bottom=0.28 / height, top=1 - 0.78 / height, wspace=0.12)
-    rows = {variant.name: row for row, (_, variant) in enumerate(order)}
+    left = 0.02 + 0.0075 * max(map(len, names))
+    figure.subplots_adjust(left=left, right=0.98, bottom=0.26 / height, top=1 - 0.62 / height, wspace=0.1)
     for axes, metric in zip(panels, metrics, strict=True):
-        points = []
-        for i, variant in order:
-            value = variant.estimate(metric.name)
-            if value is not None:
-                points.append((i, variant, value.mean, rows[variant.name], value.bars, (0.0, 0.0)))
-        intervals(axes, results, points, size=3.2)
-        axes.set_title(
-            "\n".join([*wrap(metric.title + ARROWS[metric.direction], 17), metric.unit]), fontsize=7
-        )
-        axes.xaxis.set_major_locator(MaxNLocator(2))
-        axes.tick_params(labelsize=7, length=2)
-        axes.margins(x=0.12)
-    panels[0].set_yticks(range(len(order)), labels)
-    panels[0].set_ylim(-0.7, len(order) - 0.3)
-    class_legend(figure, results, [v for _, v in order])
+        _intervals(axes, looks, metric, rows)
+        axes.set_title(f"{fit(metric.title, 250)}{ARROWS[metric.direction]}\n{metric.unit}", fontsize=SMALL)
+        _ticks(axes.xaxis, metric)
+    panels[0].set_yticks(range(len(rows)), names)
+    panels[0].set_ylim(len(rows) - 0.4, -0.6)
+    looks.legend(figure, variants)
     return figure
 
 
-def _rate_distortion(results: Results) -> Figure | None:
-    points = []
-    for i, v in _numbered(results):
-        elbo, rates = v.values("elbo_bernoulli"), v.values("kl")
-        seeds = sorted(elbo.keys() & rates.keys())
-        if seeds:
-            kl = estimate([rates[s] for s in seeds])
-            distortion = estimate([-elbo[s] - rates[s] for s in seeds])
-            points.append((i, v, kl.mean, distortion.mean, kl.bars, distortion.bars))
-    if not points:
+def _intervals(axes: Any, looks: Looks, metric: Metric, rows: Sequence[Variant | str]) -> None:
+    """One metric's means and intervals; what lies far from the others is written at the edge."""
+    there = {y: v for y, v in enumerate(rows) if isinstance(v, Variant)}
+    known = {y: (v, value) for y, v in there.items() if (value := v.estimate(metric.name))}
+    means = [forward(value.mean, metric.scale) for _, value in known.values()]
+    low, high = np.percentile(means, (25, 75)) if means else (0.0, 1.0)
+    reach = 2 * (high - low) if len(means) > 4 else math.inf
+    inside = [m for m in means if low - reach <= m <= high + reach]
+    span = max(inside, default=1.0) - min(inside, default=0.0) or 1.0
+    sides = (min(inside, default=0.0) - 0.1 * span, max(inside, default=1.0) + 0.1 * span)
+    ends = [backward(side, metric.scale) for side in sides]
+    for y, (v, value) in known.items():
+        if ends[0] < value.mean < ends[1]:
+            axes.errorbar(
+                value.mean, y, xerr=bars(value), ls="", elinewidth=0.9, capsize=1.5, **looks.mark(v)
+            )
+            continue
+        right = value.mean > ends[0]
+        told = f"{value.mean:.0f} →" if right else f"← {value.mean:.0f}"
+        told = told.replace("-", "−")
+        axes.text(1 if right else 0, y, told, transform=axes.get_yaxis_transform(), fontsize=SMALL,
+                  color=looks.colour(v), va="center", ha="right" if right else "left")  # fmt: skip
+    axes.set_xlim(*ends)
+
+
+def _drift(results: Results) -> Figure | None:
+    looks = Looks(results)
+    groups = []
+    for group in looks.lines():
+        known = ((v, v.beta_eff, v.estimate("aggregate_kl")) for v in group)
+        groups.append([(v, Estimate(beta, None, 1), kl) for v, beta, kl in known if beta and kl])
+    points = [point for group in groups for point in group]
+    if len({beta.mean for _, beta, _ in points}) < 2:
         return None
-    figure, axes = scatter(results, points)
-    axes.set_xlabel("rate: KL(q(z|x) ‖ p(z)), nats/image")
-    axes.set_ylabel("distortion: −E ln p(b|z), binarised and calibrated, nats/image")
-    # Lines of equal ELBO: rate + distortion, named where they leave, on the right or below
-    (x0, x1), (y0, y1) = axes.get_xlim(), axes.get_ylim()
-    behind: dict[str, Any] = {"facecolor": "white", "edgecolor": "none", "pad": 0.8}
-    for total in MaxNLocator(6).tick_values(x0 + y0, x1 + y1):
-        axes.plot([x0, x1], [total - x0, total - x1], color="#bbbbbb", lw=0.6, zorder=0)
-        x = min(x1 - 0.04 * (x1 - x0), total - y0 - 0.03 * (y1 - y0))
-        if x0 < x and total - x < y1 - 0.02 * (y1 - y0):
-            axes.text(
-                x, total - x, f"{-total:g}".replace("-", "−"), fontsize=6, color="#777777",
-                ha="center", va="center", bbox=behind, zorder=0.5,
-            )  # fmt: skip
-    axes.set_xlim(x0, x1)
-    axes.set_ylim(y0, y1)
+    figure = Figure(figsize=(WIDTH, 5.6))
+    axes = figure.add_axes((0.085, 0.09, 0.905, 0.85))
+    axes.set_xscale("log")
+    means = [kl.mean for *_, kl in points]
+    if min(means) > 0 and max(means) > 30 * min(means):
+        axes.set_yscale("log")
+    for axis in (axes.xaxis, axes.yaxis):
+        if axis.get_scale() == "log":
+            _plain_log(axis)
+    axes.margins(0.25, 0.08)
+    labels = rate_figure.joined(axes, looks, groups, hollow=True)
+    axes.set_xlabel("β_eff: weight on the KL where reconstruction is summed over pixels, in nats")
+    axes.set_ylabel("KL(q(z) ‖ p(z)) ↓ (nats)")
+    shown = [v for v, *_ in points]
+    key = [hollow_key("hollow: an upper bound, I(x; z) saturates")] if any(v.saturated for v in shown) else []
+    looks.legend(figure, shown, *key)
+    place(figure, labels)
     return figure
 
 
-def _elbo_time(results: Results) -> Figure | None:
-    known = machines(results)
-    if not known or results.metric("elbo_bernoulli") is None:
+def _matrix(results: Results) -> Figure | None:
+    looks = Looks(results)
+    metrics = [metric for name in MATRIX if (metric := results.metric(name))]
+    lines = [group for group in looks.lines() if looks.along in group[0].axes and len(group) > 1]
+    families: dict[str, list[list[Variant]]] = {}
+    for group in lines if looks.along else ():
+        families.setdefault(looks.family(group[0]), []).append(group)
+    if not families or not metrics:
         return None
-    # Times are never pooled: on the device that ran most, each variant as most of its seeds were trained
-    where = max((m[:2] for m in known), key=lambda w: sum(run.machine[:2] == w for run in results.finished))
-    points, absent = [], []
-    for i, v in _numbered(results):
-        there = [runs for machine, runs in by_machine(v).items() if machine[:2] == where]
-        runs = max(there, key=len, default=[])
-        seconds = [r.metrics["train_seconds"] for r in runs if "train_seconds" in r.metrics]
-        elbo = v.estimate("elbo_bernoulli")
-        if elbo and seconds:
-            time = estimate(seconds)
-            points.append((i, v, time.mean, elbo.mean, time.bars, elbo.bars))
-        elif elbo:
-            absent.append(str(i))
-    if not points:
-        return None
-    log = _wide([p[2] for p in points], 5)
-    figure, axes = scatter(results, points, log_x=log)
-    if not log:
-        axes.set_xlim(left=max(0.0, axes.get_xlim()[0]))
-    rest = f"; elsewhere: {', '.join(absent)}" if absent else ""
-    axes.set_xlabel(f"training seconds on {' · '.join(where)}{rest}")
-    axes.set_ylabel("ELBO, binarised ↑ (nats/image)")
-    return figure
-
-
-def _beta_aggregate(results: Results) -> Figure | None:
-    points: list[Point] = []
-    for i, v in _numbered(results):
-        value, beta = v.estimate("aggregate_kl"), v.beta_eff
-        if value and beta:
-            points.append((i, v, beta, value.mean, (0.0, 0.0), value.bars))
-    betas = [p[2] for p in points]
-    if len(set(betas)) < 2:
-        return None
-    apart = [0.1 * (betas[:k].count(b) - (betas.count(b) - 1) / 2) for k, b in enumerate(betas)]
-    points = [(p[0], p[1], p[2] * math.exp(a), *p[3:]) for p, a in zip(points, apart, strict=True)]
-    ys = [p[3] for p in points]
-    figure, axes = scatter(results, points, log_x=True, log_y=min(ys) > 0 and _wide(ys, 30))
-    groups: dict[str, list[Point]] = {}
-    for point in points:
-        groups.setdefault(same_but_beta(point[1]), []).append(point)
-    for group in groups.values():
-        line = sorted(group, key=lambda p: p[2])
-        axes.plot(
-            [p[2] for p in line], [p[3] for p in line], color=look(results, line[0][1])[0], lw=0.5, zorder=1
-        )
-    axes.set_xlabel("β_eff (weight on the KL, reconstruction summed over pixels in nats); equal β set apart")
-    axes.set_ylabel("aggregate KL(q(z) ‖ p(z)) ↓ (nats)")
-    return figure
-
-
-def _learning(results: Results) -> Figure | None:
-    classes: dict[str, list[tuple[int, Variant]]] = {}
-    for i, v in _numbered(results):
-        if any(run.losses for run in v.runs):
-            classes.setdefault(v.likelihood_class, []).append((i, v))
-    if not classes:
-        return None
-    heights = [max(1.9, 0.5 + 0.15 * len(members)) for members in classes.values()]
-    height = sum(heights) + 0.45
+    across = min(ACROSS, len(families))
+    strips = math.ceil(len(families) / across)
+    height = 1.75 * len(metrics) * strips + 0.5
     figure = Figure(figsize=(WIDTH, height))
-    panels = figure.subplots(len(classes), 1, squeeze=False, gridspec_kw={"height_ratios": heights})[:, 0]
-    figure.subplots_adjust(left=0.105, right=0.66, bottom=0.42 / height, top=1 - 0.25 / height, hspace=0.3)
-    for axes, (kind, members) in zip(panels, classes.items(), strict=True):
-        for place, (i, variant) in enumerate(members):
-            _curve(axes, variant, place, f"{i} {short_name(variant)}")
-        axes.set_title(kind or "likelihood not recorded")
-        axes.set_ylabel("test loss\n(nats/image)")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
-        axes.legend(
-            loc="upper left", bbox_to_anchor=(1.01, 1.03), frameon=False, fontsize=6.5, handlelength=3
-        )
-    panels[-1].set_xlabel("epoch")
+    panels = figure.subplots(strips * len(metrics), across, squeeze=False, sharex=True, sharey="row")
+    figure.subplots_adjust(0.095, 0.5 / height, 0.99, 1 - 0.25 / height, 0.08, 0.2)
+    labels: list[Label] = []
+    for k, (name, groups) in enumerate(families.items()):
+        for row, metric in enumerate(metrics):
+            axes = panels[len(metrics) * (k // across) + row, k % across]
+            labels += _family(axes, looks, metric, groups)
+            _ticks(axes.yaxis, metric)
+            axes.set_title(
+                "" if row else fit(name, 900 / across), fontsize=8, color=looks.colour(groups[0][0])
+            )
+            if k % across == 0:
+                told = f"{fit(metric.title, 240)}{ARROWS[metric.direction]}\n{metric.unit}"
+                axes.set_ylabel(told, fontsize=SMALL)
+    for axes in panels.flat[:]:
+        axes.set_visible(axes.has_data())
+    figure.supxlabel("β" if looks.along == "beta" else looks.along, fontsize=8, y=0.08 / height)
+    place(figure, labels, width=1000 / across)
     return figure
 
 
-def _curve(axes: Any, variant: Variant, place: int, label: str) -> None:
-    """Mean over seeds with its 95 % band; a seed that diverged is a line of its own that ends in a cross."""
-    colour, dashes = COLOURS[place % len(COLOURS)], DASHES[place // len(COLOURS) % len(DASHES)]
-    gone = [known for run in variant.runs if run.status == "diverged" and (known := run.losses)]
-    for k, losses in enumerate(gone):
-        name = f"{label}: diverged" if k == 0 else None
-        axes.plot(list(losses), list(losses.values()), color=colour, ls=dashes, lw=0.8, label=name,
-                  marker="x", ms=6, markevery=[-1])  # fmt: skip
-    by_epoch: dict[int, list[float]] = {}
-    for run in variant.finished:
-        for epoch, value in run.losses.items():
-            by_epoch.setdefault(epoch, []).append(value)
-    if not by_epoch:
+def _family(axes: Any, looks: Looks, metric: Metric, groups: Sequence[Sequence[Variant]]) -> list[Label]:
+    """One architecture's lines in a metric, and their names."""
+    labels, ticks = [], {}
+    for k, group in enumerate(groups):
+        known = [(looks.place(v), v.estimate(metric.name), v) for v in group]
+        points = [(x, value, v) for x, value, v in known if x and value]
+        if not points:
+            continue
+        for x, value, v in points:
+            axes.errorbar(
+                x, value.mean, yerr=bars(value), ls="", elinewidth=0.9, capsize=1.5, **looks.mark(v)
+            )
+            ticks[x] = v.axes[looks.along]
+        xs, ys = [x for x, *_ in points], [value.mean for _, value, _ in points]
+        axes.plot(xs, ys, color=looks.colour(group[0]), ls=("-", "--", ":", "-.")[k % 4], lw=1)
+        at = len(xs) // 2
+        name = looks.name(group[0], looks.along, looks.kind(group[0]))
+        labels += [Label(axes, name, (xs[at], ys[at]), looks.colour(group[0]))] if len(groups) > 1 else []
+    axes.set_xscale("log")
+    axes.set_xticks(list(ticks), list(ticks.values()))
+    axes.set_xticks([], minor=True)
+    axes.margins(0.14)
+    return labels
+
+
+def _ticks(axis: Any, metric: Metric) -> None:
+    """Few round ticks, three at least; a logarithm where the metric is compared on one."""
+    if metric.scale != "log":
+        axis.set_major_locator(MaxNLocator(4, min_n_ticks=3))
         return
-    most = max(map(len, by_epoch.values()))  # the epochs that every finished seed reached
-    values = {epoch: estimate(v) for epoch, v in sorted(by_epoch.items()) if len(v) == most}
-    x = np.array(list(values))
-    y = np.array([v.mean for v in values.values()])
-    width = np.array([v.half_width or 0.0 for v in values.values()])
-    every = max(1, len(x) // 6)
-    axes.plot(x, y, color=colour, ls=dashes, label=label,
-              marker=MARKERS[place % len(MARKERS)], ms=3, markevery=(place % every, every))  # fmt: skip
-    axes.fill_between(x, y - width, y + width, color=colour, alpha=0.15, lw=0)
+    axis._set_axes_scale("log")
+    low, high = sorted(axis.get_view_interval())
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 100 * low else (1,)))
+    _plain_log(axis)
 
 
-def _numbered(results: Results) -> list[tuple[int, Variant]]:
-    return list(enumerate(results.variants, start=1))
+def _plain_log(axis: Any) -> None:
+    """Numbers in full, and none between them."""
+    axis.set_major_formatter(lambda value, _: f"{value:g}")
+    axis.set_minor_locator(NullLocator())
 
 
-def _sort_key(variant: Variant, metric: Metric) -> float:
+def _worst_last(variant: Variant, metric: Metric) -> float:
     value = variant.estimate(metric.name)
-    return -math.inf if value is None else value.mean * (-1 if metric.direction == "lower" else 1)
-
-
-def _wide(values: Sequence[float], ratio: float) -> bool:
-    return min(values) > 0 and max(values) / min(values) > ratio
+    return math.inf if value is None else value.mean * (1 if metric.direction == "lower" else -1)
 
 
 def _png(figure: Figure) -> bytes:
@@ -261,17 +235,25 @@ def _png(figure: Figure) -> bytes:
 
 
 FIGURES: dict[str, tuple[str, Callable[[Results], Figure | None]]] = {
-    "forest.png": ("Means and 95 % intervals on one footing, sorted by the first column", _forest),
-    "rate-distortion.png": ("Rate and distortion; grey lines join equal ELBO", _rate_distortion),
+    "forest.png": (
+        "Means and 95 % intervals, documents apart from the matrix, sorted by the first column; what lies"
+        " far out is written at the edge",
+        _forest,
+    ),
+    "matrix.png": ("ELBO and samples along an axis of the matrix, a line a likelihood", _matrix),
+    "rate-distortion.png": (
+        "Rate and distortion: a colour an architecture, lines join its β; grey lines join equal ELBO",
+        rate_figure.rate_distortion,
+    ),
     "equal-rate.png": (
         "Likelihoods at equal rate: distortion over rate, grey lines join equal ELBO; the difference, with"
         " its 95 % interval at each rate",
         rate_figure.draw,
     ),
-    "elbo-time.png": ("ELBO against training time", _elbo_time),
-    "beta-aggregate-kl.png": (
-        "β against the drift of the latent distribution from the prior",
-        _beta_aggregate,
+    "beta-aggregate-kl.png": ("β against the drift of the latent distribution from the prior", _drift),
+    "learning-curves.png": (
+        "Test loss by epoch, a panel an architecture and a loss (likelihood and β_eff); beside a line its"
+        " change an epoch over the last five, a cross in the epoch in which a seed diverged",
+        curves.learning,
     ),
-    "learning-curves.png": ("Test loss by epoch, one panel a likelihood class", _learning),
 }

@@ -1,130 +1,140 @@
-"""How variants look in a figure, the same in all of them; scatter plots whose points are numbered.
-
-A likelihood class has one colour and one marker, open where β_eff is not 1; the number is the variant's place
-in the experiment.
-"""
+"""How variants look in every figure: a colour for an architecture, a marker for a likelihood."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
-import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import NullFormatter
 
+from bench.report.contrasts import axes as varied_axes
+from bench.report.contrasts import same_but_beta
 from bench.report.results import Results, Variant
+from bench.report.statistics import Estimate
+from bench.store.tiles import fitted
 
-# Okabe & Ito 2008, without black; the order keeps neighbours apart under every kind of colour blindness
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#8C6D00")
-MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-DASHES: tuple[Any, ...] = ("-", (0, (4, 1.5)), (0, (1, 1)), (0, (4, 1, 1, 1)))
+# Okabe & Ito 2008, without yellow; beyond six all are INK, as are documents beside a matrix
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
+INK, GREY = "#222222", "#777777"
+MARKERS = ("o", "^", "s", "D", "v", "P", "X")
 WIDTH, DPI = 8.0, 150  # inches, 1200 pixels
-Bars = tuple[float, float]  # how far an interval reaches below and above
-Point = tuple[int, Variant, float, float, Bars, Bars]  # number, variant, x, y and their intervals
+SMALL = 7.0  # points, 12 pixels where a figure is 1000 wide
+SIGNS = {"beta": "β", "latent": "z"}
 
 
-def scatter(
-    results: Results, points: Sequence[Point], *, log_x: bool = False, log_y: bool = False
-) -> tuple[Figure, Any]:
-    """Points with intervals and numbers, the names of the numbers beside them."""
-    figure = Figure(figsize=(WIDTH, max(4.2, 0.9 + 0.145 * len(points))), dpi=DPI)
-    FigureCanvasAgg(figure)
-    axes = figure.add_axes((0.085, 0.11, 0.56, 0.83))
-    for axis, log in ((axes.xaxis, log_x), (axes.yaxis, log_y)):
-        if log:
-            (axes.set_xscale if axis is axes.xaxis else axes.set_yscale)("log")
-            axis.set_major_formatter(lambda value, _: f"{value:g}")
-            axis.set_minor_formatter(NullFormatter())
-    intervals(axes, results, points, size=4.5)
-    axes.margins(0.07)
-    _place_numbers(axes, [(str(i), x, y, look(results, v)[0]) for i, v, x, y, _, _ in points])
-    top = 0.94
-    step = 0.145 / figure.get_figheight()
-    for row, (i, variant, *_) in enumerate(points):
-        y = top - (row + 0.5) * step
-        figure.add_artist(Line2D([0.672], [y], ls="", **_mark(results, variant, 4)))
-        figure.text(0.685, y, f"{i}  {short_name(variant)}", fontsize=6.5, va="center_baseline")
-    class_legend(figure, results, [v for _, v, *_ in points])
-    return figure, axes
+@dataclass(frozen=True)
+class Looks:
+    """What stands for what in the figures of an experiment."""
+
+    results: Results
+
+    @cached_property
+    def varied(self) -> list[str]:
+        """The axes of the matrix with at least two values."""
+        return varied_axes(self.results.variants)
+
+    @cached_property
+    def along(self) -> str:
+        """The axis that lines follow: β where it varies, else the first whose values are numbers."""
+        rest = [a for a in self.varied if a not in ("architecture", "likelihood", "beta")]
+        known = [a for a in rest if all(_number(v.axes[a]) for v in self.results.variants if a in v.axes)]
+        return "beta" if "beta" in self.varied else next(iter(known), "")
+
+    def kind(self, variant: Variant) -> str:
+        """The axis that gives a matrix's variants their colours: `architecture`, or the first of others."""
+        others = [axis for axis in variant.axes if axis not in ("likelihood", "beta", self.along)]
+        return "architecture" if "architecture" in others else next(iter(others), "")
+
+    def family(self, variant: Variant) -> str:
+        """What has one colour: the architecture of a matrix, else the document, else the encoder."""
+        document = variant.settings.get("document")
+        named = f"document {document}" if document is not None else variant.part("encoder")[0]
+        return variant.axes.get(self.kind(variant), named)
+
+    @cached_property
+    def colours(self) -> dict[str, str]:
+        """Colour by family; those of a matrix come first, and leave INK to the others."""
+        matrix = [v for v in self.results.variants if v.axes]
+        names = dict.fromkeys(self.family(v) for v in matrix or self.results.variants)
+        return dict(zip(names, COLOURS, strict=False))
+
+    @cached_property
+    def markers(self) -> dict[str, str]:
+        """Marker by likelihood class."""
+        names = dict.fromkeys(v.likelihood_class for v in self.results.variants if v.started)
+        return {name: MARKERS[k % len(MARKERS)] for k, name in enumerate(names)}
+
+    def colour(self, variant: Variant) -> str:
+        """The colour of a variant's family."""
+        return self.colours.get(self.family(variant), INK)
+
+    def mark(self, variant: Variant, *, hollow: bool = False) -> dict[str, Any]:
+        """A variant's mark, for Matplotlib."""
+        colour, marker = self.colour(variant), self.markers.get(variant.likelihood_class, "o")
+        return {"color": colour, "marker": marker, "ms": 5, "mew": 0.9, "mfc": "white" if hollow else colour}
+
+    def place(self, variant: Variant) -> float | None:
+        """Where a variant stands on the axis that lines follow."""
+        if self.along == "beta" or not variant.axes:
+            return variant.beta_eff
+        return float(variant.axes[self.along]) if self.along in variant.axes else None
+
+    def level(self, variant: Variant) -> str:
+        """Where it stands there, in words."""
+        return f"{SIGNS.get(self.along, self.along)} = {variant.axes.get(self.along, '')}"
+
+    def name(self, variant: Variant, *less: str) -> str:
+        """What tells a variant from the others, less some axes."""
+        values = [v for a, v in variant.axes.items() if a in self.varied and a not in less]
+        if variant.axes and not values:
+            return self.family(variant)
+        return " · ".join(f"z = {v}" if v.isdigit() else v for v in values) or variant.title
+
+    def lines(self) -> list[list[Variant]]:
+        """Variants that differ in nothing but the axis along which a line joins them, in its order."""
+        groups: dict[Any, list[Variant]] = {}
+        for v in self.results.variants:
+            rest = tuple((a, value) for a, value in v.axes.items() if a != self.along)
+            alone = v.name if v.axes and self.along not in v.axes else ""
+            groups.setdefault((rest, alone) if v.axes else same_but_beta(v), []).append(v)
+        return [sorted(group, key=lambda v: self.place(v) or 0.0) for group in groups.values()]
+
+    def legend(self, figure: Figure, variants: Sequence[Variant], *more: Line2D) -> None:
+        """Write which marker is which likelihood, along the top; nothing where there is one."""
+        shown = [v.likelihood_class for v in variants]
+        kinds = [kind for kind in self.markers if kind in shown]
+        handles = [_key(fit(kind or "not recorded", 250), marker=self.markers[kind]) for kind in kinds]
+        handles = [*(handles if len(kinds) > 1 else []), *more]
+        if handles:
+            figure.legend(handles=handles, loc="upper right", ncols=4, frameon=False, fontsize=SMALL,
+                          handletextpad=0.2, borderaxespad=0.2)  # fmt: skip
 
 
-def _place_numbers(axes: Any, labels: Sequence[tuple[str, float, float, str]]) -> None:
-    """Number each point beside it; numbers push each other and the points away, a thin line leads back."""
-    axes.autoscale_view()
-    anchors = np.array([axes.transData.transform((x, y)) for _, x, y, _ in labels])
-    aside = np.where(np.argsort(np.argsort(anchors[:, 0])) % 2, -1.0, 1.0)  # above and below in turn
-    places = anchors + np.stack([np.linspace(6, 7, len(anchors)), 8 * aside], 1)  # pixels
-    for _ in range(120):
-        move = 0.08 * (anchors - places)
-        move += _push(places, places, 15.0) + _push(places, anchors, 18.0)
-        places += np.clip(move, -4, 4)
-    for (shown, x, y, colour), place in zip(labels, places, strict=True):
-        offset = (place - axes.transData.transform((x, y))) * 72 / DPI
-        lead = {"arrowstyle": "-", "color": colour, "lw": 0.4, "shrinkA": 0, "shrinkB": 0}
-        far = float(np.hypot(*offset)) > 9
-        axes.annotate(
-            shown, (x, y), offset, textcoords="offset points", fontsize=6.5, ha="center", va="center",
-            arrowprops=lead if far else None,
-        )  # fmt: skip
+def hollow_key(words: str) -> Line2D:
+    """What a hollow point says, for a legend."""
+    return _key(words, marker="o", mfc="white")
 
 
-def _push(places: np.ndarray, others: np.ndarray, reach: float) -> np.ndarray:
-    """How far each place is moved away from the others that are nearer than `reach` pixels."""
-    apart = places[:, None, :] - others[None, :, :]
-    distance = np.hypot(apart[..., 0], apart[..., 1])
-    strength = np.where((distance < reach) & (distance > 1e-9), (reach - distance) / 2, 0.0)
-    return np.asarray((apart / np.maximum(distance, 1e-9)[..., None] * strength[..., None]).sum(1))
+def fit(words: str, width: float, size: float = SMALL) -> str:
+    """One line of text, cut where it would be wider than `width` screen pixels."""
+    return fitted(" ".join(words.split()), round(size * DPI / 72), width)
 
 
-def intervals(axes: Any, results: Results, points: Sequence[Point], size: float) -> None:
-    """Points with their intervals, all that look alike in one go."""
-    alike: dict[tuple[Any, ...], list[Point]] = {}
-    for point in points:
-        alike.setdefault(tuple(_mark(results, point[1], size).items()), []).append(point)
-    for mark, group in alike.items():
-        x, y, dx, dy = zip(*(point[2:] for point in group), strict=True)
-        bars = [np.transpose(d) if np.any(d) else None for d in (dx, dy)]  # below and above
-        axes.errorbar(x, y, xerr=bars[0], yerr=bars[1], ls="", elinewidth=0.9, capsize=1.5, **dict(mark))
+def bars(value: Estimate) -> list[list[float]] | None:
+    """An interval for `errorbar`; None for one seed."""
+    below, above = value.bars
+    return [[below], [above]] if below or above else None
 
 
-def _mark(results: Results, variant: Variant, size: float) -> dict[str, Any]:
-    """A variant's mark: colour and shape by likelihood class, filled at β_eff = 1."""
-    colour, marker = look(results, variant)
-    plain = variant.beta_eff is None or abs(variant.beta_eff - 1) < 1e-9
-    return {"color": colour, "marker": marker, "ms": size, "mew": 0.8, "mfc": colour if plain else "white"}
+def _key(words: str, **look: Any) -> Line2D:
+    return Line2D([], [], color=INK, ms=4.5, ls="", label=words, **look)
 
 
-def class_legend(figure: Figure, results: Results, variants: Sequence[Variant]) -> None:
-    """The legend of likelihood classes, along the top."""
-    shown = {v.likelihood_class for v in variants}
-    handles = []
-    for kind in dict.fromkeys(v.likelihood_class for v in results.variants if v.likelihood_class in shown):
-        colour, marker = class_look(results, kind)
-        handles.append(
-            Line2D([], [], color=colour, marker=marker, ms=4.5, ls="", label=kind or "not recorded")
-        )
-    if any(_mark(results, v, 4)["mfc"] == "white" for v in variants):
-        handles.append(
-            Line2D([], [], color="#555555", marker="o", mfc="white", ms=4.5, ls="", label="open: β_eff ≠ 1")
-        )
-    figure.legend(handles=handles, loc="upper left", ncols=5, frameon=False, fontsize=7, handletextpad=0.2)
-
-
-def look(results: Results, variant: Variant) -> tuple[str, str]:
-    """Colour and marker of a variant."""
-    return class_look(results, variant.likelihood_class)
-
-
-def class_look(results: Results, kind: str) -> tuple[str, str]:
-    """Colour and marker of a likelihood class."""
-    place = list(dict.fromkeys(v.likelihood_class for v in results.variants if v.finished)).index(kind)
-    return COLOURS[place % len(COLOURS)], MARKERS[place % len(MARKERS)]
-
-
-def short_name(variant: Variant) -> str:
-    """A variant's name, cut where it would run out of the figure."""
-    name = variant.title
-    return name if len(name) <= 44 else f"{name[:43]}…"
+def _number(value: str) -> bool:
+    try:
+        return float(value) > 0
+    except ValueError:
+        return False

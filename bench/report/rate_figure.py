@@ -1,19 +1,68 @@
-"""The figure of likelihoods at equal rate: distortion over rate, a line each, and how far apart they lie."""
+"""Rate and distortion: of every variant, and of two likelihoods at equal rate with how far apart they lie."""
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from bench.report.marks import WIDTH, look
+from bench.report.labels import Label, place
+from bench.report.marks import GREY, INK, SMALL, WIDTH, Looks, bars, fit
 from bench.report.rate import Curves, Pair, pairs
-from bench.report.results import Results
-from bench.report.statistics import estimate
+from bench.report.results import Results, Variant
+from bench.report.statistics import Estimate, estimate
 
 FINE = 80  # rates at which a line is drawn
+BESIDE = 14  # screen pixels from a point beyond which its place on a line is not written
+Points = list[tuple[Variant, Estimate, Estimate]]
+
+
+def rate_distortion(results: Results) -> Figure | None:
+    """Every variant's rate and distortion, with lines of equal ELBO."""
+    looks = Looks(results)
+    groups = [[(v, *both) for v in group if (both := _both(v))] for group in looks.lines()]
+    if not any(groups):
+        return None
+    figure = Figure(figsize=(WIDTH, 6.4))
+    axes = figure.add_axes((0.085, 0.08, 0.905, 0.88))
+    drawn = joined(axes, looks, groups)
+    axes.margins(0.1)
+    axes.set_xlabel("rate: KL(q(z|x) ‖ p(z)), nats/image")
+    axes.set_ylabel("distortion: −E ln p(b|z), binarised and calibrated, nats/image")
+    looks.legend(figure, [v for group in groups for v, *_ in group])
+    place(figure, [*drawn, *_equal_elbo(axes)])
+    return figure
+
+
+def joined(axes: Any, looks: Looks, groups: list[Points], *, hollow: bool = False) -> list[Label]:
+    """Draw points with their intervals, those of a group joined; give their names, ends of lines first."""
+    ends, alone, between = [], [], []
+    everything = [(v, x.mean, y.mean) for group in groups for v, x, y in group]
+    for group in groups:
+        for v, x, y in group:
+            look = looks.mark(v, hollow=hollow and v.saturated)
+            axes.errorbar(
+                x.mean, y.mean, xerr=bars(x), yerr=bars(y), ls="", elinewidth=0.9, capsize=1.5, **look
+            )
+        if not group:
+            continue
+        colour = looks.colour(group[0][0])
+        where = [(x.mean, y.mean) for _, x, y in group]
+        axes.plot(*zip(*where, strict=True), color=colour, lw=0.8, alpha=0.6, zorder=1)
+        follows = bool(looks.along) and looks.along in group[0][0].axes
+        for (v, *_), at in zip(group, where, strict=True):
+            if follows:
+                between.append(Label(axes, looks.level(v), at, colour, within=BESIDE))
+            else:
+                alone.append(Label(axes, looks.name(v), at, colour))
+        if follows:
+            others = [(x, y) for v, x, y in everything if looks.family(v) != looks.family(group[0][0])]
+            end = max((where[0], where[-1]), key=lambda at: _apart(axes, at, others))
+            ends.append(Label(axes, looks.name(group[0][0], looks.along), end, colour))
+    return [*alone, *ends, *(() if hollow else between)]
 
 
 def draw(results: Results) -> Figure | None:
@@ -21,53 +70,70 @@ def draw(results: Results) -> Figure | None:
     found = [pair for pair in pairs(results) if pair.rates]
     if not found or results.metric("elbo_bernoulli") is None:
         return None
-    figure = Figure(figsize=(WIDTH, 3.6 * len(found)))
+    looks = Looks(results)
+    figure = Figure(figsize=(WIDTH, 3.8 * len(found)), layout="constrained")
     panels = figure.subplots(len(found), 2, squeeze=False, width_ratios=[1.25, 1])
+    labels: list[Label] = []
     for (left, right), pair in zip(panels, found, strict=True):
-        for curves in (pair.a, pair.b):
-            _line(results, left, curves)
-        left.margins(0.09)
+        for curves, dashes in ((pair.a, "-"), (pair.b, "--")):
+            labels += _line(looks, left, curves, dashes)
+        left.margins(0.12)
         left.axvspan(pair.low, pair.high, color="#f0f0f0", zorder=0, lw=0)
-        _equal_elbo(left)
-        left.set_xlabel("rate: KL(q(z|x) ‖ p(z)), nats/image (grey: all curves overlap)")
+        left.set_xlabel("rate: KL(q(z|x) ‖ p(z)), nats/image (grey: all curves overlap)", fontsize=SMALL)
         left.set_ylabel("distortion: −E ln p(b|z), nats/image")
-        left.set_title(pair.setting)
-        left.legend(frameon=False, fontsize=8, loc="upper right")
+        left.set_title(fit(pair.setting, 560), fontsize=8)
         _difference(right, pair)
-    figure.tight_layout()
+    place(figure, [*labels, *(label for left, _ in panels for label in _equal_elbo(left))])
+    figure.set_layout_engine("none")
     return figure
 
 
-def _line(results: Results, axes: Any, curves: Curves) -> None:
+def _line(looks: Looks, axes: Any, curves: Curves, dashes: str) -> list[Label]:
     """The mean of the seeds' curves, and each variant's mean with its intervals and β."""
-    colour, marker = look(results, curves.variants[0])
     low, high = curves.span
     rates = np.linspace(low, high, FINE)
     distortion = -np.nanmean(curves.at("elbo_bernoulli", rates), 0) - rates
-    axes.plot(rates, distortion, color=colour, lw=1.4)
-    name = curves.variants[0].likelihood_class or curves.likelihood
-    for k, variant in enumerate(curves.variants):
-        kl, elbo = variant.values("kl"), variant.values("elbo_bernoulli")
-        seeds = sorted(kl.keys() & elbo.keys())
-        if seeds:
-            x, y = estimate([kl[s] for s in seeds]), estimate([-elbo[s] - kl[s] for s in seeds])
-            axes.errorbar(x.mean, y.mean, xerr=x.half_width, yerr=y.half_width, color=colour, marker=marker,
-                          ms=4.5, elinewidth=0.9, capsize=1.5, ls="", label=None if k else name)  # fmt: skip
-            axes.annotate(f"β {variant.beta_text}", (x.mean, y.mean), (4, 4), textcoords="offset points",
-                          fontsize=7, color=colour)  # fmt: skip
+    look = looks.mark(curves.variants[0])
+    axes.plot(rates, distortion, color=look["color"], lw=1.2, ls=dashes)
+    labels = [Label(axes, curves.likelihood, (rates[FINE // 2], distortion[FINE // 2]), look["color"])]
+    for variant in curves.variants:
+        if both := _both(variant):
+            x, y = both
+            axes.errorbar(
+                x.mean, y.mean, xerr=bars(x), yerr=bars(y), elinewidth=0.9, capsize=1.5, ls="", **look
+            )
+            labels.append(Label(axes, f"β = {variant.beta_text}", (x.mean, y.mean), look["color"], within=20))
+    return labels
 
 
-def _equal_elbo(axes: Any) -> None:
-    """Lines along which rate and distortion add up to the same, each named where it leaves below."""
+def _both(variant: Variant) -> tuple[Estimate, Estimate] | None:
+    """Rate and distortion over the seeds that have both."""
+    elbo, rates = variant.values("elbo_bernoulli"), variant.values("kl")
+    seeds = sorted(elbo.keys() & rates.keys())
+    return (
+        (estimate([rates[s] for s in seeds]), estimate([-elbo[s] - rates[s] for s in seeds]))
+        if seeds
+        else None
+    )
+
+
+def _apart(axes: Any, at: tuple[float, float], others: list[tuple[float, float]]) -> float:
+    """How far on the screen a point lies from the nearest of others."""
+    screen = axes.transData.transform
+    return min((math.dist(screen(at), screen(other)) for other in others), default=0.0)
+
+
+def _equal_elbo(axes: Any) -> list[Label]:
+    """Lines along which rate and distortion add up to the same, and their names."""
     (x0, x1), (y0, y1) = axes.get_xlim(), axes.get_ylim()
-    for total in MaxNLocator(7).tick_values(x0 + y0, x1 + y1):
-        axes.plot([x0, x1], [total - x0, total - x1], color="#aaaaaa", lw=0.5, zorder=0.5)
-        x = min(x1 - 0.05 * (x1 - x0), total - y0 - 0.03 * (y1 - y0))
-        if x0 < x and total - x < y0 + 0.75 * (y1 - y0):
-            axes.text(x, total - x, f"−{total:g}", fontsize=6.5, color="#666666", ha="center", va="center",
-                      bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.6}, zorder=0.6)  # fmt: skip
+    labels = []
+    for total in MaxNLocator(6).tick_values(x0 + y0, x1 + y1):
+        axes.plot([x0, x1], [total - x0, total - x1], color="#cccccc", lw=0.7, zorder=0)
+        path = [(x, total - x) for x in np.linspace(x1, x0, 200) if y0 < total - x < y1]
+        labels += [Label(axes, f"ELBO −{total:g}", path[0], GREY, path=path)] if path else []
     axes.set_xlim(x0, x1)
     axes.set_ylim(y0, y1)
+    return labels
 
 
 def _difference(axes: Any, pair: Pair) -> None:
@@ -76,9 +142,9 @@ def _difference(axes: Any, pair: Pair) -> None:
     found = [d for d, _ in pair.compare("elbo_bernoulli", rates)]
     mean = np.array([d.mean for d in found])
     width = np.array([d.half_width or 0.0 for d in found])
-    axes.axhline(0, color="#444444", lw=0.8)
-    axes.plot(rates, mean, color="#444444")
-    axes.fill_between(rates, mean - width, mean + width, color="#444444", alpha=0.2, lw=0)
+    axes.axhline(0, color=INK, lw=0.8)
+    axes.plot(rates, mean, color=INK)
+    axes.fill_between(rates, mean - width, mean + width, color=INK, alpha=0.2, lw=0)
     axes.set_xlabel("rate, nats/image")
-    axes.set_ylabel(f"ELBO, binarised, nats/image:\n{pair.a.likelihood} − {pair.b.likelihood}")
-    axes.set_title("difference at equal rate")
+    axes.set_ylabel(f"ELBO, binarised, nats/image:\n{fit(f'{pair.a.likelihood} − {pair.b.likelihood}', 420)}")
+    axes.set_title("difference at equal rate", fontsize=8)
