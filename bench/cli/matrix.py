@@ -56,7 +56,8 @@ def run(
 ) -> None:
     """Train, evaluate and track every run of an experiment that is not done yet, and write its report."""
     request = request_of(context)
-    from bench.cli.printing import print_end, print_plan
+    from bench.cli.closing import print_end
+    from bench.cli.printing import print_plan
     from bench.runs.matrix import predict, run_matrix
     from bench.runs.plan import make_plan
 

@@ -1,4 +1,4 @@
-"""What commands print: a plan, the end of a matrix, a comparison."""
+"""What commands print: a plan, a comparison."""
 
 from __future__ import annotations
 
@@ -9,13 +9,11 @@ from typing import TYPE_CHECKING
 from bench.errors import printable
 from bench.report.cells import NOTHING
 from bench.report.compare import TITLES, Comparison
-from bench.report.results import Results, Variant, load
+from bench.report.results import Variant
 from bench.report.tables import ARROWS, cell, finished
 from bench.report.wording import signed
-from bench.store.records import STATUSES
 
 if TYPE_CHECKING:
-    from bench.runs.matrix import Matrix
     from bench.runs.plan import Plan
 
 
@@ -46,41 +44,6 @@ def print_plan(plan: Plan, seconds: dict[str, float], total: float, *, every_run
         for planned in plan.runs:
             time = f"{duration(seconds[planned.id]):>7}" if planned.id in seconds else "      –"
             print(f"{'run ' if planned.todo else 'skip'} {time}  {planned.id}  {planned.why}")
-
-
-def print_end(matrix: Matrix) -> bool:
-    """Print what became of the runs and where to look; returns whether all of them finished."""
-    plan = matrix.plan
-    states = [*matrix.outcomes.values()]
-    for warning in (*plan.warnings, *matrix.faults):
-        print(f"*** {warning} ***", file=sys.stderr)
-    if matrix.stopped:
-        print(f"stopped by --fail-fast: {matrix.stopped}", file=sys.stderr)
-    skipped = sum(not planned.todo for planned in plan.runs)
-    told = [f"{states.count(s)} {s}" for s in STATUSES if s in states]
-    print(", ".join([*told, f"{skipped} skipped"] if skipped else told or ["nothing to do"]))
-    for line in summary_lines(load(plan.folder)):
-        print(line)
-    print(f"report: {plan.folder / 'report.md'}")
-    print(f"MLflow: {matrix.tracker.page} (start it with: bench ui)")
-    return all(state == "finished" for state in states)
-
-
-def summary_lines(results: Results) -> Iterator[str]:
-    """List the variants that have a finished run on the common footing, the best binarised ELBO first."""
-    variants = [v for v in results.variants if v.finished]
-    metrics = results.measured("common")
-    if not variants or not metrics:
-        return
-    head = [f"{metric.title}{ARROWS[metric.direction]}" for metric in metrics]
-    worst = float("-inf")
-    best_first = sorted(variants, key=lambda v: -(e.mean if (e := v.estimate(metrics[0].name)) else worst))
-    yield from aligned(
-        [
-            [printable(results.dataset), *head, "finished"],
-            *([printable(v.name), *(cell(v, metric) for metric in metrics), finished(v)] for v in best_first),
-        ]
-    )
 
 
 def comparison_lines(comparisons: Sequence[Comparison]) -> Iterator[str]:

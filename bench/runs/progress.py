@@ -12,8 +12,11 @@ from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Column
 
 Record = Mapping[str, Any]
+
+BESIDE = 52  # columns of a terminal that a bar, its counts and its note take
 
 
 class Display:
@@ -34,10 +37,10 @@ class Display:
         self.started = time.monotonic()
         self._bars = Progress(
             TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
+            BarColumn(bar_width=10),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
-            TextColumn("{task.fields[note]}"),
+            TextColumn("{task.fields[note]}", table_column=Column(no_wrap=True)),
             console=self.console,
             disable=not self.live,
         )
@@ -57,13 +60,13 @@ class Display:
         if key in self._tasks:
             self._bars.remove_task(self._tasks.pop(key))
         if self.live:
-            self._tasks[key] = self._bars.add_task(title, total=epochs, note="starting")
+            name = shortened(title, self.console.width - BESIDE)
+            self._tasks[key] = self._bars.add_task(name, total=epochs, note="starting")
 
     def epoch(self, key: str, row: Mapping[str, Any]) -> None:
         """Show an epoch that a run ended."""
         if key in self._tasks:
-            speed = f"{row['images_per_second']:,.0f} images/s"
-            note = f"loss {row['test_loss']:.4g}  ELBO {row['elbo']:.2f}  {speed}"
+            note = f"ELBO {_signed(row['elbo'])}  {row['images_per_second']:,.0f}/s"
             self._bars.update(self._tasks[key], completed=int(row["epoch"]), note=note)
 
     def note(self, key: str, text: str) -> None:
@@ -106,17 +109,24 @@ class Display:
         return f"about {duration(rest)} to go"
 
 
+def shortened(title: str, width: int) -> str:
+    """Cut a title in its middle, so that the seed stays."""
+    width = max(width, 20)
+    return title if len(title) <= width else f"{title[: width - 10]}…{title[-9:]}"
+
+
 def outcome(record: Record) -> str:
     """Say in a few words how a run went."""
     if record["status"] != "finished":
         return f"{record['status']}, {record['reason']}"
     metrics = record["metrics"]
-    shown = [
-        f"{title} {metrics[name]:.2f}"
-        for name, title in (("elbo", "ELBO"), ("elbo_bernoulli", "binarised ELBO"))
-        if math.isfinite(metrics.get(name, math.nan))
-    ]
+    bound = metrics.get("elbo_bernoulli", math.nan)
+    shown = [f"binarised ELBO {_signed(bound)}"] if math.isfinite(bound) else []
     return ", ".join(["finished", *shown, duration(metrics.get("train_seconds", 0.0))])
+
+
+def _signed(value: float) -> str:
+    return f"{value:.2f}".replace("-", "−")
 
 
 def duration(seconds: float) -> str:

@@ -1,0 +1,128 @@
+"""What `bench run` says at its end: what became of the runs, which variant is best, where to look."""
+
+from __future__ import annotations
+
+import sys
+import textwrap
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.text import Text
+
+from bench.cli.printing import aligned
+from bench.errors import printable
+from bench.evaluation.metrics import Metric
+from bench.report.inference import Ranking
+from bench.report.results import Results, Variant, load
+from bench.report.tables import ARROWS, cell, finished
+from bench.store.records import STATUSES
+
+if TYPE_CHECKING:
+    from bench.runs.matrix import Matrix
+
+WIDEST = 100  # columns that a log or a wide terminal is given
+MOST_ROWS = 12  # the rest is in the report
+
+
+def print_end(matrix: Matrix) -> bool:
+    """Print what became of the runs and where to look; returns whether all of them finished."""
+    plan = matrix.plan
+    states = [*matrix.outcomes.values()]
+    for warning in (*plan.warnings, *matrix.faults):
+        print(f"*** {warning} ***", file=sys.stderr)
+    if matrix.stopped:
+        print(f"stopped by --fail-fast: {matrix.stopped}", file=sys.stderr)
+    skipped = sum(not planned.todo for planned in plan.runs)
+    told = [f"{states.count(s)} {s}" for s in STATUSES if s in states]
+    results = load(plan.folder)
+    console = Console(highlight=False, soft_wrap=True)
+    width = min(console.width, WIDEST) if console.is_terminal else WIDEST
+    for row in table(results, width):
+        console.print(row)
+    console.print()
+    ends = {
+        "runs": ", ".join([*told, f"{skipped} skipped"] if skipped else told or ["nothing to do"]),
+        **best(results),
+        "report": str(plan.folder / "report.md"),
+        "MLflow": f"{matrix.tracker.page} (start it with: bench ui)",
+    }
+    for title, line in ends.items():
+        console.print(labelled(title, line, width))
+    return all(state == "finished" for state in states)
+
+
+def table(results: Results, width: int) -> Iterator[Text]:
+    """Lines of the best variants by the first metric that compares all, with as many metrics as fit."""
+    variants = [variant for variant in results.variants if variant.finished]
+    metrics = results.measured("common", "samples")
+    if not variants or not metrics:
+        return
+    ordered = by_mean(variants, metrics[0])
+    shown: list[Metric] = []
+    lines: list[str] = []
+    for metric in metrics:
+        rows = [*aligned(_rows(results, ordered[:MOST_ROWS], [*shown, metric]))]
+        if not shown or max(map(len, rows)) <= width:
+            shown, lines = [*shown, metric], rows
+    head, *rest = lines
+    yield Text(head, style="bold")
+    yield from (Text(line) for line in rest)
+    if len(ordered) > MOST_ROWS:
+        yield Text(f"… and {len(ordered) - MOST_ROWS} more, in the report")
+    if any("†" in line for line in rest):
+        yield Text("†: not distinguishable from the best of its column")
+
+
+def by_mean(variants: list[Variant], metric: Metric) -> list[Variant]:
+    """Order variants by their mean, best first; those without a value are last."""
+    sign = 1 if metric.direction == "lower" else -1
+
+    def place(variant: Variant) -> tuple[bool, float]:
+        value = variant.estimate(metric.name)
+        return value is None, 0.0 if value is None else sign * value.mean
+
+    return sorted(variants, key=place)
+
+
+def _rows(results: Results, variants: list[Variant], metrics: list[Metric]) -> Iterator[list[str]]:
+    yield [
+        printable(results.dataset),
+        *(f"{metric.title}{ARROWS[metric.direction]}" for metric in metrics),
+        "finished",
+    ]
+    for variant in variants:
+        cells = (cell(variant, metric, results.rankings.get(metric.name)) for metric in metrics)
+        yield [printable(variant.name), *(shown.replace("**", "") for shown in cells), finished(variant)]
+
+
+def best(results: Results) -> dict[str, str]:
+    """Say which variant is best by the first metric that compares all, as sure as the report's ranking is."""
+    metric = next((m for m in results.measured("common") if results.rankings[m.name].leader), None)
+    if metric is None:
+        return {}
+    return {"best": verdict(results.rankings[metric.name], metric)}
+
+
+def verdict(order: Ranking, metric: Metric) -> str:
+    """Say who leads a column, and how far that is told apart from the others."""
+    leader = printable(order.leader or "")
+    mean = f"{leader}: best mean by {metric.title}"
+    if order.best is None:
+        return f"{mean}, not told apart yet ({order.advice})"
+    if order.ties:
+        rest = len(order.ties) - 1
+        return (
+            f"{mean}, not distinguishable from {printable(order.ties[0])}{f' and {rest} more' * bool(rest)}"
+        )
+    if not order.beaten:
+        return f"{mean}; the others have too few seeds to test"
+    return f"{leader}: {'provisionally ' * order.provisional}better than every other by {metric.title}"
+
+
+def labelled(title: str, line: str, width: int) -> Text:
+    """Put a line beside its label, wrapped at spaces; an address or a path stays whole."""
+    wrapped = textwrap.wrap(line, width - 8, break_long_words=False, break_on_hyphens=False)
+    return Text.assemble(
+        (f"{title:8}", "dim"), ("\n        ".join(wrapped), "bold" if title == "best" else "")
+    )
