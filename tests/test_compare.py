@@ -15,8 +15,7 @@ from synthetic import Settings, settings
 from bench import cli
 from bench.cli.printing import aligned, comparison_lines
 from bench.errors import BenchError
-from bench.report.compare import Comparison, Row, compare
-from bench.report.wording import TESTS
+from bench.report.compare import TESTS, Comparison, Row, compare
 
 NOISE = (0.0, 0.02, -0.01, 0.03, -0.02)
 

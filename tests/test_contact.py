@@ -181,7 +181,7 @@ def test_a_gif_is_shown_too(tmp_path: Path):
     for run in synthetic.runs_of(tmp_path).values():
         Image.new("P", (9, 9)).save(run / "pictures" / "progress.gif")
     report = write_report(tmp_path, figures=False).read_text()
-    assert "### Samples as training goes on" in report
+    assert "**Samples as training goes on.**" in report
     assert (tmp_path / "figures/runs/a-s0-00000000-progress.gif").is_file()
 
 

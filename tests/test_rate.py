@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -12,9 +13,10 @@ import pytest
 import synthetic
 from scipy.stats import ttest_ind
 
-from bench.report import rate, rate_figure
-from bench.report.rate import Pair, pairs, welch
-from bench.report.results import Results, load
+from bench.report import rate, rate_figure, write_report
+from bench.report.answers import answers
+from bench.report.rate import Pair, pairs
+from bench.report.results import SINCE, Results, load
 
 BETAS = {"bernoulli": (0.25, 0.5, 1.0, 2.0), "gaussian": (0.125, 0.25, 0.5, 1.0, 2.0)}
 RATE = {"bernoulli": 25.0, "gaussian": 16.0}  # at β = 1
@@ -61,7 +63,7 @@ def test_the_same_curve_differs_nowhere_and_a_shifted_one_by_the_shift(tmp_path:
         for difference, _ in pair.compare("elbo_bernoulli", pair.rates):
             assert difference.mean == pytest.approx(shift, abs=1e-9)  # the first is better
         for ratio, _ in pair.compare("mse", pair.rates):
-            assert np.exp(ratio.mean) == pytest.approx(0.5 if shift else 1.0)
+            assert ratio.mean == pytest.approx(0.5 if shift else 1.0)
     growing = the_pair(results(tmp_path / "growing" / "x", lambda kl: 0.1 * kl))
     found = [d.mean for d, _ in growing.compare("elbo_bernoulli", growing.rates)]
     assert found == pytest.approx([0.1 * at for at in growing.rates], abs=1e-9)
@@ -75,7 +77,7 @@ def test_noise_of_the_seeds_is_in_the_interval(tmp_path: Path) -> None:
         assert abs(difference.mean) < difference.half_width
         assert p is not None
         assert p > 0.05
-    assert "no difference is shown" in rate.sentences(found)[0]
+    assert not any(row.sure for row in rate.effects(found))
 
 
 def test_nothing_is_extrapolated(tmp_path: Path) -> None:
@@ -87,9 +89,9 @@ def test_nothing_is_extrapolated(tmp_path: Path) -> None:
     assert pair.low <= min(pair.rates) < max(pair.rates) <= pair.high
     far = results(tmp_path / "far" / "x", apart=100)
     assert the_pair(far).rates == []
-    [told] = rate.sentences(far)
-    assert "spend no KL in common" in told
-    assert rate.tables(far) == ""
+    [answer] = [a for a in answers(far) if a.kind == "rate"]
+    assert answer.data["metrics"] == rate.tables(far) == []
+    assert "they spend no KL in common" in write_report(far.folder, figures=False).read_text()
     assert rate_figure.draw(far) is None
 
 
@@ -105,23 +107,39 @@ def test_the_order_of_variants_changes_nothing(tmp_path: Path) -> None:
 def test_few_seeds_have_no_verdict_and_few_points_no_curve(tmp_path: Path) -> None:
     few = results(tmp_path / "x", lambda kl: 3.0, seeds=2)
     assert all(p is None for _, p in the_pair(few).compare("elbo_bernoulli", [20.0]))
-    assert "too few seeds to tell apart" in rate.sentences(few)[0]
+    assert {row.verdict(1.0)[:13] for row in rate.effects(few)} == {"too few seeds"}
     assert pairs(load(synthetic.write(tmp_path / "matrix" / "x", synthetic.matrix()))) == []
 
 
-def test_welch_is_scipys() -> None:
-    x, y = [1.0, 2.0, 4.0], [3.0, 3.5, 3.6, 9.0]
-    due = ttest_ind(x, y, equal_var=False)
-    difference, p = welch(x, y)
+def test_the_difference_is_tested_as_scipy_tests_it(tmp_path: Path) -> None:
+    pair = the_pair(results(tmp_path / "x", lambda kl: 0.4, noise=0.3, seeds=5))
+    sides = [c.at("elbo_bernoulli", [25.0])[:, 0] for c in (pair.a, pair.b)]
+    due = ttest_ind(*sides, equal_var=False)
+    [(difference, p)] = pair.compare("elbo_bernoulli", [25.0])
     assert p == pytest.approx(due.pvalue)
-    low, high = due.confidence_interval()
-    assert (difference.mean, difference.half_width) == pytest.approx(((low + high) / 2, (high - low) / 2))
+    assert (difference.low, difference.high) == pytest.approx(tuple(due.confidence_interval()))
 
 
-def test_the_report_has_sentence_table_and_figure(tmp_path: Path) -> None:
+def test_a_value_of_an_older_definition_is_on_no_curve(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = results(tmp_path / "x")
+    pair = the_pair(found)
+    monkeypatch.setitem(SINCE, "mse", 3)
+    assert not np.isnan(pair.a.at("mse", pair.rates)).all()  # all of one definition: they compare
+    newer = tuple(dataclasses.replace(v, newest=3) for v in found.variants)
+    old = the_pair(dataclasses.replace(found, variants=newer))
+    assert np.isnan(old.a.at("mse", old.rates)).all()
+
+
+def test_the_report_has_answer_effects_table_and_figure(tmp_path: Path) -> None:
     found = results(tmp_path / "x", lambda kl: 3.0)
-    [told] = rate.sentences(found)
-    assert "`bernoulli` is better at 20, 25, 30, 35 and 40 nats (3\u00a0±\u00a00 nats …" in told
-    assert "Outside [" in told
-    assert "**3\u00a0±\u00a00**" in rate.tables(found)
+    [answer] = [a for a in answers(found) if a.kind == "rate"]
+    elbo = answer.data["metrics"][0]
+    assert [row.where for row in elbo] == [f"KL = {kl} nats · mlp" for kl in (20, 25, 30, 35, 40)]
+    assert {(row.better, row.sure) for row in elbo} == {("bernoulli", True)}
+    assert next(table.title for table in rate.tables(found)) == "mlp · ELBO, binarised"
     assert rate_figure.draw(found) is not None
+    told = write_report(found.folder, figures=False).read_text()
+    assert "`bernoulli`, at 5 of 5 rates." in told
+    assert "nats do the curves overlap." in told

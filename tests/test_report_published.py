@@ -10,8 +10,8 @@ import synthetic
 from synthetic import settings
 
 from bench.report import write_report
-from bench.report.export import published_csv
-from bench.report.published import compare, counted, prediction, published_table, switched_off
+from bench.report.answers import answers
+from bench.report.published import compare, final_values, prediction, published_csv, switched_off, table
 from bench.report.results import load
 
 ROW = {
@@ -76,7 +76,7 @@ def test_what_the_print_leaves_open_counts(tmp_path: Path):
 @pytest.mark.parametrize(
     ("change", "verdict"),
     [
-        ({"not_comparable": "another | target"}, r"not comparable: another \| target"),
+        ({"not_comparable": "another | target"}, "not comparable: another | target"),
         ({"unit": "per batch", "to_nats": None}, "not comparable: no conversion to nats per image is given"),
         ({"epoch": 90}, "not measured: no finished run has this epoch"),
         ({"metric": "validation_loss"}, "not measured: no finished run has this epoch"),
@@ -85,7 +85,7 @@ def test_what_the_print_leaves_open_counts(tmp_path: Path):
 def test_what_cannot_be_compared_says_why(tmp_path: Path, change: dict, verdict: str):
     (found,) = verdicts(tmp_path, [ROW | change])
     assert found.verdict == verdict
-    assert verdict in published_table([found])
+    assert table([found]).rows[0].cells[-1].text == verdict
 
 
 def test_failed_seeds_are_not_compared(tmp_path: Path):
@@ -105,13 +105,14 @@ def test_a_seed_counts_up_to_where_it_diverged(tmp_path: Path):
 @pytest.mark.parametrize("used", [{"dataset": "digits", "fallback": True}, {"dataset": "kmnist"}])
 def test_another_dataset_switches_it_off(tmp_path: Path, used: dict):
     assert verdicts(tmp_path, [ROW], **used) == []
-    assert "none is compared" in switched_off(load(tmp_path))
+    assert switched_off(load(tmp_path))
+    assert "so none is compared" in write_report(tmp_path, figures=False).read_text()
 
 
 def test_the_rows_as_data_are_those_of_the_table(tmp_path: Path):
     found = verdicts(tmp_path, [ROW, ROW | {"epoch": 99}], 101.0, noise=0.1)
     assert found
-    first, second = csv.DictReader((published_csv(load(tmp_path)) or b"").decode().splitlines())
+    first, second = csv.DictReader((published_csv(found) or b"").decode().splitlines())
     assert (first["variant"], first["epoch"], first["verdict"]) == ("a", "20", "compatible")
     assert float(first["measured_mean"]) == pytest.approx(101.0)
     assert float(first["difference"]) == pytest.approx(1.0)
@@ -121,7 +122,11 @@ def test_the_rows_as_data_are_those_of_the_table(tmp_path: Path):
 def test_final_values_of_curves_are_counted_not_points(tmp_path: Path):
     rows = [ROW | {"epoch": epoch} for epoch in (5, 20, 10)] + [ROW | {"metric": "elbo", "value": -50.0}]
     found = verdicts(tmp_path, [*rows, ROW | {"metric": "mse", "value": 0.1, "not_comparable": "x"}])
-    assert counted(found) == "Of 2 final values of curves that compare, compatible: 1."
+    assert [(c.row["metric"], c.row["epoch"]) for c in final_values(found)] == [
+        ("test_loss", 20), ("elbo", 20), ("mse", 20)
+    ]  # fmt: skip
+    [told] = [a.data for a in answers(load(tmp_path)) if a.kind == "published"]
+    assert (told["of"], [c.row["metric"] for c in told["off"]]) == (2, ["elbo"])
 
 
 def test_any_metric_may_be_published(tmp_path: Path):

@@ -6,7 +6,7 @@ import csv
 import dataclasses
 import json
 import statistics
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -14,11 +14,10 @@ import synthetic
 from synthetic import Settings, settings
 
 from bench.evaluation.metrics import METRICS, Metric
-from bench.report import tables
-from bench.report.answers import sentences
-from bench.report.export import results_csv, summary_csv
-from bench.report.markdown import render
+from bench.report import tables, write_report
+from bench.report.frame import read, results_csv, summary_csv
 from bench.report.results import SINCE, Results, load
+from bench.report.tables import MOST, Cell, Table
 
 NOISE = (0.0, 0.02, -0.01, 0.03, -0.02)
 
@@ -39,48 +38,56 @@ def results(folder: Path, levels: Mapping[str, Mapping[str, float]], variants=No
     return load(synthetic.write(folder, variants, measure=measured(levels), **more))
 
 
-def rows(table: str) -> dict[str, list[str]]:
-    """First cell -> the others."""
-    cells = [
-        [c.strip() for c in line.strip("|").split(" | ")] for line in table.splitlines() if line[:1] == "|"
-    ]
-    return {row[0]: row[1:] for row in cells[2:]}
+def rows(found: Sequence[Table] | Table | None) -> dict[str, list[Cell]]:
+    """Name of a row -> its other cells, of all parts of a table."""
+    cells: dict[str, list[Cell]] = {}
+    for table in [found] if isinstance(found, Table) else found or ():
+        assert len(table.columns) <= MOST
+        for row in table.rows:
+            assert len(row.cells) == len(table.columns)
+            cells.setdefault(row.cells[0].text, []).extend(row.cells[1:])
+    return cells
 
 
-def test_best_follows_the_direction_of_the_metric(tmp_path: Path):
-    found = results(
-        tmp_path, {"a": {"elbo_bernoulli": -90, "mse": 9}, "b": {"elbo_bernoulli": -99, "mse": 8}}
+def texts(found: Sequence[Table] | Table | None) -> dict[str, list[str]]:
+    return {name: [cell.text for cell in cells] for name, cells in rows(found).items()}
+
+
+def marks(found: Sequence[Table], column: int = 0) -> dict[str, str]:
+    """Name -> the mark in a column: * for the best."""
+    return {name: "*" if cells[column].best else cells[column].mark for name, cells in rows(found).items()}
+
+
+def heads(found: Sequence[Table]) -> list[str]:
+    return [f"{c.title}{c.arrow} ({c.unit})" for table in found for c in table.columns[1:]]
+
+
+def test_best_follows_the_direction_of_the_metric(tmp_path: Path) -> None:
+    levels = {"a": {"elbo_bernoulli": -90, "mse": 9}, "b": {"elbo_bernoulli": -99, "mse": 8}}
+    found = tables.one_footing(results(tmp_path, levels))
+    assert (marks(found, 0), marks(found, 1)) == ({"a": "*", "b": ""}, {"a": "", "b": "*"})
+    assert heads(found) == ["ELBO, binarised ↑ (nats/image)", "MSE ↓ (per pixel)"]
+
+
+def test_ties_are_marked_and_told(tmp_path: Path) -> None:
+    found = tables.one_footing(
+        results(tmp_path, {"a": {"mse": 1.0}, "b": {"mse": 1.0001}, "c": {"mse": 5.0}})
     )
-    shown = rows(tables.one_footing(found))
-    assert shown["a"][0].startswith("**")
-    assert shown["b"][1].startswith("**")
-    assert not shown["a"][1].startswith("**")
-    assert "ELBO, binarised ↑ (nats/image)" in tables.one_footing(found)
-    assert "MSE ↓ (per pixel)" in tables.one_footing(found)
+    assert marks(found) == {"a": "*", "b": "†", "c": ""}
+    [(metric, _, near, leader)] = found[0].advice
+    assert (metric, near, leader) == ("MSE", "b", "a")
 
 
-def test_ties_are_marked_and_told(tmp_path: Path):
-    found = results(tmp_path, {"a": {"mse": 1.0}, "b": {"mse": 1.0001}, "c": {"mse": 5.0}})
-    shown = rows(tables.one_footing(found))
-    assert shown["a"][0].startswith("**")
-    assert shown["b"][0].endswith("†")
-    assert not shown["c"][0].endswith("†")
-    assert "b from a" in tables.one_footing(found)
-
-
-def test_what_was_not_tested_is_not_called_a_tie(tmp_path: Path):
+def test_what_was_not_tested_is_not_called_a_tie(tmp_path: Path) -> None:
     """One seed is no evidence that a variant fifty units behind is not significantly different."""
     missing = {("c", seed): "missing" for seed in (1, 2, 3, 4)}
     levels = {"a": {"mse": 1.0}, "b": {"mse": 5.0}, "c": {"mse": 50.0}}
-    found = results(tmp_path, levels, status=missing)
-    table = tables.one_footing(found)
-    shown = rows(table)
-    assert shown["c"][0].endswith("‡")
-    assert "†" not in "".join(shown["b"])
-    assert "‡: not tested, with fewer than 3 seeds." in table
-    assert "*MSE*: too few seeds: add at least 2, c from a." in table
-    said = "\n".join(sentences(found)).replace("\N{NO-BREAK SPACE}", " ")
-    assert "better than every other that is tested; too few seeds to test `c`" in said
+    found = tables.one_footing(results(tmp_path, levels, status=missing))
+    assert marks(found) == {"a": "*", "b": "", "c (1/5)": "‡"}
+    assert found[0].advice == (("MSE", "too few seeds: add at least 2", "c", "a"),)
+    report = write_report(tmp_path, figures=False).read_text()
+    assert "‡ was not tested, with fewer than 3 seeds." in report
+    assert "Too few seeds to test some." in report
 
 
 @pytest.mark.parametrize(("slowest", "disturbed"), [(700.0, False), (400.0, True)])
@@ -92,187 +99,213 @@ def test_times_that_something_disturbed_are_said_to_be(
 
     found = load(synthetic.write(tmp_path, {"a": settings(), "b": settings()}, measure=measure))
     assert tables.speed_spread(found) == pytest.approx(1000 / slowest)
-    assert ("something else was at work there" in render(found, {}, {})) == disturbed
+    told = write_report(tmp_path, figures=False).read_text()
+    assert ("something else was at work there" in told) == disturbed
 
 
-def test_with_two_seeds_there_is_no_star_but_advice(tmp_path: Path):
-    found = results(tmp_path, {"a": {"mse": 1.0}, "b": {"mse": 5.0}}, seeds=(0, 1))
-    assert "**" not in tables.one_footing(found)
-    assert "*MSE*: too few seeds: add at least 2." in tables.one_footing(found)
+def test_with_two_seeds_there_is_no_best_but_advice(tmp_path: Path) -> None:
+    found = tables.one_footing(results(tmp_path, {"a": {"mse": 1.0}, "b": {"mse": 5.0}}, seeds=(0, 1)))
+    assert marks(found) == {"a": "", "b": ""}
+    assert found[0].advice[0][1] == "too few seeds: add at least 2"
 
 
 def test_values_of_an_older_definition_are_marked_and_never_tested(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(SINCE, "elbo_bernoulli", 2)
-    levels = {
-        "a": {"elbo_bernoulli": -90.0},
-        "b": {"elbo_bernoulli": -95.0},
-        "old": {"elbo_bernoulli": -50.0},
-    }
-    found = results(tmp_path, levels)
-    assert "°" not in tables.one_footing(found)
+    levels = {name: {"elbo_bernoulli": value} for name, value in (("a", -90.0), ("b", -95.0), ("old", -50.0))}
+    assert "°" not in marks(tables.one_footing(results(tmp_path, levels))).values()
     for run in synthetic.runs_of(tmp_path, "old-*").values():
         record = json.loads((run / "record.json").read_text())
         synthetic.save(run / "record.json", record | {"yardstick": 1})
-    table = tables.one_footing(load(tmp_path))
-    assert rows(table)["a"][0].startswith("**")
-    assert rows(table)["old"][0].endswith("°")
-    assert "°: by an older yardstick" in table
-    assert "old" not in load(tmp_path).rankings["elbo_bernoulli"].members
+    found = load(tmp_path)
+    assert marks(tables.one_footing(found)) == {"a": "*", "b": "", "old": "°"}
+    assert "old" not in found.rankings["elbo_bernoulli"].members
 
 
-def test_a_new_row_of_the_metric_table_is_a_new_column(tmp_path: Path):
+def test_a_new_row_of_the_metric_table_is_a_new_column(tmp_path: Path) -> None:
     found = results(tmp_path, {"a": {"mse": 1.0, "sharpness": 3.0}, "b": {"mse": 2.0, "sharpness": 1.0}})
     new = Metric("sharpness", "sharpness", "J", "higher", "common", lambda m: 0.0)
     table = tables.one_footing(dataclasses.replace(found, metrics=(*METRICS, new)))
-    assert "sharpness ↑ (J)" in table
-    assert rows(table)["a"][1].startswith("**")
+    assert heads(table)[1] == "sharpness ↑ (J)"
+    assert marks(table, 1) == {"a": "*", "b": ""}
 
 
-def test_own_terms_are_ranked_inside_a_class_only(tmp_path: Path):
-    variants = {
-        "a": settings(), "b": settings(),
-        "c": settings(likelihood="gaussian"), "d": settings(likelihood="gaussian"),
-    }  # fmt: skip
+def test_a_table_of_many_metrics_is_cut_into_parts_that_fit(tmp_path: Path) -> None:
+    found = load(synthetic.write(tmp_path, synthetic.matrix()))
+    metrics = found.measured("common", "details", "latent", "samples", "own")
+    parts = tables.ranked(found.started, metrics, {})
+    assert len(parts) > 2
+    assert [column.metric for table in parts for column in table.columns[1:]] == [m.name for m in metrics]
+    assert len(rows(parts)) == len(found.variants)
+
+
+def test_own_terms_are_ranked_inside_a_class_only(tmp_path: Path) -> None:
+    kinds = {"a": "bernoulli", "b": "bernoulli", "c": "gaussian", "d": "gaussian"}
+    variants = {name: settings(likelihood=kind) for name, kind in kinds.items()}
     levels = {"a": {"elbo": -100}, "b": {"elbo": -110}, "c": {"elbo": 900}, "d": {"elbo": 800}}
     found = tables.own_terms(results(tmp_path, levels, variants))
     assert [kind for kind, _ in found] == ["Bernoulli, grey target", "Gaussian, grey target"]
-    (_, first), (_, second) = found
-    assert set(rows(first)) == {"a", "b"}
-    assert rows(first)["a"][0].startswith("**")
-    assert rows(second)["c"][0].startswith("**")
-    assert rows(second)["c"][0].strip("*").startswith("900")
+    assert [marks(each) for _, each in found] == [{"a": "*", "b": ""}, {"c": "*", "d": ""}]
 
 
-def test_the_headline_ranks_nothing(tmp_path: Path):
+def test_the_settings_rank_nothing_and_have_every_variant(tmp_path: Path) -> None:
     found = load(synthetic.write(tmp_path, synthetic.matrix()))
-    assert "**" not in tables.headline(found)
-    assert "†" not in tables.headline(found)
-    assert len(rows(tables.headline(found))) == len(found.variants)
+    table = tables.settings(found)
+    assert not table.marks
+    assert len(rows(table)) == len(found.variants)
 
 
-def test_lost_seeds_are_counted_never_averaged_and_never_best(tmp_path: Path):
+def test_lost_seeds_are_counted_never_averaged_and_never_best(tmp_path: Path) -> None:
     status = {("a", 1): "diverged", ("a", 2): "failed", ("b", 4): "missing"}
     found = results(tmp_path, {"a": {"mse": 1.0}, "b": {"mse": 2.0}, "c": {"mse": 9.0}}, status=status)
-    shown = rows(tables.one_footing(found))
-    assert [row[-1] for row in shown.values()] == ["3/5 (1 diverged, 1 failed)", "4/5", "5/5"]
+    table = tables.one_footing(found)
+    assert marks(table) == {"a (3/5, 1 diverged, 1 failed)": "", "b (4/5)": "*", "c": ""}
     assert found.variants[0].values("mse") == {0: 1.0, 3: 1.03, 4: 0.98}
-    assert shown["b"][0].startswith("**")
-    assert "Not ranked, since the seeds that are left are a selection: a 3/5" in tables.one_footing(found)
+    assert table[0].lost == ("a (3/5, 1 diverged, 1 failed)",)
 
 
-def test_a_variant_not_begun_is_in_the_headline_alone(tmp_path: Path):
+def test_a_variant_not_begun_is_in_the_settings_alone(tmp_path: Path) -> None:
     status = {("b", seed): "missing" for seed in range(5)}
     found = results(tmp_path, {"a": {"mse": 1.0}, "b": {"mse": 2.0}}, status=status)
-    assert set(rows(tables.headline(found))) == {"a", "b"}
+    assert set(rows(tables.settings(found))) == {"a", "b (0/5)"}
     assert set(rows(tables.one_footing(found))) == {"a"}
 
 
-def test_a_variant_that_lost_every_seed_keeps_its_row(tmp_path: Path):
+def test_a_variant_that_lost_every_seed_keeps_its_row(tmp_path: Path) -> None:
     status = {("a", seed): "diverged" for seed in range(5)}
     found = results(tmp_path, {"a": {"mse": 1.0}, "b": {"mse": 2.0}}, status=status)
-    assert rows(tables.one_footing(found))["a"] == ["–", "0/5 (5 diverged)"]
-    assert rows(tables.headline(found))["a"][-1] == "0/5 (5 diverged)"
+    assert texts(tables.one_footing(found))["a (0/5, 5 diverged)"] == ["–"]
 
 
-def test_baselines_are_italic_and_below(tmp_path: Path):
+def test_baselines_are_faint_and_below(tmp_path: Path) -> None:
     synthetic.save(tmp_path / "baselines.json", synthetic.baselines())
-    table = tables.one_footing(
-        results(tmp_path, {"a": {"mse": 1.0, "gaussian_bits_per_dim": 1.0}, "b": {"mse": 2.0}})
-    )
-    assert list(rows(table)) == ["a", "b", "*PCA, 20 components*", "*pixel mean*"]  # no column for log_px
-    assert rows(table)["*pixel mean*"] == ["*0.06700*", "–"]
+    found = results(tmp_path, {"a": {"mse": 1.0, "gaussian_bits_per_dim": 1.0}, "b": {"mse": 2.0}})
+    [table] = tables.one_footing(found)
+    assert [(row.cells[0].text, row.faint) for row in table.rows] == [
+        ("a", False), ("b", False), ("PCA, 20 components", True), ("pixel mean", True)
+    ]  # fmt: skip
+    assert texts(table)["pixel mean"] == ["0.06700"]
 
 
-def test_samples_stand_between_training_images_and_noise(tmp_path: Path):
+def test_samples_stand_between_training_images_and_noise(tmp_path: Path) -> None:
     synthetic.save(tmp_path / "baselines.json", synthetic.baselines())
-    table = tables.samples(
-        results(tmp_path, {"a": {"frechet_distance": 20.0}, "b": {"frechet_distance": 30.0}})
-    )
-    assert [name for name in rows(table) if name.startswith("*")] == [
-        "*training images*",
-        "*noise: pixels black or white by the pixel mean*",
-    ]
+    found = results(tmp_path, {"a": {"frechet_distance": 20.0}, "b": {"frechet_distance": 30.0}})
+    names = [*rows(tables.footing(found, "samples"))]
+    assert names[2:] == ["training images", "noise: pixels black or white by the pixel mean"]
 
 
-def test_information_that_the_test_images_cannot_show_is_told(tmp_path: Path):
-    levels = {
-        name: {"aggregate_kl": 11.0, "mutual_information": nats}
-        for name, nats in (("wide", 9.2), ("narrow", 4.0))
-    }
-    told = tables.latent(results(tmp_path / "a", levels))
-    assert [cell[0] for cell in rows(told)["wide"][:2]] == ["≤", "≥"]
-    assert "within 0.7 of ln 10,000 = 9.210 nats" in told
-    assert "in 1 of 2 variants." in told
-    assert not {"≤", "≥"} & {*"".join(rows(told)["narrow"])}
-    assert "≥" not in tables.latent(results(tmp_path / "b", {"narrow": levels["narrow"]}))
+def test_information_that_the_test_images_cannot_show_is_told(tmp_path: Path) -> None:
+    nats = {"wide": 9.2, "narrow": 4.0}
+    levels = {name: {"aggregate_kl": 11.0, "mutual_information": value} for name, value in nats.items()}
+    shown = texts(tables.latent(results(tmp_path, levels)))
+    assert [text[0] for text in shown["wide"]] == ["≤", "≥"]
+    assert not {"≤", "≥"} & {*"".join(shown["narrow"])}
+    told = write_report(tmp_path, figures=False).read_text()
+    assert "`wide` is within 0.7 of that." in told
 
 
-def test_collapse_is_flagged_and_no_contest_for_latents(tmp_path: Path):
+def test_collapse_is_flagged_and_no_contest_for_latents(tmp_path: Path) -> None:
     levels = {
         "a": {"kl": 0.01, "active_units": 3.0, "prior_divergence": 0.001},
         "b": {"kl": 20.0, "active_units": 9.0, "prior_divergence": 2.0},
         "c": {"kl": 21.0, "active_units": 9.0, "prior_divergence": 5.0},
     }
-    shown = rows(tables.latent(results(tmp_path, levels)))
-    assert list(shown) == ["a (collapsed 5/5)", "b", "c"]
-    assert shown["b"][1].startswith("**")
+    assert marks(tables.latent(results(tmp_path, levels)), 2) == {"a (collapsed 5/5)": "", "b": "*", "c": ""}
 
 
-def test_latents_are_not_ranked_across_their_sizes(tmp_path: Path):
-    levels = {
-        name: {"kl": 20.0, "prior_divergence": value} for name, value in zip("abc", (2, 5, 9), strict=True)
-    }
+def test_latents_are_not_ranked_across_their_sizes(tmp_path: Path) -> None:
+    levels = {name: {"prior_divergence": value} for name, value in zip("abc", (2, 5, 9), strict=True)}
     variants = {"a": settings(latent=2), "b": settings(latent=20), "c": settings(latent=20)}
-    table = tables.latent(results(tmp_path, levels, variants))
-    assert "**" not in table
-    assert "Not ranked: variants of 2 and 20 latents" in table
+    assert set(marks(tables.latent(results(tmp_path, levels, variants))).values()) == {""}
+    assert "variants of 2 and 20 latents" in write_report(tmp_path, figures=False).read_text()
 
 
-def test_times_of_two_machines_are_never_pooled(tmp_path: Path):
-    found = results(
-        tmp_path, {"a": {"mse": 1.0, "train_seconds": 10.0}, "b": {"mse": 2.0, "train_seconds": 20.0}}
-    )
+def test_times_of_two_machines_are_never_pooled(tmp_path: Path) -> None:
+    levels = {"a": {"mse": 1.0, "train_seconds": 10.0}, "b": {"mse": 2.0, "train_seconds": 20.0}}
+    results(tmp_path, levels)
     for run in synthetic.runs_of(tmp_path, "a-s[34]*").values():
-        path = run / "record.json"
-        record = json.loads(path.read_text())
+        record = json.loads((run / "record.json").read_text())
         record["environment"]["device_name"] = "Other CPU"
         record["metrics"]["train_seconds"] = 500.0
-        synthetic.save(path, record)
+        synthetic.save(run / "record.json", record)
     found = load(tmp_path)
-    lines = [line for line in tables.cost(found).splitlines() if line.startswith("| a")]
-    assert [line.split(" | ")[1] for line in lines] == ["M1", "M2"]
-    assert "500" in lines[1]
-    assert rows(tables.headline(found))["a"][10].startswith("10.0")
+    table = tables.cost(found)
+    assert table
+    of_a = [[cell.text for cell in row.cells] for row in table.rows if row.cells[0].text == "a"]
+    assert [row[1] for row in of_a] == ["M1", "M2"]
+    assert [row[2][:3] for row in of_a] == ["10.", "500"]
     assert found.variants[0].estimate("mse").n == 5
 
 
-def test_how_fast_the_test_loss_still_falls_is_told_of_the_epoch_measured(tmp_path: Path):
+def test_how_fast_the_test_loss_still_falls_is_told_of_the_epoch_measured(tmp_path: Path) -> None:
     """Of 100·(1 + 0.4·(1/e − 1/20)) the fall from e − 5 to e is 40·(1/(e − 5) − 1/e)/5 an epoch."""
     found = results(tmp_path, {"a": {"mse": 1.0}, "b": {"mse": 2.0}})
-    assert [row[9] for row in rows(tables.headline(found)).values()] == ["0.1333333\u00a0±\u00a00"] * 2
+    assert [cells[-1].value for cells in rows(tables.settings(found)).values()] == pytest.approx(
+        [0.4 / 3] * 2
+    )
     for run in synthetic.runs_of(tmp_path, "a-*").values():
         record = json.loads((run / "record.json").read_text())
         synthetic.save(run / "record.json", record | {"chosen": {"epoch": 10, "ended": "..."}})
-    shown = rows(tables.headline(load(tmp_path)))
-    assert (shown["a"][9], shown["a"][-1]) == ("0.8\u00a0±\u00a00", "10, 10, 10, 10, 10")
-    assert shown["b"][-1] == "20, 20, 20, 20, 20"
+    shown = rows(tables.settings(load(tmp_path)))
+    assert [(cells[-2].text, cells[-1].value) for cells in shown.values()] == [
+        ("10", pytest.approx(0.8)), ("20", pytest.approx(0.4 / 3))
+    ]  # fmt: skip
 
 
-def test_the_estimators_own_error_is_told_where_it_matters(tmp_path: Path):
+def test_the_estimators_own_error_is_told_where_it_matters(tmp_path: Path) -> None:
     found = results(tmp_path, {"a": {"iwae_bernoulli": -90.0}, "b": {"iwae_bernoulli": -95.0}})
-    assert "(MC 0.050)" in rows(tables.details(found))["a"][0]  # of a subset that all five seeds share
+    assert "(MC 0.050)" in texts(tables.footing(found, "details"))["a"][0]  # a subset that all seeds share
+
+
+def test_every_variant_stands_in_its_place_of_the_matrix_as_in_the_column(tmp_path: Path) -> None:
+    found = load(synthetic.write(tmp_path, synthetic.matrix()))
+    column = rows(tables.one_footing(found))
+    table = tables.matrix(found)[0]
+    assert (table.title, [c.title for c in table.columns]) == (
+        "ELBO, binarised ↑ (nats/image)",
+        [
+            "architecture",
+            "bernoulli, β = 1",
+            "bernoulli, β = 0.04082",
+            "gaussian, β = 1",
+            "gaussian, β = 0.04082",
+        ],
+    )
+    cells = rows(table)
+    assert list(cells) == list(synthetic.ARCHITECTURES)
+    for variant in found.variants:
+        axes = variant.axes
+        place = [c.title for c in table.columns].index(f"{axes['likelihood']}, β = {axes['beta']}") - 1
+        assert cells[axes["architecture"]][place] == column[variant.name][0]
+
+
+def test_the_longest_axis_goes_down_and_what_is_not_there_is_a_dash(tmp_path: Path) -> None:
+    variants = {
+        f"{name}-{z}": settings(latent=z, axes={"architecture": name, "latent": z})
+        for name, z in [("linear", 1), ("relu", 1), ("linear", 2), ("linear", 5), ("relu", 5)]
+    }
+    levels = {name: {"mse": 0.1 * i, "density": 0.5} for i, name in enumerate(variants, start=1)}
+    [table] = tables.matrix(results(tmp_path, levels, variants))
+    assert [c.title for c in table.columns] == ["latent", "linear", "relu"]
+    assert list(rows(table)) == ["Z = 1", "Z = 2", "Z = 5"]
+    assert texts(table)["Z = 2"][1] == "–"
+
+
+def test_one_axis_is_a_column_already(tmp_path: Path) -> None:
+    variants = {f"b{b}": settings(beta=b, axes={"beta": b}) for b in (1, 2)}
+    assert tables.matrix(results(tmp_path, {n: {"mse": 1.0} for n in variants}, variants)) == []
 
 
 @pytest.mark.parametrize("metric", ["elbo_bernoulli", "mse", "kl"])
-def test_the_csv_agrees_with_the_table(tmp_path: Path, metric: str):
-    found = load(
-        synthetic.write(tmp_path, synthetic.matrix(), status={("conv-bn-16-gaussian-beta1", 2): "failed"})
-    )
+def test_the_csv_agrees_with_the_table_and_with_what_load_gives(tmp_path: Path, metric: str) -> None:
+    status = {("conv-bn-16-gaussian-beta1", 2): "failed", ("conv-bn-16-gaussian-beta1", 3): "missing"}
+    found = load(synthetic.write(tmp_path, synthetic.matrix(), status=status))
     runs = list(csv.DictReader(results_csv(found).decode().splitlines()))
     summary = {row["variant"]: row for row in csv.DictReader(summary_csv(found).decode().splitlines())}
-    assert len(runs) == len(found.runs)
+    tidy = read(tmp_path)
+    assert len(runs) == len(found.runs) == len(tidy)
+    assert tidy.index.names == ["experiment", "variant", "seed"]
     for variant in found.variants:
         value = variant.estimate(metric)
         values = [
@@ -284,9 +317,10 @@ def test_the_csv_agrees_with_the_table(tmp_path: Path, metric: str):
         assert (float(row[f"{metric}_low"]), float(row[f"{metric}_high"])) == (value.low, value.high)
         assert int(row[f"{metric}_n"]) == value.n == len(values)
         assert row["finished"] == str(len(variant.finished))
+        assert tidy.xs(variant.name, level="variant")[metric].dropna().tolist() == values
 
 
-def test_a_missing_run_is_a_row_of_the_csv_too(tmp_path: Path):
+def test_a_missing_run_is_a_row_of_the_csv_too(tmp_path: Path) -> None:
     found = results(tmp_path, {"a": {"mse": 1.0}, "b": {"mse": 2.0}}, status={("b", 3): "missing"})
     runs = list(csv.DictReader(results_csv(found).decode().splitlines()))
     assert [(r["variant"], r["seed"]) for r in runs if r["status"] == "missing"] == [("b", "3")]

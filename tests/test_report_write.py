@@ -18,9 +18,12 @@ from bench.errors import BenchError
 from bench.report import write_report
 
 SECTIONS = [
-    "Answer", "The matrix", "Results", "One footing", "In their own terms", "Latent space", "Samples",
-    "Published and measured", "Figures", "Pictures", "Cost", "What failed or was skipped", "Protocol",
-    "References",
+    "Answer", "What failed", "The matrix", "One footing", "Published and measured", "Samples", "Figures",
+    "Details",
+]  # fmt: skip
+DETAILS = [
+    "Effects", "More answers", "Behind the footing", "In their own terms", "Latent space", "Settings",
+    "Every published number", "Pictures", "Cost", "Protocol", "References",
 ]  # fmt: skip
 
 
@@ -43,6 +46,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_sections_are_there_in_order(folder: Path):
     report = (folder / "report.md").read_text()
     assert re.findall(r"^## (.*)$", report, re.MULTILINE) == SECTIONS
+    assert re.findall(r"^### (.*)$", report.partition("## Details")[2], re.MULTILINE) == DETAILS
+    assert report.count("<details>") == report.count("</details>") == len(DETAILS)
+    anchors = {re.sub(r"[^\w -]", "", head.lower()).replace(" ", "-") for head in (*SECTIONS, *DETAILS)}
+    assert set(re.findall(r"\]\(#([^)]*)\)", report)) <= anchors
     assert report.startswith("# synthetic, on mnist\n")
     assert "Covers 144 of 145 runs: 142 finished, 1 diverged, 1 failed, 1 missing." in report
     assert "WARNING" not in report
@@ -203,7 +210,7 @@ def test_a_folder_without_an_experiment_is_refused(tmp_path: Path):
 
 
 def test_the_report_needs_no_torch_no_mlflow_and_no_pyplot():
-    heavy = "{'torch', 'mlflow', 'pandas', 'matplotlib.pyplot', 'bench.engine.loop', 'bench.runs.execute'}"
+    heavy = "{'torch', 'mlflow', 'matplotlib.pyplot', 'bench.engine.loop', 'bench.runs.execute'}"
     code = f"import sys, bench.report, bench.report.figures; print({heavy} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n"

@@ -124,9 +124,9 @@ def replace(path: Path, old: str, new: str) -> int:
 
 
 def cell(folder: Path, variant: str, column: str) -> tuple[str, str]:
-    """A row of the headline table, and one of its cells."""
+    """A row of the first table that has a column and a variant, and that cell."""
     lines = (folder / "report.md").read_text(encoding="utf-8").split("\n")
-    head = lines.index("## Results") + 4
+    head = next(i for i, line in enumerate(lines) if line.startswith("| variant ") and f"| {column}" in line)
     row = next(line for line in lines[head:] if line.startswith(f"| {variant} "))
     return row, row.split(" | ")[lines[head].split(" | ").index(column)]
 
@@ -177,10 +177,10 @@ def test_a_report_without_its_runs_is_not_emptied(folder: Path) -> None:
 
 
 def test_a_digit_a_word_of_a_sentence_and_of_a_long_cell_and_the_ninth_place(folder: Path) -> None:
-    row, shown = cell(folder, "plain", "ELBO ↑")
+    row, shown = cell(folder, "plain", "ELBO ↑ (nats/image)")
     other = shown.replace(shown[1], "9" if shown[1] != "9" else "8", 1)
     digit = replace(folder / "report.md", row, row.replace(shown, other, 1))
-    digest, foreign = f"`{DATA.digest}`", f"`00000{DATA.digest[5:]}`"
+    digest, foreign = DATA.digest, f"00000{DATA.digest[5:]}"
     long = replace(folder / "report.md", digest, foreign)
     word = replace(folder / "report.md", "Covers 8 of 8 runs", "Covers 9 of 8 runs")
     summary = (folder / "summary.csv").read_text()
@@ -192,8 +192,8 @@ def test_a_digit_a_word_of_a_sentence_and_of_a_long_cell_and_the_ninth_place(fol
     assert told.pop(-2).startswith("results.csv: cannot be read: field larger than field limit")
     assert told == sorted(
         [
-            f'report.md:{digit}, {row[2:].split(" | ")[0]}, ELBO ↑: found "{other.replace(chr(160), " ")}", '
-            f'the records give "{shown.replace(chr(160), " ")}"',
+            f"report.md:{digit}, {row[2:].split(' | ')[0]}, ELBO ↑ (nats/image): "
+            f'found "{other.replace(chr(160), " ")}", the records give "{shown.replace(chr(160), " ")}"',
             f'report.md:{long}, data, how: found "{foreign}", the records give "{digest}"',
             f'report.md:{word}: found "9", the records give "8"',
             f'summary.csv, plain, elbo_mean: found "{near}", the records give "{right}"',
@@ -203,11 +203,11 @@ def test_a_digit_a_word_of_a_sentence_and_of_a_long_cell_and_the_ninth_place(fol
 
 def test_a_line_more_and_a_line_less(folder: Path) -> None:
     text = (folder / "report.md").read_text(encoding="utf-8")
-    line = replace(folder / "report.md", "## Cost", "Bench is best.\n\n## Cost")
+    line = replace(folder / "report.md", "## Samples", "Bench is best.\n\n## Samples")
     assert verify(folder).differences == [
         f'report.md:{line}: found "Bench is best.", the records give nothing'
     ]
-    row, _ = cell(folder, "raw", "KL")
+    row, _ = cell(folder, "raw", "epoch measured")
     (folder / "report.md").write_text(text.replace(f"{row}\n", "", 1), encoding="utf-8")
     (told,) = verify(folder).differences
     assert re.match(r'report\.md:\d+: found nothing, the records give "\| raw · \\\[x\\\][^|]* \| 3 ', told)

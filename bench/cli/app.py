@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+from importlib.metadata import version
 from typing import Annotated
 
 import typer
-
-from bench import __version__
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -21,7 +20,7 @@ app = typer.Typer(
 
 def _version(show: bool) -> None:
     if show:
-        print(f"bench {__version__}")
+        print(f"bench {version('bench-vae')}")
         raise typer.Exit
 
 

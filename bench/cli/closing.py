@@ -93,7 +93,7 @@ def _rows(results: Results, variants: list[Variant], metrics: list[Metric]) -> I
     ]
     for variant in variants:
         cells = (cell(variant, metric, results.rankings.get(metric.name)) for metric in metrics)
-        yield [printable(variant.name), *(shown.replace("**", "") for shown in cells), finished(variant)]
+        yield [printable(variant.name), *(f"{shown.text}{shown.mark}" for shown in cells), finished(variant)]
 
 
 def best(results: Results) -> dict[str, str]:

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 from bench.errors import printable
 from bench.report.cells import NOTHING
 from bench.report.compare import TITLES, Comparison
+from bench.report.effects import signed
 from bench.report.results import Variant
 from bench.report.tables import ARROWS, cell, finished
-from bench.report.wording import signed
 
 if TYPE_CHECKING:
     from bench.runs.plan import Plan
@@ -72,7 +72,8 @@ def _rows(pair: Comparison) -> Iterator[list[str]]:
         unit = f" ({metric.unit})" if metric.unit else ""
         name = f"  {metric.title}{ARROWS[metric.direction]}{unit}"
         n = str(d.n) if d else NOTHING
-        yield [name, cell(pair.a, metric), cell(pair.b, metric), signed(d), n, row.verdict]
+        values = [str(cell(v, metric).text) for v in (pair.a, pair.b)]
+        yield [name, *values, signed(d) if d else NOTHING, n, row.verdict]
 
 
 def _variant(variant: Variant) -> str:

@@ -18,7 +18,6 @@ import numpy as np
 import torch
 from threadpoolctl import threadpool_limits
 
-from bench import __version__
 from bench.errors import BenchError
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of mallopt(3)
@@ -176,7 +175,7 @@ def describe(device: torch.device) -> dict[str, str | int]:
         "torch": torch.__version__,
         "torchvision": _version("torchvision"),
         "mlflow": _version("mlflow"),
-        "bench": __version__,
+        "bench": version("bench-vae"),
         "platform": platform.platform(),
     }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from bench.errors import BenchError
-from bench.report import contact, copies, export, gallery, markdown
+from bench.report import contact, copies, effects, frame, gallery, published, render
 from bench.report.results import Results, load
 from bench.store.whole import replacing
 
@@ -26,19 +26,17 @@ def write_report(folder: Path, figures: bool = True) -> Path:
     try:
         captions = _write_figures(folder, results, draw=figures)
         pictures = gallery.collect(results)
-        shown = {p.copy: p.source for found in pictures.values() for p in found.values() if p.source}
-        for copy, source in shown.items():
+        for copy, source in pictures.copies.items():
             _replace(folder / copy, source.read_bytes())
-        _replace(folder / "results.csv", export.results_csv(results))
-        _replace(folder / "summary.csv", export.summary_csv(results))
-        if published := export.published_csv(results):
-            _replace(folder / "published.csv", published)
-        else:
-            (folder / "published.csv").unlink(missing_ok=True)
+        _replace(folder / "results.csv", frame.results_csv(results))
+        _replace(folder / "summary.csv", frame.summary_csv(results))
+        told = render.effect_rows(results)
+        _optional(folder / "effects.csv", frame.csv(effects.frame(told, results.margin)) if told else None)
+        _optional(folder / "published.csv", published.published_csv(published.compare(results)))
         report = folder / "report.md"
-        _replace(report, markdown.render(results, captions, pictures).encode())
+        _replace(report, render.markdown(render.context(results, captions, pictures)).encode())
         for path in (folder / copies.COPIES).glob("*.*"):  # no longer shown, and the run has its own
-            if path.relative_to(folder).as_posix() not in shown and not copies.stands_for_its_run(
+            if path.relative_to(folder).as_posix() not in pictures.copies and not copies.stands_for_its_run(
                 folder, path
             ):
                 path.unlink(missing_ok=True)
@@ -66,6 +64,14 @@ def _write_figures(folder: Path, results: Results, *, draw: bool) -> dict[str, s
                 (folder / "figures" / file).unlink(missing_ok=True)
     there = ((f"figures/{file}", caption) for file, (caption, _) in figures.FIGURES.items())
     return {path: caption for path, caption in there if (folder / path).exists()}
+
+
+def _optional(path: Path, content: bytes | None) -> None:
+    """Write a file that there is nothing for in every experiment, or drop the one of before."""
+    if content is None:
+        path.unlink(missing_ok=True)
+    else:
+        _replace(path, content)
 
 
 def _replace(path: Path, content: bytes) -> None:

@@ -1,306 +1,263 @@
-"""What the results say, one sentence a question: only what the statistics support, with n and interval."""
+"""What a report answers, as data: five to eight questions with their evidence. Templates have the words."""
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 from bench.evaluation.metrics import Metric
-from bench.report import rate
-from bench.report.cells import NOTHING, code, exact, fixed, plain, spread, text, words
-from bench.report.claims import claim, linear, sentence
-from bench.report.contrasts import Contrast, axes, contrast, levels, winner
-from bench.report.depends import turns
-from bench.report.inference import rank
-from bench.report.published import compare, final_values, switched_off
+from bench.report import effects, pairs, rate
+from bench.report.cells import exact, plain
+from bench.report.effects import Row as EffectRow
+from bench.report.inference import Ranking
+from bench.report.published import COMPATIBLE, compare, final_values, switched_off
 from bench.report.results import Results, Variant, number, numbers
-from bench.report.statistics import MIN_SEEDS, Estimate, average, estimate, rejected, too_few
-from bench.report.tables import baseline_name
-from bench.report.wording import by, signed, tests, unequal
+from bench.report.statistics import Effect, average, estimate
+from bench.report.tables import (
+    SAMPLES,
+    Cell,
+    Column,
+    Row,
+    Table,
+    amount,
+    baseline_name,
+    baseline_rows,
+    interval,
+    shown,
+)
 
-QUESTIONS = {
-    "likelihood": "Which likelihood, BCE or squared error?",
-    "beta": "Which β?",
-    "architecture": "Which architecture?",
-    "encoder": "Which encoder?",
-    "latent": "Which latent size?",
-    "precision": "Does precision matter?",
-}
+MOST = 8  # answers on top; what is beyond stands below
+FIT = ("log_px_bernoulli", "elbo_bernoulli")  # the first that is measured says which model fits best
 
 
-def sentences(results: Results) -> list[str]:
-    """The answers, each one Markdown sentence headed by its question."""
+@dataclass(frozen=True)
+class Answer:
+    """One question: its kind, by which a template finds its words, the section that shows more, and data."""
+
+    kind: str
+    link: str
+    data: Mapping[str, Any] = field(default_factory=dict)
+
+
+def answers(results: Results) -> list[Answer]:
+    """Answer what the records can answer, the most important first; nothing before a run has finished."""
     if not results.finished:
-        return ["No run has finished yet, so there is nothing to answer from."]
-    found = [*_lost(results), *_collapsed(results)]  # what is in no ranking, before the rankings
-    found += [_best(results, metric) for metric in results.measured("common")]
-    found += _baselines(results)
-    found += [answer for axis in axes(results.variants) for answer in _axis(results, axis)]
-    found += [*rate.sentences(results), *claim(results), *linear(results)]
-    found += [*_effective_beta(results), *_effective_variance(results), *_printed(results)]
-    return [answer for answer in found if answer]
+        return []
+    fit = next((m for name in FIT if (m := results.metric(name))), None)
+    found = [*_trouble(results), *_best(results, fit), *_best(results, results.metric(SAMPLES))]
+    found += _published(results)
+    found += [each for axis in pairs.axes(results.variants) for each in _axis(results, axis)]
+    found += [*_equal_rate(results), *_small_beta(results), *_linear(results)]
+    return [*found, *_best(results, results.metric("mse")), *_baselines(results)]
 
 
-def _best(results: Results, metric: Metric) -> str:
-    order = results.rankings[metric.name]
+def _trouble(results: Results) -> list[Answer]:
+    """Who diverged, and when; who collapsed. These are in no ranking."""
+    diverged = []
+    for v in results.variants:
+        gone = [run.diverged for run in v.runs if run.status == "diverged"]
+        epochs = [int(e) for where in gone if (e := number(where.get("epoch")))]
+        if gone:
+            terms = list(dict.fromkeys(str(where["term"]) for where in gone if where.get("term")))
+            diverged.append((v, sorted(set(epochs)), terms))
+    collapsed = [v for v in results.variants if v.collapsed and not v.same_as]
+    failed = [v for v in results.variants if any(run.status == "failed" for run in v.runs)]
+    if not (diverged or collapsed or failed):
+        return []
+    link = "what-failed" if diverged or failed else "latent-space"
+    return [Answer("trouble", link, {"diverged": diverged, "collapsed": collapsed, "failed": failed})]
+
+
+def _best(results: Results, metric: Metric | None) -> list[Answer]:
+    """Who leads a column, by how much, and who may be the best as well."""
+    order = results.rankings.get(metric.name, Ranking()) if metric else Ranking()
+    if metric is None or order.leader is None:
+        return []
     named = {v.name: v for v in results.variants}
-    which = f"**Best by *{text(metric.title)}*?**"
-    if order.leader is None:
-        return ""
-    leader = named[order.leader]
-    value = _measured(leader.estimate(metric.name), metric)
-    if order.best is None:
-        return f"{which} Not told apart yet ({order.advice}); the best mean is {_label(leader)}'s, {value}."
-    ties, untested = ([_label(named[n]) for n in names] for names in (order.ties, order.untested))
-    rest = f"; too few seeds to test {_some(untested)}" if untested else ""
-    if ties:
-        tied = f"not distinguishable from the best: {_some(ties)} ({order.advice})"
-        return f"{which} {_label(leader)}, {value}; {tied}{rest}."
-    if not order.beaten:
-        return f"{which} The best mean is {_label(leader)}'s, {value}{rest}."
-    lost = any(v.lost for v in results.variants)
-    others = "other that is tested" if untested else "other that is ranked" if lost else "other"
-    reserve = "provisionally " if order.provisional else ""
-    return f"{which} {_label(leader)}, {value}: {reserve}better than every {others}{rest}."
+    near = [named[name] for name in (*order.ties, *order.untested)]
+    second = _second(order, metric)
+    gap = average(
+        [(named[order.leader].values(metric.name), named[second].values(metric.name))], metric.scale
+    )
+    data = {
+        "metric": metric, "order": order, "leader": named[order.leader], "near": near, "gap": gap,
+        "second": named[second], "untested": bool(order.untested),
+        "lost": any(v.lost for v in results.variants),
+    }  # fmt: skip
+    return [Answer("best", "samples" if metric.footing == "samples" else "one-footing", data)]
 
 
-def _some(names: Sequence[str]) -> str:
-    return words(names) if len(names) <= 4 else f"{', '.join(names[:3])} and {len(names) - 3} more"
+def _second(order: Ranking, metric: Metric) -> str:
+    sign = 1 if metric.direction == "higher" else -1
+    others = [name for name in order.members if name != order.leader]
+    return max(others, key=lambda name: sign * order.members[name].value)
 
 
-def _baselines(results: Results) -> list[str]:
-    """Variants that a baseline of no more latents beats, by one-sample t-tests."""
-    rows = [r for r in results.baselines.get("rows") or () if isinstance(r, Mapping)]
-    told, compared = [], False
+def _published(results: Results) -> list[Answer]:
+    finals = [c for c in final_values(compare(results)) if c.verdict.endswith(COMPATIBLE)]
+    if switched_off(results) or not finals:
+        return []
+    off = [c for c in finals if c.verdict != COMPATIBLE]
+    return [Answer("published", "published-and-measured", {"of": len(finals), "off": off})]
+
+
+def _axis(results: Results, axis: str) -> list[Answer]:
+    rows = effects.of_axis(results, axis)
+    if not rows:
+        return []
+    whole = [row for row in rows if not row.where]
+    first = whole[0]
+    contrast = effects.contrasts(results, axis)[0]
+    data: dict[str, Any] = {
+        "axis": axis, "first": first, "rest": whole[1:], "n": contrast.n,
+        "apart": [r for r in rows if r.where and r.metric == first.metric], "margin": results.margin,
+    }  # fmt: skip
+    if len(contrast.cells) > 2:
+        return [Answer("levels", "effects", data | _levels(contrast))]
+    return [Answer("axis", "effects", data)]
+
+
+def _levels(c: effects.Contrast) -> dict[str, Any]:
+    """Of several values: the best on the average, its ties, and in how many settings each is the best."""
+    order, sign = c.ranking(), 1 if c.metric.direction == "higher" else -1
+    mean = {
+        level: {s: estimate([*values.values()], c.metric.scale).mean for s, values in cells.items()}
+        for level, cells in c.cells.items()
+    }
+    firsts = Counter(max(c.cells, key=lambda level: sign * mean[level][s]) for s in c.settings)
+    worst = min(order.members, key=lambda level: sign * order.members[level].value)
+    return {"order": order, "firsts": firsts.most_common(), "settings": len(c.settings), "worst": worst}
+
+
+def _equal_rate(results: Results) -> list[Answer]:
+    found = []
+    rows = rate.effects(results)
+    for pair in rate.pairs(results):
+        own = [r for r in rows if r.a == pair.a.likelihood and r.b == pair.b.likelihood and r.where.endswith(
+            f"nats · {pair.setting}" if pair.setting else "nats")]  # fmt: skip
+        by_metric: dict[str, list[EffectRow]] = {}
+        for row in own:
+            by_metric.setdefault(row.metric.name, []).append(row)
+        found.append(Answer("rate", "at-equal-rate", {"pair": pair, "metrics": [*by_metric.values()]}))
+    return found
+
+
+def _small_beta(results: Results) -> list[Answer]:
+    groups: dict[tuple[str, str], list[EffectRow]] = {}
+    for row in effects.of_small_beta(results):
+        groups.setdefault((row.where, row.a), []).append(row)
+    told = [
+        (kind, beta, rows, samples_verdict(results, kind, beta, rows))
+        for (kind, beta), rows in groups.items()
+    ]
+    return [Answer("small_beta", "effects", {"rows": told})] if told else []
+
+
+def samples_verdict(results: Results, kind: str, beta: str, rows: Sequence[EffectRow]) -> str:
+    """Whether samples are worse at a small β, by three metrics; mixed where metrics or settings disagree."""
+    pair = pairs.beta_pairs(results.variants)[kind, beta]
+    better = set()
+    for row in rows:
+        if row.metric.name in effects.OF_SAMPLES:
+            c = effects.contrast(pair, row.metric) if row.turns else None
+            each = effects.apart(row, c) if c else [row]
+            better |= {one.better for one in each if one.sure}
+    if len(better) != 1:
+        return "mixed" if better else "undecided"
+    return "worse" if better == {"1"} else "better"
+
+
+def _linear(results: Results) -> list[Answer]:
+    rows = effects.of_linear(results)
+    return [Answer("linear", "effects", {"rows": rows, "margin": results.margin})] if rows else []
+
+
+def _baselines(results: Results) -> list[Answer]:
+    """Variants that a baseline of no more latents beats, by one-sample t-tests, Holm over each column."""
+    beaten: list[tuple[Metric, str, list[Variant]]] = []
+    compared = False
     for metric in results.measured("common"):
         sign = 1 if metric.direction == "higher" else -1
-        known = [(r, x) for r in rows if (x := number(r.get(metric.name))) is not None]
-        fair = {
-            v.name: [
-                (sign * x, baseline_name(r)) for r, x in known if _size(r.get("latent")) <= (v.latent or 0)
+        known = [
+            (row, x) for _, row in baseline_rows(results) if (x := number(row.get(metric.name))) is not None
+        ]
+        best: dict[str, tuple[float, str]] = {}
+        for v in results.variants:
+            fair = [
+                (sign * x, baseline_name(r))
+                for r, x in known
+                if (number(r.get("latent")) or 0) <= (v.latent or 0)
             ]
-            for v in results.variants
-        }
-        best = {name: max(found) for name, found in fair.items() if found}
+            if fair and not v.same_as:
+                best[v.name] = max(fair)
         order = results.rankings[metric.name]
         compared |= any(order.members[name].p is not None for name in best if name in order.members)
         apart = order.apart_from({name: sign * value for name, (value, _) in best.items()})
-        beaten: dict[str, list[str]] = {}
+        groups: dict[str, list[Variant]] = {}
         for v in results.variants:
             if sign * apart.get(v.name, 0) < 0:
-                value, title = best[v.name]
-                beaten.setdefault(f"{text(title)} ({plain(sign * value)})", []).append(_label(v))
-        if beaten:
-            clauses = [f"{baseline} beats {_some(labels)}" for baseline, labels in beaten.items()]
-            told.append(f"on *{text(metric.title)}* {words(clauses)}")
-    if not compared:
-        return []
-    question = "Which variants does a baseline of no more latents beat?"
-    how = "(one-sample t, Holm over each column)"
-    return [f"**{question}** {sentence('; '.join(told) or 'none, in any column')} {how}"]
+                groups.setdefault(best[v.name][1], []).append(v)
+        beaten += [(metric, title, members) for title, members in groups.items()]
+    return [Answer("baselines", "one-footing", {"beaten": beaten})] if compared else []
 
 
-def _size(latents: object) -> float:
-    return number(latents) or 0
+# What the numbers in the settings mean: no question, but what readers trip over
 
 
-def _axis(results: Results, axis: str) -> list[str]:
-    by_level = levels(results.variants, axis)
-    question = QUESTIONS.get(axis, f"Which {text(axis)}?")
-    metrics = [m for m in results.measured("common") if m.direction]
-    found = [c for m in metrics if (c := contrast(by_level, m)) is not None]
-    if not found:
-        return [f"**{question}** No setting has finished for two values of {code(axis)} yet."]
-    told = _of_two(found, results.margin) if len(found[0].cells) == 2 else _of_many(found)
-    return [f"**{question}** {told} {_basis(found[0])}"]
-
-
-def _basis(c: Contrast) -> str:
-    told = f"n = {_count(c.n, 'seed')}, {_count(len(c.settings), 'setting')} of all else, equal on both sides"
-    left_out = f"; {_count(c.left_out, 'setting')} left out, where a seed was lost" if c.left_out else ""
-    levels = list(c.cells)
-    how = tests([c.effect(*levels)]) if len(levels) == 2 else "compared with the best (MCB)"
-    return f"({told}{left_out}{f'; {how}' if how and c.n >= MIN_SEEDS else ''})"
-
-
-def _of_two(found: Sequence[Contrast], margin: float) -> str:
-    """Averages over settings that agree in sign; where they do not, where it turns."""
-    a, b = found[0].cells
-    turned = [c for c in found if c.turns(a, b)]
-    agreed = [c for c in found if c not in turned]
-    effects = [c.effect(a, b) for c in agreed]
-    clauses: dict[str, list[str]] = {a: [], b: [], "": []}
-    for c, effect, sure in zip(agreed, effects, rejected([e.p if e else None for e in effects]), strict=True):
-        if effect is None:
-            continue
-        title = f"*{text(c.metric.title)}*"
-        if sure:
-            clauses[winner(effect, c.metric, a, b)].append(f"on {title} by {by(effect, c.metric)}")
-        else:
-            verdict = f": {unequal(effect, c.metric, margin, len(effects))}" if effect.p is not None else ""
-            clauses[""].append(f"{title} {signed(effect)} {text(c.metric.unit)}{verdict}")
-    parts = [f"{code(level)} is better {words(clauses[level])}" for level in (a, b) if clauses[level]]
-    if clauses[""]:
-        few = f"{too_few(found[0].n)}: " if found[0].n < MIN_SEEDS else ""
-        parts.append(f"{few}{code(a)} against {code(b)}, {'; '.join(clauses[''])}")
-    return " ".join(filter(None, [turns(turned, a, b), sentence("; ".join(parts))]))
-
-
-def _of_many(found: Sequence[Contrast]) -> str:
-    """The best of several values on the average, if it is in every setting; else how often each is."""
-    clauses = []
-    for c in found:
-        sign = 1 if c.metric.direction == "higher" else -1
-        firsts = {
-            setting: max(c.cells, key=lambda level: sign * _mean(c, level, setting)) for setting in c.settings
-        }
-        if len(set(firsts.values())) > 1:
-            counts = Counter(firsts.values()).most_common()
-            told = words([f"{code(level)} in {n}" for level, n in counts])
-            clauses.append(f"*{text(c.metric.title)}*: none is best in all {len(firsts)} settings, {told}")
-            continue
-        order = rank(
-            {level: [*cells.values()] for level, cells in c.cells.items()}, c.metric.direction, c.metric.scale
-        )
-        if order.leader is None:
-            continue
-        sizes = {level: m.mean_size for level, m in order.members.items()}
-        worst = min(order.members, key=lambda level: sign * order.members[level].value)
-        near = [code(name) for name in (*order.ties, *order.untested)]
-        ties = f", not distinguishable from it {words(near)}" if near else ""
-        unsure = f" [{order.advice}]" if order.best is None else ""
-        ends = f"best {code(order.leader)}{unsure} {spread(sizes[order.leader])}{ties}"
-        clauses.append(f"*{text(c.metric.title)}*: {ends}, worst {code(worst)} {spread(sizes[worst])}")
-    return sentence("; ".join(clauses))
-
-
-def _mean(c: Contrast, level: str, setting: Hashable) -> float:
-    return estimate([*c.cells[level][setting].values()], c.metric.scale).mean
-
-
-def _lost(results: Results) -> list[str]:
-    told = []
-    for v in results.variants:
-        epochs = [e for r in v.runs if r.status == "diverged" and (e := number(r.diverged.get("epoch")))]
-        if epochs:
-            terms = dict.fromkeys(str(r.diverged["term"]) for r in v.runs if r.diverged.get("term"))
-            when = (
-                f"{plain(min(epochs))} to {plain(max(epochs))}" if len(set(epochs)) > 1 else plain(epochs[0])
-            )
-            first = f", {text(words(list(terms)))} first" if terms else ""
-            told.append(f"{_label(v)} in {len(epochs)} of {len(v.runs)} seeds (epoch {when}{first})")
-    sound = [v for v in results.variants if len(v.finished) == len(v.runs)]
-    rest = (
-        f"; all seeds of {_count(len(sound), 'variant')} finished"
-        if sound
-        else "; no variant finished all its seeds"
-    )
-    return [f"**Which diverges, and when?** {sentence(words(told) + rest)}"] if told else []
-
-
-def _collapsed(results: Results) -> list[str]:
-    told = [
-        f"{_label(v)} in {v.collapsed} of {len(v.finished)} seeds" for v in results.variants if v.collapsed
-    ]
-    why = "no active unit, or a KL under 0.1 nats"
-    return [f"**Which collapses ({why})?** {sentence(words(told))}"] if told else []
-
-
-def _effective_beta(results: Results) -> list[str]:
-    told = []
+def weights(results: Results) -> Table | None:
+    """The weight on the KL where reductions hide it: as written, and with both terms as an image's sums."""
+    rows = []
     for v in results.variants:
         if v.beta and v.beta_eff is not None and abs(v.beta_eff / v.beta - 1) > 1e-6:
             how = v.part("objective")[1]
-            given = [str(how[k]) for k in ("reconstruction", "kl") if how.get(k)]
-            reductions = f" with reductions {words([code(g) for g in given])}" if given else ""
-            told.append(
-                f"{_label(v)} writes {exact(v.beta, 4)}{reductions}, which is β_eff = {exact(v.beta_eff, 4)}"
-            )
-    if not told:
-        return []
-    return [
-        "**Which weight on the KL is really meant?** With both terms as sums over one image, in nats:"
-        f" {'; '.join(told)}."
-    ]
+            given = [str(how.get(key) or "sum") for key in ("reconstruction", "kl")]
+            rows.append(Row((Cell(v.title), amount(v.beta, 4), *map(Cell, given), amount(v.beta_eff, 4))))
+    columns = map(Column, ("variant", "β as written", "reconstruction", "KL", "β_eff"))
+    return Table(tuple(columns), tuple(rows)) if rows else None
 
 
-def _effective_variance(results: Results) -> list[str]:
+def variances(results: Results) -> Table | None:
     """What squared error weighted by β stands for, in grey levels: SSE/2σ² + β·KL is β times SSE/2βσ² + KL.
 
     The likeliest variance is that of the errors, which calibration fits (Rybkin et al. 2021, the optimal
     σ-VAE).
     """
-    groups: dict[str, list[Variant]] = {}
+    rows = []
     for v in results.variants:
         kind, options = v.part("likelihood")
         target, pixels = v.part("target")
         variance, unit = number(options.get("variance")), number(pixels.get("std")) or 1.0
         if kind == "gaussian" and target != "threshold" and variance and v.beta_eff and v.finished:
-            groups.setdefault(exact(variance * unit**2 * v.beta_eff, 3), []).append(v)
-    told = []
-    for stands_for, variants in groups.items():
-        fits = [
-            numbers(run.record.get("calibration")).get("variance") for v in variants for run in v.finished
-        ]
-        left = [fit for fit in fits if fit is not None]
-        span = " to ".join(dict.fromkeys(plain(f, 2) for f in (min(left), max(left)))) if left else NOTHING
-        told.append(f"for {stands_for}, {_some([_label(v) for v in variants])} (errors: {span})")
-    if not told:
-        return []
-    return [
-        "**Which variance does squared error stand for?** Weighted by β, a Gaussian of variance σ² has the"
-        f" optimum of one of βσ² at β = 1, here in grey levels: {'; '.join(told)}. Where that is above the"
-        " variance of the errors left on training images, a smaller one is likelier; below it, a larger one."
-    ]
+            fits = [numbers(run.record.get("calibration")).get("variance") for run in v.finished]
+            left = [fit for fit in fits if fit is not None]
+            stands_for = variance * unit**2 * v.beta_eff
+            span = " to ".join(dict.fromkeys(plain(f, 2) for f in (min(left), max(left)))) if left else "–"
+            rows.append(Row((Cell(v.title), Cell(v.beta_text, v.beta), amount(float(exact(stands_for, 3)), 3),
+                             Cell(shown(span), min(left, default=None)))))  # fmt: skip
+    columns = map(Column, ("variant", "β", "variance it stands for", "variance of the errors left"))
+    return Table(tuple(columns), tuple(rows)) if rows else None
 
 
-def _printed(results: Results) -> list[str]:
-    """What a published loss is in nats; which printed loss is not the negative ELBO of what is sampled."""
-    told = []
-    if not switched_off(results):
-        for c in final_values(compare(results)):
-            value, metric = number(c.row.get("value")), str(c.row.get("metric", "loss")).replace("_", " ")
-            if value is not None and c.nats is not None:
-                epoch = f" at epoch {text(c.row['epoch'])}" if c.row.get("epoch") is not None else ""
-                which = f"{_label(c.variant)}'s published {text(metric)}"
-                told.append(f"{which} {exact(value)}{epoch} is {fixed(c.nats, 2)}")
-    unlike = [answer for v in results.variants if (answer := _unlike(v))]
-    if not told and not unlike:
-        return []
-    nats = sentence("; ".join(told) + " nats per image") if told else ""
-    return [" ".join(["**What does a printed loss mean in nats?**", *filter(None, [nats, *unlike])])]
+def unlike(results: Results) -> Table | None:
+    """Printed losses that are no −ELBO of what is sampled: their KL belongs to another distribution.
+
+    At β_eff = 1 a Bernoulli's loss is −ELBO otherwise.
+    """
+    rows = []
+    for v in results.variants:
+        bernoulli = re.match("bernoulli", v.likelihood_class, re.IGNORECASE)
+        if bernoulli and v.beta_eff is not None and abs(v.beta_eff - 1) < 1e-9:
+            negative = {seed: -value for seed, value in v.values("elbo").items()}
+            d = average([(v.values("test_loss_nats"), negative)], "linear", twins=True)  # of the same runs
+            if d is not None and abs(d.value) >= 0.001 * abs(estimate([*negative.values()]).mean):
+                loss, bound = v.estimate("test_loss_nats"), estimate([*negative.values()])
+                rows.append(Row((Cell(v.title), interval(loss), interval(bound), _difference(d))))
+    columns = map(Column, ("variant", "printed loss", "−ELBO of what it samples", "difference"))
+    return Table(tuple(columns), tuple(rows)) if rows else None
 
 
-def _unlike(v: Variant) -> str:
-    """At β_eff = 1 a Bernoulli's loss is −ELBO, unless the KL it charges is of another distribution."""
-    if (
-        not re.match("bernoulli", v.likelihood_class, re.IGNORECASE)
-        or v.beta_eff is None
-        or abs(v.beta_eff - 1) > 1e-9
-    ):
-        return ""
-    negative = {seed: -value for seed, value in v.values("elbo").items()}
-    d = average([(v.values("test_loss_nats"), negative)], "linear", twins=True)  # of the same runs
-    if d is None or abs(d.value) < 0.001 * abs(estimate(list(negative.values())).mean):
-        return ""
-    loss, bound = v.estimate("test_loss_nats"), estimate(list(negative.values()))
-    return (
-        f"{_label(v)}'s printed loss, {spread(loss) if loss else NOTHING}, is not the negative ELBO of the"
-        f" distribution it samples, {spread(bound)} ({signed(d)} nats, n = {d.n}, run by run)."
-    )
-
-
-def _label(variant: Variant) -> str:
-    return code(variant.title)
-
-
-def _measured(value: Estimate | None, metric: Metric) -> str:
-    if value is None:
-        return NOTHING
-    n = f"n = {value.n}" if value.n > 1 else "one seed gives no interval"
-    return f"{spread(value)} {text(metric.unit)} ({n})"
-
-
-def _count(n: int, what: str) -> str:
-    return f"{n} {what}" if n == 1 else f"{n} {what}s"
+def _difference(d: Effect) -> Cell:
+    return interval(d.size, "+" if d.value > 0 else "")

@@ -66,6 +66,12 @@ def fixed(value: float, decimals: int) -> str:
     return _signed(rounded if float(rounded.replace(",", "")) else rounded.lstrip("-"))
 
 
+def signed(value: float, decimals: int) -> str:
+    """A difference to so many decimals, with its sign."""
+    shown = fixed(value, decimals)
+    return shown if shown.startswith("−") or not float(shown.replace(",", "")) else f"+{shown}"
+
+
 def spread(value: Estimate) -> str:
     """Mean ± half-width, or the ends of an interval that is not symmetric, to its two leading digits."""
     if value.half_width is None or value.low is None or value.high is None:

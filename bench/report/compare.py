@@ -12,10 +12,10 @@ from pathlib import Path
 
 from bench.errors import BenchError, did_you_mean
 from bench.evaluation.metrics import METRICS, Metric
-from bench.report.contrasts import NOT_PARTS, near_twins, winner
+from bench.report.effects import unequal
+from bench.report.pairs import near_twins, parts
 from bench.report.results import Results, Variant, load
 from bench.report.statistics import MIN_SEEDS, Effect, advice, average, rejected
-from bench.report.wording import TESTS, unequal
 
 TITLES = {
     "own": "own terms",
@@ -24,6 +24,10 @@ TITLES = {
     "latent": "latent space",
     "samples": "samples",
     "cost": "cost",
+}
+TESTS = {
+    "Welch": "Welch's t",
+    "paired by seed": "t of differences by seed, as they are near-twins",
 }
 TIMES = ("train_seconds", "images_per_second", "peak_memory_mb")  # what another machine changes
 
@@ -100,7 +104,7 @@ def _data(variant: Variant) -> tuple[str, str]:
 
 def _pair(a: Variant, b: Variant) -> Comparison:
     """The rows that two variants may be compared in, not judged yet."""
-    changes = tuple(_changes(_settings(a), _settings(b)))
+    changes = tuple(_changes(parts(a), parts(b)))
     metrics, notes = _comparable(a, b, objective=any(c.startswith("objective") for c in changes))
     notes.insert(0, f"Measured on {_data(a)[0]}.")
     rows = [_row(a, b, metric) for metric in metrics if a.values(metric.name) and b.values(metric.name)]
@@ -161,7 +165,8 @@ def _judged(comparisons: Iterable[Comparison], margin: float) -> list[Comparison
         if not row.judged or effect is None:
             return row
         if next(sure):
-            verdict = f"{winner(effect, row.metric, 'A', 'B')} is better"
+            first = (effect.value > 0) == (row.metric.direction == "higher")
+            verdict = f"{'A' if first else 'B'} is better"
         elif effect.n < MIN_SEEDS:
             verdict = advice(effect)
         else:
@@ -169,10 +174,6 @@ def _judged(comparisons: Iterable[Comparison], margin: float) -> list[Comparison
         return replace(row, verdict=verdict)
 
     return [replace(pair, rows=tuple(told(row) for row in pair.rows)) for pair in pairs]
-
-
-def _settings(variant: Variant) -> dict[str, object]:
-    return {key: value for key, value in variant.settings.items() if key not in NOT_PARTS}
 
 
 def _changes(a: Mapping[str, object], b: Mapping[str, object], prefix: str = "") -> list[str]:

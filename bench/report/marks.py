@@ -10,8 +10,8 @@ from typing import Any
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from bench.report.contrasts import axes as varied_axes
-from bench.report.contrasts import same_but_beta
+from bench.report.pairs import axes as varied_axes
+from bench.report.pairs import same_but_beta
 from bench.report.results import Results, Variant
 from bench.report.statistics import Estimate
 from bench.store.tiles import fitted

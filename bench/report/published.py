@@ -7,11 +7,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import pandas as pd
 from scipy.special import stdtrit
 
-from bench.report.cells import NOTHING, exact, fixed, plain, spread, table, text
+from bench.report.cells import NOTHING, exact, fixed, signed
+from bench.report.frame import csv
 from bench.report.results import Results, Variant, number
 from bench.report.statistics import MIN_SEEDS, Estimate, estimate, moments
+from bench.report.tables import Cell, Column, Row, Table, interval, shown
 from bench.store.records import DONE
 
 TOLERANCE = 0.01  # of the published value
@@ -35,12 +38,9 @@ class Comparison:
         return None if self.nats is None or self.measured is None else self.measured.mean - self.nats
 
 
-def switched_off(results: Results) -> str:
-    """Why published numbers are not compared at all; empty where they are."""
-    if results.dataset == "mnist" and not results.fallback:
-        return ""
-    used = text(results.dataset)
-    return f"The published numbers were measured on MNIST; this report is on {used}, so none is compared."
+def switched_off(results: Results) -> bool:
+    """Whether the data are not those of the published numbers, so that none is compared."""
+    return results.dataset != "mnist" or results.fallback
 
 
 def compare(results: Results) -> list[Comparison]:
@@ -89,7 +89,7 @@ def _verdict(
 ) -> str:
     """Within 1 %, or where one more run falls in 95 % of the cases, plus what the print leaves open."""
     if row.get("not_comparable"):
-        return f"not comparable: {text(row['not_comparable'])}"
+        return f"not comparable: {row['not_comparable']}"
     if nats is None:
         return "not comparable: no conversion to nats per image is given"
     if not by_seed:
@@ -127,53 +127,41 @@ def _epoch(c: Comparison) -> float:
     return number(c.row.get("epoch")) or math.inf
 
 
-def counted(comparisons: Iterable[Comparison]) -> str:
-    """How many curves end where they were published, in a sentence."""
-    verdicts = [c.verdict for c in final_values(comparisons) if c.verdict.endswith(COMPATIBLE)]
-    if not verdicts:
-        return ""
-    good = verdicts.count(COMPATIBLE)
-    return f"Of {len(verdicts)} final values of curves that compare, compatible: {good}."
+def table(comparisons: Iterable[Comparison]) -> Table:
+    """Published, measured, difference and verdict: one row per published number."""
+    columns = (Column("variant"), Column("published"), Column("as printed"), Column("in nats", "nats/image"),
+               Column("measured", "nats/image"), Column("difference"), Column("verdict"))  # fmt: skip
+    return Table(columns, tuple(Row(_cells(c)) for c in comparisons))
 
 
-def published_table(comparisons: list[Comparison]) -> str:
-    """Published, measured, difference, verdict: one row per published number."""
-    head = [
-        "variant",
-        "metric",
-        "published in",
-        "epoch",
-        "published",
-        "unit",
-        "nats/image",
-        "measured (nats/image)",
-    ]
-    head += ["n", "difference", "one more run", "verdict"]
-    return table(head, (_row(c) for c in comparisons), left=3)
-
-
-def _row(c: Comparison) -> list[str]:
+def _cells(c: Comparison) -> tuple[Cell, ...]:
     value, doubt, epoch = number(c.row.get("value")), number(c.row.get("uncertainty")), c.row.get("epoch")
-    difference = c.difference
-    percent = (
-        f" ({_signed(100 * difference / abs(c.nats), 1)} %)" if difference is not None and c.nats else ""
-    )
-    return [
-        text(c.variant.title),
-        text(c.row.get("metric", "")).replace("\\_", " "),
-        text(c.row.get("source") or NOTHING),
-        NOTHING if epoch is None else text(epoch),
-        (NOTHING if value is None else exact(value)) + (f" ± {exact(doubt)}" if doubt else ""),
-        text(c.row.get("unit") or "nats/image"),
-        NOTHING if c.nats is None else fixed(c.nats, 2),
-        spread(c.measured) if c.measured else NOTHING,
-        str(c.measured.n) if c.measured else "0",
-        NOTHING if difference is None else _signed(difference, 2) + percent,
-        NOTHING if c.prediction is None else f"±\N{NO-BREAK SPACE}{plain(c.prediction, 2)}",
-        c.verdict,
-    ]
+    metric = str(c.row.get("metric", "")).replace("_", " ")
+    where = metric if epoch is None else f"{metric}, epoch {epoch}"
+    printed = NOTHING if value is None else exact(value) + (f" ± {exact(doubt)}" if doubt else "")
+    difference = Cell(NOTHING)
+    if c.difference is not None and c.nats:
+        percent = signed(100 * c.difference / abs(c.nats), 1)
+        difference = Cell(shown(f"{signed(c.difference, 2)} ({percent} %)"), c.difference)
+    return (
+        Cell(c.variant.title), Cell(where), Cell(f"{printed} {c.row.get('unit') or ''}".strip(), value),
+        Cell(NOTHING) if c.nats is None else Cell(shown(fixed(c.nats, 2)), c.nats),
+        interval(c.measured), difference, Cell(c.verdict),
+    )  # fmt: skip
 
 
-def _signed(value: float, decimals: int) -> str:
-    shown = fixed(value, decimals)
-    return shown if shown.startswith("−") or not float(shown.replace(",", "")) else f"+{shown}"
+def published_csv(comparisons: Iterable[Comparison]) -> bytes | None:
+    """One row per published number, in full precision; None where nothing is compared."""
+    rows = [
+        {
+            "variant": c.variant.name,
+            **{key: c.row.get(key) for key in ("metric", "epoch", "source")},
+            "published": c.row.get("value"), **{key: c.row.get(key) for key in ("uncertainty", "unit")},
+            "nats": c.nats, "measured_mean": c.measured and c.measured.mean,
+            "measured_half_width": c.measured and c.measured.half_width,
+            "measured_n": c.measured.n if c.measured else 0,
+            "prediction_half_width": c.prediction, "difference": c.difference, "verdict": c.verdict,
+        }
+        for c in comparisons
+    ]  # fmt: skip
+    return csv(pd.DataFrame(rows, dtype=object)) if rows else None

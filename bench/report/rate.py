@@ -8,20 +8,22 @@ value. At a rate that all curves reach, the seeds' values of two likelihoods are
 from __future__ import annotations
 
 import itertools
-import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 from scipy.interpolate import PchipInterpolator
 
-from bench.report.cells import NOTHING, code, fixed, plain, spread, table, text, words
-from bench.report.contrasts import NOT_PARTS
+from bench.evaluation.metrics import Metric, Scale
+from bench.report.cells import plain
+from bench.report.effects import Row
+from bench.report.pairs import same_but_beta
 from bench.report.results import Results, Variant
-from bench.report.statistics import Estimate, combine, estimate, rejected
+from bench.report.statistics import Effect, Estimate, combine, estimate, rejected
+from bench.report.tables import Cell, Column, Table, amount, interval, shown
+from bench.report.tables import Row as TableRow
 
 POINTS = 3  # variants of a likelihood at least, for a curve
 SAME = 3  # decimals of nats to which two rates are one
@@ -29,7 +31,6 @@ RATIOS = ("mse", "frechet_distance")  # compared by their ratio; the ELBO by its
 COMPARED = ("elbo_bernoulli", *RATIOS)
 
 Rates = Sequence[float] | np.ndarray
-Welch = tuple[Estimate, float | None]  # a difference with its 95 % half-width, and p from MIN_SEEDS on
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,8 @@ class Curves:
         """The rates of one seed, ascending, and the values there; equal rates are one point."""
         found: dict[float, list[tuple[float, float]]] = {}
         for v in self.variants:
-            rate, value = self.rates[seed].get(v.name), v.values(metric).get(seed)
+            rate = self.rates[seed].get(v.name)
+            value = None if v.outdated(metric) else v.values(metric).get(seed)
             if rate is not None and value is not None and not (metric in RATIOS and value <= 0):
                 value = math.log(value) if metric in RATIOS else -value - rate
                 found.setdefault(round(rate, SAME), []).append((rate, value))
@@ -114,22 +116,28 @@ class Pair:
                 return [round(k * step, 2) for k in inside]
         return []
 
-    def compare(self, metric: str, rates: Rates) -> list[Welch]:
-        """The first less the second at each rate; of RATIOS the logarithm of first over second."""
+    def effects(self, metric: str, rates: Rates) -> list[Effect]:
+        """The first less the second at each rate, by Welch's t over seeds; of RATIOS first over second."""
         columns = zip(self.a.at(metric, rates).T, self.b.at(metric, rates).T, strict=True)
-        return [welch(x[~np.isnan(x)], y[~np.isnan(y)]) for x, y in columns]
+        scale: Scale = "log" if metric in RATIOS else "linear"
+        found = []
+        for x, y in columns:
+            groups = [(1.0, x[~np.isnan(x)].tolist()), (-1.0, y[~np.isnan(y)].tolist())]
+            size = max(abs(v) for _, values in groups for v in values)
+            found.append(combine(groups, scale, "Welch", size))
+        return found
+
+    def compare(self, metric: str, rates: Rates) -> list[tuple[Estimate, float | None]]:
+        """The same as sizes with their 95 % intervals, and p from MIN_SEEDS on."""
+        return [(effect.size, effect.p) for effect in self.effects(metric, rates)]
 
 
 def pairs(results: Results) -> list[Pair]:
     """Every two likelihoods that have a curve each, in each setting of all else."""
     groups: dict[str, dict[str, list[Variant]]] = {}
     for v in results.variants:
-        kind, options = v.part("objective")
-        less = (*NOT_PARTS, "likelihood", "objective")
-        rest: dict[str, Any] = {key: value for key, value in v.settings.items() if key not in less}
-        rest["objective"] = [kind, {key: value for key, value in options.items() if key != "beta"}]
-        alike = json.dumps(rest, sort_keys=True, default=str)
-        groups.setdefault(alike, {}).setdefault(v.part("likelihood")[0], []).append(v)
+        alike = groups.setdefault(same_but_beta(v, "likelihood"), {})
+        alike.setdefault(v.part("likelihood")[0], []).append(v)
     found = []
     for group in groups.values():
         curves = [Curves(kind, tuple(sorted(members, key=_rate))) for kind, members in group.items()]
@@ -142,132 +150,63 @@ def pairs(results: Results) -> list[Pair]:
     return found
 
 
-def welch(x: Rates, y: Rates) -> Welch:
-    """Mean of x less that of y, with Welch's interval and two-sided p-value (Welch 1947).
-
-    Raises:
-        ValueError: either is empty.
-    """
-    groups = [(weight, [float(v) for v in values]) for weight, values in ((1.0, x), (-1.0, y))]
-    if not all(values for _, values in groups):
-        raise ValueError("no values to compare")
-    effect = combine(groups, "linear", "Welch", max(abs(v) for _, values in groups for v in values))
-    return effect.size, effect.p
-
-
-def sentences(results: Results) -> list[str]:
-    """What holds at equal rate, a sentence a pair; where curves do not overlap, that."""
-    told = []
+def effects(results: Results) -> list[Row]:
+    """The likelihoods' difference at each rate that both reach; Holm over the rates of a pair and metric."""
+    rows = []
     for pair in pairs(results):
-        names = f"{code(pair.a.likelihood)} and {code(pair.b.likelihood)}"
-        where = f" of {code(pair.setting)}" if pair.setting else ""
-        question = "**Which likelihood at equal KL?**"
-        if not pair.rates:
-            spans = words([f"{_nats(c.span[0])} to {_nats(c.span[1])} nats" for c in (pair.a, pair.b)])
-            told.append(f"{question} {names}{where} spend no KL in common ({spans}): nothing is compared.")
-            continue
-        rates = f"{_nats(pair.rates[0])} to {_nats(pair.rates[-1])} nats"
-        clauses = [clause for metric in COMPARED if (clause := _clause(results, pair, metric))]
-        n = f"{len(pair.a.rates)} and {len(pair.b.rates)}"
-        told.append(
-            f"{question} At equal KL, from {rates}, {names}{where}: {'; '.join(clauses)} (n = {n} seeds)."
-            f" Outside [{_nats(pair.low)}, {_nats(pair.high)}] nats the curves do not overlap."
-        )
-    return told
+        for metric in metrics(results, pair):
+            found = pair.effects(metric.name, pair.rates)
+            sure = rejected([effect.p for effect in found])
+            for rate, effect, kept in zip(pair.rates, found, sure, strict=True):
+                where = " · ".join(filter(None, [f"KL = {rate:g} nats", pair.setting]))
+                rows.append(Row("likelihood at equal KL", pair.a.likelihood, pair.b.likelihood, where, metric,
+                                effect, 1, sure=kept, tests=len(found)))  # fmt: skip
+    return rows
 
 
-def tables(results: Results) -> str:
-    """A table a pair: both likelihoods' values at each rate, and how they differ."""
-    parts = []
+def tables(results: Results) -> list[Table]:
+    """A table a pair and metric: both likelihoods' values at each rate, and how they differ."""
+    found = []
     for pair in pairs(results):
-        metrics = _metrics(results, pair)
-        if not pair.rates or not metrics:
-            continue
-        a, b = text(pair.a.likelihood), text(pair.b.likelihood)
-        columns: list[list[str]] = [[_nats(rate) for rate in pair.rates]]
-        head = ["KL (nats)"]
-        for metric, title in metrics.items():
-            sign = "/" if metric in RATIOS else "−"
-            head += [f"{title}: {a}", b, f"{a} {sign} {b}"]
-            values = [curves.at(metric, pair.rates).T for curves in (pair.a, pair.b)]
-            columns += [[_level(metric, column) for column in of_one] for of_one in values]
-            told = zip(pair.compare(metric, pair.rates), _kept(pair, metric), strict=True)
-            columns.append(
-                [f"**{_shown(metric, d)}**" if sure else _shown(metric, d) for (d, _), sure in told]
-            )
-        parts.append(f"### {text(pair.setting)}" if pair.setting else "")
-        parts.append(table(head, zip(*columns, strict=True)))
-        far = max(pair.a.left_out(), pair.b.left_out())
-        parts.append(
-            "**Bold**: different (Welch's t over seeds, Holm over a column's rates, 5 %); intervals are 95 %,"
-            f" for one rate. Left out, a point lies up to {plain(far, 2)} nats from the curve through the"
-            " others: so much may interpolation miss where points are twice as far apart."
-        )
-    return "\n\n".join(part for part in parts if part)
+        for metric in metrics(results, pair):
+            values = [curves.at(metric.name, pair.rates).T for curves in (pair.a, pair.b)]
+            told = pair.effects(metric.name, pair.rates)
+            sure = rejected([effect.p for effect in told])
+            rows = tuple(
+                TableRow((amount(rate), _level(metric, of_a), _level(metric, of_b),
+                          replace(interval(effect.size), best=kept)))
+                for rate, of_a, of_b, effect, kept in zip(pair.rates, *values, told, sure, strict=True)
+            )  # fmt: skip
+            sign = "/" if metric.name in RATIOS else "−"
+            heads = (pair.a.likelihood, pair.b.likelihood, f"{pair.a.likelihood} {sign} {pair.b.likelihood}")
+            title = " · ".join(filter(None, [pair.setting, metric.title]))
+            found.append(Table((Column("KL", "nats"), *map(Column, heads)), rows, title))
+    return found
 
 
-def _metrics(results: Results, pair: Pair) -> dict[str, str]:
-    """What can be compared everywhere, with its title."""
-    found = {m: row.title for m in COMPARED if (row := results.metric(m))}
-    return {
-        m: text(title)
-        for m, title in found.items()
-        if not any(np.isnan(c.at(m, pair.rates)).all(0).any() for c in (pair.a, pair.b))
-    }
+def metrics(results: Results, pair: Pair) -> list[Metric]:
+    """What can be compared at every rate of a pair."""
+    found = (m for name in COMPARED if (m := results.metric(name)))
+    values = {m: [c.at(m.name, pair.rates) for c in (pair.a, pair.b)] for m in found if pair.rates}
+    return [m for m, sides in values.items() if not any(np.isnan(side).all(0).any() for side in sides)]
 
 
-def _kept(pair: Pair, metric: str) -> list[bool]:
-    """At which rates the likelihoods differ, the column being one family."""
-    p = [p for _, p in pair.compare(metric, pair.rates)]
-    return rejected(p) if None not in p else [False] * len(p)
+def left_out(results: Results) -> float:
+    """How far at most a point lies from the curve through the others: nats that interpolation may miss."""
+    return max((curves.left_out() for pair in pairs(results) for curves in (pair.a, pair.b)), default=0.0)
 
 
-def _clause(results: Results, pair: Pair, metric: str) -> str:
-    row = results.metric(metric)
-    if row is None or metric not in _metrics(results, pair):
-        return ""
-    found = pair.compare(metric, pair.rates)
-    better: dict[str, list[int]] = {pair.a.likelihood: [], pair.b.likelihood: [], "": []}
-    for i, ((d, _), sure) in enumerate(zip(found, _kept(pair, metric), strict=True)):
-        first = (d.mean > 0) == (row.direction == "higher")
-        better[(pair.a if first else pair.b).likelihood if sure else ""].append(i)
-    ratio = f" (ratios, {code(pair.a.likelihood)} over {code(pair.b.likelihood)})" if metric in RATIOS else ""
-    unit = "" if metric in RATIOS else " nats"
-
-    def told(indices: list[int]) -> str:
-        shown = [f"{_shown(metric, found[i][0])}{unit}" for i in dict.fromkeys((indices[0], indices[-1]))]
-        return f"at {words([_nats(pair.rates[i]) for i in indices])} nats ({' … '.join(shown)})"
-
-    parts = [f"{code(name)} is better {told(i)}" for name, i in better.items() if i and name]
-    if better[""]:
-        few = all(p is None for _, p in found)
-        why = "too few seeds to tell apart" if few else "no difference is shown"
-        parts.append(f"{why} {told(better[''])}")
-    return f"on *{text(row.title)}*{ratio} {', and '.join(parts)}"
-
-
-def _shown(metric: str, d: Estimate) -> str:
-    """A difference with its interval, or a ratio with its."""
-    if metric not in RATIOS:
-        return spread(d) if d.half_width is not None else fixed(d.mean, 2)
-    ends = [math.exp(d.mean + s * d.half_width) for s in (-1, 1)] if d.half_width is not None else []
-    return f"{math.exp(d.mean):.3f}" + (f" ({ends[0]:.3f} to {ends[1]:.3f})" if ends else "")
-
-
-def _level(metric: str, values: np.ndarray) -> str:
+def _level(metric: Metric, values: np.ndarray) -> Cell:
     known = [float(v) for v in values if not math.isnan(v)]
-    if not known:
-        return NOTHING
-    return plain(math.exp(estimate(known).mean), 3) if metric in RATIOS else spread(estimate(known))
+    if metric.name not in RATIOS:
+        return interval(estimate(known))
+    mean = math.exp(estimate(known).mean)
+    return Cell(shown(plain(mean, 3)), mean)
 
 
 def _rate(variant: Variant) -> float:
     mean = variant.estimate("kl")
     return mean.mean if mean else math.inf
-
-
-def _nats(rate: float) -> str:
-    return f"{rate:.4g}"
 
 
 def _interpolated(x: np.ndarray, y: np.ndarray, rates: Rates) -> np.ndarray:

@@ -35,6 +35,7 @@ class Run:
     variant: str
     seed: int
     status: str  # finished, diverged, failed, interrupted, unreadable or missing
+    key: str = ""  # its folder in the store of runs
     record: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -103,6 +104,7 @@ class Variant:
     settings: Mapping[str, Any]
     runs: tuple[Run, ...]
     newest: int = 1  # yardstick of any run in the report
+    same_as: str = ""  # an earlier variant with the very same runs: it is counted and ranked once
 
     @cached_property
     def finished(self) -> tuple[Run, ...]:
@@ -273,9 +275,10 @@ class Results:
 
 
 def ordered(variants: Iterable[Variant], metric: Metric) -> Ranking:
-    """Order variants, none that lost seeds; on latents none that collapsed, nor across latent sizes."""
+    """Order variants, each once and none that lost seeds; on latents none that collapsed, of one size."""
     latents = metric.footing == "latent"
-    entries = [v for v in variants if not (v.lost or v.outdated(metric.name) or (latents and v.collapsed))]
+    sound = [v for v in variants if not (v.lost or v.same_as or v.outdated(metric.name))]
+    entries = [v for v in sound if not (latents and v.collapsed)]
     if latents and len({v.latent for v in entries}) > 1:
         return Ranking()
     column: dict[str, list[Values]] = {v.name: [values] for v in entries if (values := v.values(metric.name))}
@@ -288,22 +291,24 @@ def load(folder: Path) -> Results:
     runs = [_run(home, run_id, plan) for run_id, plan in home.planned.items()]
     runs.sort(key=lambda run: run.seed)
     newest = max((run.yardstick for run in runs if run.finished), default=1)
-    variants = tuple(
-        Variant(name, settings, tuple(run for run in runs if run.variant == name), newest)
-        for name, settings in home.spec["variants"].items()
-        if any(r.variant == name for r in runs) or not home.planned
-    )
-    return Results(folder, home.spec, variants, home.baselines())
+    variants: list[Variant] = []
+    first: dict[tuple[str, ...], str] = {}  # the runs of a variant -> its name
+    for name, settings in home.spec["variants"].items():
+        own = tuple(run for run in runs if run.variant == name)
+        if own or not home.planned:
+            twin = first.setdefault(tuple(run.key for run in own), name) if own else name
+            variants.append(Variant(name, settings, own, newest, twin if twin != name else ""))
+    return Results(folder, home.spec, tuple(variants), home.baselines())
 
 
 def _run(home: ExperimentFolder, run_id: str, plan: Planned) -> Run:
     try:
         record = home.record(run_id)
     except BenchError:
-        return Run(run_id, plan["variant"], plan["seed"], "unreadable")
+        return Run(run_id, plan["variant"], plan["seed"], "unreadable", plan["run"])
     if record is None:
-        return Run(run_id, plan["variant"], plan["seed"], "missing")
-    return Run(run_id, plan["variant"], plan["seed"], str(record["status"]), record)
+        return Run(run_id, plan["variant"], plan["seed"], "missing", plan["run"])
+    return Run(run_id, plan["variant"], plan["seed"], str(record["status"]), plan["run"], record)
 
 
 def number(value: object) -> float | None:

@@ -240,7 +240,8 @@ def advice(effect: Effect | None, tests: int = 1) -> str:
     needed = seeds_needed(effect, LEVEL / max(tests, 1))
     if needed is None:  # beyond reach, or equal values without spread
         return f"80 % power would need more than {MOST_SEEDS} seeds"
-    return f"add {max(needed - effect.n, 1)} seeds for 80 % power"
+    more = max(needed - effect.n, 1)
+    return f"add {more} seed{'s' * (more > 1)} for 80 % power"
 
 
 def too_few(n: int) -> str:

@@ -1,174 +1,231 @@
-"""The tables of measured values: columns, arrows and rankings follow from the rows of `METRICS`."""
+"""The tables of measured values, as data: columns, arrows and rankings follow from the rows of `METRICS`.
+
+Nothing here is Markdown, HTML or LaTeX: `render` writes a table as any of them.
+"""
 
 from __future__ import annotations
 
-import math
+import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
+
+from markupsafe import Markup
 
 from bench.evaluation.metrics import Metric
-from bench.report.cells import NOTHING, exact, plain, spread, table, text, words
-from bench.report.inference import CERTAIN, Ranking
-from bench.report.results import SATURATED, Results, Run, Variant, number, numbers, ordered
-from bench.report.statistics import MIN_SEEDS, Estimate, estimate
+from bench.report.cells import NOTHING, exact, plain, spread
+from bench.report.inference import Ranking
+from bench.report.pairs import axes
+from bench.report.results import Results, Run, Variant, number, numbers, ordered
+from bench.report.statistics import Estimate, estimate
 
+MOST = 7  # columns, so that a table fits a page
 ARROWS = {"higher": " ↑", "lower": " ↓", None: ""}
-OLD = "°"
 FIXED = ("parameters",)  # cost that no machine changes
 BOUNDS = {"mutual_information": "≥", "aggregate_kl": "≤"}  # what they are where I(x; z) is saturated
-LEGEND = (
-    "**Bold**: best mean. †: not distinguishable from the best (Hsu's multiple comparison with the best over"
-    " the column, 95 %; Welch's t, no seeds paired)."
-)
-UNTESTED = f"‡: not tested, with fewer than {MIN_SEEDS} seeds."
-PROVISIONAL = f"With fewer than {CERTAIN} seeds this order is provisional."
+SIGNS = {"beta": "β", "latent": "Z"}
+SAMPLES = "frechet_distance"  # the one number of the samples; the others stand in their own table
+YARDSTICKS = {  # what the lowest and highest values of sample metrics are of
+    "floor": "training images",
+    "ceiling": "noise: pixels black or white by the pixel mean",
+    "grey": "noise: the pixel mean as grey",
+}
 
 
-def header(metric: Metric) -> str:
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One value: what is shown (foreign text as `str`, our own numbers as `Markup`), and what sorts it."""
+
+    text: str
+    value: float | None = None
+    mark: str = ""  # †, ‡ or °: see `Table.ranked`
+    best: bool = False
+    seeds: Mapping[int, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Column:
+    """The heading of a column."""
+
+    title: str
+    unit: str = ""
+    arrow: str = ""
+    metric: str = ""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row; a faint one is a baseline, which has no seeds and no rank."""
+
+    cells: tuple[Cell, ...]
+    faint: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of at most MOST columns, the first of them names."""
+
+    columns: tuple[Column, ...]
+    rows: tuple[Row, ...]
+    title: str = ""
+    advice: tuple[tuple[str, str, str, str], ...] = ()  # metric, what to add, nearest, leader
+    lost: tuple[str, ...] = ()  # variants that are not ranked, as they lost seeds
+
+    @property
+    def marks(self) -> set[str]:
+        """The marks that it uses, bold among them."""
+        cells = [cell for row in self.rows for cell in row.cells]
+        return {cell.mark for cell in cells if cell.mark} | {"best" for cell in cells if cell.best}
+
+
+def shown(value: str) -> Markup:
+    """Mark text as bench's own: it holds nothing that a table could take for markup."""
+    return Markup(value)  # noqa: S704  numbers that bench has formatted
+
+
+def amount(value: float | None, digits: int | None = None) -> Cell:
+    """A number without a spread: written down where `digits` are given, else measured."""
+    if value is None:
+        return Cell(NOTHING)
+    return Cell(shown(plain(value) if digits is None else exact(value, digits)), value)
+
+
+def parts(items: Sequence[T]) -> Iterator[Sequence[T]]:
+    """Cut columns into tables that fit beside a column of names."""
+    return (items[i : i + MOST - 1] for i in range(0, len(items), MOST - 1))
+
+
+def interval(value: Estimate | None, prefix: str = "") -> Cell:
+    """A mean with its interval."""
+    return Cell(shown(prefix + spread(value)), value.mean) if value else Cell(NOTHING)
+
+
+def column(metric: Metric) -> Column:
     """How a table heads a metric: title, arrow towards better, unit."""
-    unit = f" ({text(metric.unit)})" if metric.unit else ""
-    return f"{text(metric.title)}{ARROWS[metric.direction]}{unit}"
+    return Column(metric.title, metric.unit, ARROWS[metric.direction], metric.name)
 
 
 def finished(variant: Variant) -> str:
     """n/N seeds finished, and what became of those that ended without numbers."""
     counts = {status: sum(r.status == status for r in variant.runs) for status in ("diverged", "failed")}
     told = ", ".join(f"{n} {status}" for status, n in counts.items() if n)
-    return f"{len(variant.finished)}/{len(variant.runs)}" + (f" ({told})" if told else "")
+    return f"{len(variant.finished)}/{len(variant.runs)}" + (f", {told}" if told else "")
 
 
-def name(variant: Variant) -> str:
-    """A variant in the first column, flagged where its latents collapsed."""
-    shown = text(variant.title)
-    return f"{shown} (collapsed {variant.collapsed}/{len(variant.finished)})" if variant.collapsed else shown
+def name(variant: Variant) -> Cell:
+    """A variant in the first column: with its seeds where some are lacking, or their latents collapsed."""
+    told = [finished(variant)] if len(variant.finished) < len(variant.runs) else []
+    if variant.collapsed:
+        told.append(f"collapsed {variant.collapsed}/{len(variant.finished)}")
+    return Cell(f"{variant.title} ({'; '.join(told)})" if told else variant.title)
 
 
-def cell(variant: Variant, metric: Metric, rank: Ranking | None = None) -> str:
-    """Mean ± half-width, the estimator's own error where it matters, bold, † or ‡ by rank."""
+def cell(variant: Variant, metric: Metric, rank: Ranking | None = None) -> Cell:
+    """Mean ± half-width, the estimator's own error where it matters; best, † or ‡ by rank, ° if outdated."""
     value = variant.estimate(metric.name)
     if value is None:
-        return NOTHING
-    shown = plain(value.mean) if metric.name in FIXED else spread(value)
-    shown = f"{BOUNDS[metric.name]} {shown}" if variant.saturated and metric.name in BOUNDS else shown
+        return Cell(NOTHING)
+    text = plain(value.mean) if metric.name in FIXED else spread(value)
+    text = f"{BOUNDS[metric.name]} {text}" if variant.saturated and metric.name in BOUNDS else text
     error = variant.monte_carlo_error(metric)
     if error and error > 0.1 * max(value.bars):
-        shown += f" (MC {plain(error, 2)})"
+        text += f" (MC {plain(error, 2)})"
     if value.n != len(variant.finished):
-        shown += f" (n = {value.n})"
-    shown += OLD if variant.outdated(metric.name) else ""
-    if rank and variant.name == rank.best:
-        return f"**{shown}**"
-    if rank and variant.name in rank.untested:
-        return f"{shown}‡"
-    return f"{shown}†" if rank and variant.name in rank.ties else shown
+        text += f" (n = {value.n})"
+    who = variant.same_as or variant.name
+    mark = "°" if variant.outdated(metric.name) else ""
+    if rank and not mark:
+        mark = "‡" if rank.best and who in rank.untested else "†" if who in rank.ties else ""
+    return Cell(shown(text), value.mean, mark, bool(rank and who == rank.best), variant.values(metric.name))
 
 
 def ranked(
     variants: Sequence[Variant],
     metrics: Sequence[Metric],
     orders: Mapping[str, Ranking],
-    extra: Iterable[list[str]] = (),
-) -> str:
-    """One row per variant with n/N, a column per metric in its order, `extra` rows, then notes."""
-    orders = {m.name: orders.get(m.name, Ranking()) for m in metrics}
-    rows = [[name(v), *(cell(v, m, orders[m.name]) for m in metrics), finished(v)] for v in variants]
-    shown = table(["variant", *(header(m) for m in metrics), "finished"], [*rows, *extra])
-    return "\n\n".join(part for part in (shown, _notes(variants, metrics, orders)) if part)
+    extra: Iterable[tuple[str, Mapping[str, Any]]] = (),
+) -> list[Table]:
+    """A row a variant, a column a metric in its order, `extra` rows below; in parts of MOST columns."""
+    extra = list(extra)
+    found = []
+    for part in parts(metrics) if variants else ():
+        rows = [Row((name(v), *(cell(v, m, orders.get(m.name)) for m in part))) for v in variants]
+        for title, values in extra:
+            known = numbers(values)
+            if any(m.name in known for m in part):
+                rows.append(Row((Cell(title), *(amount(known.get(m.name)) for m in part)), faint=True))
+        table = Table((Column("variant"), *map(column, part)), tuple(rows))
+        found.append(replace(table, **_notes(variants, part, orders)))
+    return found
 
 
-def legend(orders: Iterable[Ranking]) -> list[str]:
-    """What the marks of these orders mean."""
-    found = [order for order in orders if order.best]
-    lines = [LEGEND] if found else []
-    lines += [UNTESTED] if any(order.untested for order in found) else []
-    return [*lines, PROVISIONAL] if any(order.provisional for order in found) else lines
-
-
-def _notes(variants: Sequence[Variant], metrics: Sequence[Metric], orders: Mapping[str, Ranking]) -> str:
-    lines = legend(orders.values())
-    old = any(v.outdated(m.name) and v.values(m.name) for v in variants for m in metrics)
-    lines += (
-        [f"{OLD}: by an older yardstick, which defined this metric otherwise; not tested."] if old else []
-    )
-    advice: dict[str, list[str]] = {}
-    labels = {v.name: text(v.title) for v in variants}
+def _notes(
+    variants: Sequence[Variant], metrics: Sequence[Metric], orders: Mapping[str, Ranking]
+) -> dict[str, Any]:
+    """What it would take to tell the nearest from the best, and who is not ranked."""
+    titles = {v.name: v.title for v in variants}
+    advice = []
     for metric in metrics:
-        order = orders[metric.name]
-        near = (*order.ties, *order.untested)
-        nearest = f", {labels[near[0]]} from {labels[order.leader or '']}" if near else ""
+        order = orders.get(metric.name, Ranking())
+        near = next(iter((*order.ties, *order.untested)), "")
         if order.advice:
-            advice.setdefault(f"{order.advice}{nearest}", []).append(f"*{text(metric.title)}*")
-    lines += [f"{words(titles)}: {told}." for told, titles in advice.items()]
-    if any(order.leader for order in orders.values()):
-        lost = [f"{labels[v.name]} {finished(v)}" for v in variants if v.lost]
-        lines += (
-            [f"Not ranked, since the seeds that are left are a selection: {words(lost)}."] if lost else []
-        )
-    return "  \n".join(lines)
+            told = (metric.title, order.advice, titles.get(near, near), titles.get(order.leader or "", ""))
+            advice.append(told)
+    lost = [f"{v.title} ({finished(v)})" for v in variants if v.lost]
+    any_order = any(orders.get(m.name, Ranking()).leader for m in metrics)
+    return {"advice": tuple(advice), "lost": tuple(lost) if any_order else ()}
 
 
-def headline(results: Results) -> str:
-    """One row per variant: what it is, its own-terms numbers and its cost; nothing in it is ranked."""
-    head = [
-        "variant",
-        "latent",
-        "parameters",
-        "likelihood",
-        "β",
-        "β_eff",
-        "test loss",
-        "ELBO ↑",
-        "reconstruction",
-    ]
-    head += ["KL", "still falling (nats/epoch)", "training (s)", "images/s", "finished"]
-    patient = any("chosen" in run.record for run in results.finished)
-    head += ["epoch measured"] if patient else []
-    several = len(machines(results)) > 1
-    rows = [
-        [
-            name(v),
-            _lone(number(v.latent)),
-            _mean(v, "parameters"),
-            text(v.likelihood_class or v.part("likelihood")[0]) or NOTHING,
-            text(v.beta_text) or NOTHING,
-            _lone(v.beta_eff),
-            *(_interval(v.estimate(m)) for m in ("test_loss", "elbo", "reconstruction", "kl")),
-            _interval(
-                estimate(falls) if (falls := [f for r in v.finished if (f := r.fall) is not None]) else None
-            ),
-            *(_timed(results, v, m, several) for m in ("train_seconds", "images_per_second")),
-            finished(v),
-            *([", ".join(str(run.chosen) for run in v.finished) or NOTHING] if patient else []),
-        ]
-        for v in results.variants
-    ]
-    return table(head, rows)
-
-
-def one_footing(results: Results) -> str:
-    """Every variant under the same observation models, baselines below."""
-    metrics = results.measured("common")
-    return ranked(results.started, metrics, results.rankings, baselines(results, metrics)) if metrics else ""
-
-
-def details(results: Results) -> str:
-    """Show what explains the common footing; ranked among all, as it is."""
-    metrics = results.measured("details")
-    return ranked(results.started, metrics, results.rankings, baselines(results, metrics)) if metrics else ""
-
-
-def baselines(results: Results, metrics: Sequence[Metric]) -> list[list[str]]:
-    """Baseline rows in italics, never ranked: they have no seeds."""
+def baseline_rows(results: Results) -> list[tuple[str, Mapping[str, Any]]]:
+    """Baselines by name; they have no seeds, and are never ranked."""
     rows = results.baselines.get("rows")
+    return [(baseline_name(row), row) for row in (rows if isinstance(rows, list) else [])]
+
+
+def baseline_name(row: Mapping[str, Any]) -> str:
+    """A baseline's name with its size, where the name does not say it."""
+    title, latent = str(row.get("name", "baseline")), number(row.get("latent"))
+    return title if not latent or any(c.isdigit() for c in title) else f"{title}, {plain(latent)} components"
+
+
+def yardsticks(results: Results) -> list[tuple[str, Mapping[str, Any]]]:
+    """What training images and noise have in the eyes of the feature networks."""
+    found = results.baselines.get("samples")
+    rows = found.items() if isinstance(found, Mapping) else ()
     return [
-        _italic(baseline_name(row), row, metrics)
-        for row in (rows if isinstance(rows, list) else [])
-        if isinstance(row, Mapping) and any(m.name in numbers(row) for m in metrics)
+        (str(row.get("name") or YARDSTICKS.get(key, key)), row)
+        for key, row in rows
+        if isinstance(row, Mapping)
     ]
 
 
-def own_terms(results: Results) -> list[tuple[str, str]]:
-    """(likelihood class, table) for each class: the ranking stays inside it."""
+def one_footing(results: Results) -> list[Table]:
+    """Every variant under the same observation models, with the distance of its samples; baselines below."""
+    metrics = results.measured("common")
+    samples = [m for m in results.measured("samples") if m.name == SAMPLES]
+    extra = [*baseline_rows(results), *yardsticks(results)]
+    return ranked(results.started, [*metrics, *samples], results.rankings, extra) if metrics else []
+
+
+def footing(results: Results, *footings: str) -> list[Table]:
+    """The metrics of some footings, ranked among all variants, with what baselines have of them."""
+    metrics = results.measured(*footings)
+    extra = yardsticks(results) if "samples" in footings else baseline_rows(results)
+    return ranked(results.started, metrics, results.rankings, extra)
+
+
+def latent(results: Results) -> list[Table]:
+    """What the latents carry; the own-terms KL first, since collapse is told from both."""
+    metrics = results.measured("latent")
+    kl = tuple(m for m in results.measured("own") if m.name == "kl")
+    return ranked(results.started, (*kl, *metrics), results.rankings) if metrics else []
+
+
+def own_terms(results: Results) -> list[tuple[str, list[Table]]]:
+    """(likelihood class, tables) for each class: the ranking stays inside it."""
     metrics = results.measured("own")
     classes: dict[str, list[Variant]] = {v.likelihood_class: [] for v in results.variants if v.finished}
     for variant in results.variants:
@@ -180,52 +237,56 @@ def own_terms(results: Results) -> list[tuple[str, str]]:
     ]
 
 
-def latent(results: Results) -> str:
-    """What the latents carry; the own-terms KL beside it, since collapse is told from both."""
-    metrics = results.measured("latent")
-    kl = tuple(m for m in results.measured("own") if m.name == "kl")
-    if not metrics:
-        return ""
-    told = [*_sizes(results), *_saturated(results)]
-    return "\n\n".join([ranked(results.started, (*metrics, *kl), results.rankings), *told])
+def settings(results: Results) -> Table:
+    """What each variant is, and whether more epochs would have changed it; nothing in it is ranked."""
+    rows = []
+    for v in results.variants:
+        falls = [fall for run in v.finished if (fall := run.fall) is not None]
+        epochs = ", ".join(dict.fromkeys(str(run.chosen) for run in v.finished)) or NOTHING
+        kind = v.likelihood_class or v.part("likelihood")[0] or NOTHING
+        rows.append(Row((
+            name(v), amount(number(v.latent), 3), Cell(kind), Cell(v.beta_text or NOTHING, v.beta),
+            amount(v.beta_eff, 3), Cell(shown(epochs)), interval(estimate(falls) if falls else None),
+        )))  # fmt: skip
+    heads = ("variant", "latent", "likelihood", "β", "β_eff", "epoch measured")
+    columns = (*map(Column, heads), Column("still falling", "nats/epoch"))
+    return Table(columns, tuple(rows))
 
 
-def _sizes(results: Results) -> Iterator[str]:
-    """Say why nothing on latents is ranked where latent sizes differ."""
-    sizes = [str(size) for size in sorted({v.latent for v in results.started if v.latent})]
-    if len(sizes) > 1:
-        yield f"Not ranked: variants of {words(sizes)} latents are not comparable in this table."
+def matrix(results: Results) -> list[Table]:
+    """A table for each metric that compares across the matrix: its longest axis down, the others across.
+
+    Empty where fewer than two axes vary.
+    """
+    varied = axes(results.variants)
+    variants = [v for v in results.started if all(axis in v.axes for axis in varied)]
+    if len(varied) < 2 or not variants:
+        return []
+    down = max(varied, key=lambda axis: len({v.axes[axis] for v in variants}))
+    across = [axis for axis in varied if axis != down]
+    places = {(v.axes[down], *(v.axes[axis] for axis in across)): v for v in variants}
+    values = itertools.product(*(dict.fromkeys(v.axes[axis] for v in variants) for axis in across))
+    columns = [each for each in values if any(place[1:] == each for place in places)]
+    samples = [m for m in results.measured("samples") if m.name == SAMPLES]
+    found = []
+    for metric in (*results.measured("common"), *samples):
+        order = results.rankings[metric.name]
+        for part in parts(columns):
+            rows = []
+            for level in dict.fromkeys(v.axes[down] for v in variants):
+                there = [places.get((level, *each)) for each in part]
+                held = (cell(v, metric, order) if v else Cell(NOTHING) for v in there)
+                rows.append(Row((Cell(axis_value(down, level)), *held)))
+            heads = [Column(", ".join(map(axis_value, across, each))) for each in part]
+            unit = f" ({metric.unit})" if metric.unit else ""
+            title = f"{metric.title}{ARROWS[metric.direction]}{unit}"
+            found.append(Table((Column(down), *heads), tuple(rows), title))
+    return found
 
 
-def _saturated(results: Results) -> Iterator[str]:
-    """Where I(x; z) is near ln N, the most that N test images can show."""
-    near = [v for v in results.variants if v.saturated]
-    if near and (size := near[0].test_images):
-        known = sum(v.estimate("mutual_information") is not None for v in results.variants)
-        yield (
-            f"≥ and ≤: *I(x; z)* is within {SATURATED:g} of ln {size:,.0f} = {math.log(size):.3f} nats, the"
-            f" most that so many test images can show, in {len(near)} of {known} variants. It may be larger"
-            " there, and KL(q(z) ‖ p(z)) smaller by as much."
-        )
-
-
-def samples(results: Results) -> str:
-    """Samples from the prior, between training images and noise in the feature network's eyes."""
-    metrics = results.measured("samples")
-    bounds = results.baselines.get("samples")
-    titles = {
-        "floor": "training images",
-        "ceiling": "noise: pixels black or white by the pixel mean",
-        "grey": "noise: the pixel mean as grey",
-    }
-    rows = [
-        _italic(row.get("name") or titles.get(key, key), row, metrics)
-        for key, row in (bounds.items() if isinstance(bounds, Mapping) else ())
-        if isinstance(row, Mapping)
-    ]
-    if not metrics:
-        return ""
-    return ranked(results.started, metrics, results.rankings, rows)
+def axis_value(axis: str, value: str) -> str:
+    """A value of an axis as a heading: a lone number says of what."""
+    return f"{SIGNS.get(axis, axis)} = {value}" if value[:1].isdigit() else value
 
 
 def machines(results: Results) -> list[tuple[str, ...]]:
@@ -241,21 +302,20 @@ def by_machine(variant: Variant) -> dict[tuple[str, ...], list[Run]]:
     return groups
 
 
-def cost(results: Results) -> str:
+def cost(results: Results) -> Table | None:
     """One row per variant and machine."""
     metrics, known = results.measured("cost"), machines(results)
-    where = ["machine"] if len(known) > 1 else []
-    rows = [
-        [
-            name(v),
-            *([f"M{known.index(machine) + 1}"] if where else []),
-            *(_of_runs(runs, m) for m in metrics),
-            str(len(runs)),
-        ]
-        for v in results.variants
-        for machine, runs in by_machine(v).items()
-    ]
-    return table(["variant", *where, *(header(m) for m in metrics), "n"], rows) if metrics else ""
+    rows = []
+    for v in results.variants:
+        for machine, runs in by_machine(v).items():
+            cells = [name(v), Cell(f"M{known.index(machine) + 1}")]
+            for metric in metrics:
+                values = [run.metrics[metric.name] for run in runs if metric.name in run.metrics]
+                fixed = metric.name in FIXED and values
+                cells.append(amount(values[0]) if fixed else interval(estimate(values) if values else None))
+            rows.append(Row((*cells, amount(len(runs)))))
+    columns = (Column("variant"), Column("machine"), *map(column, metrics), Column("n"))
+    return Table(columns, tuple(rows)) if metrics and rows else None
 
 
 def speed_spread(results: Results) -> float:
@@ -268,58 +328,18 @@ def speed_spread(results: Results) -> float:
     return max((max(of_one) / min(of_one) for of_one in rates if of_one), default=1.0)
 
 
-def evaluation(results: Results) -> str:
+def evaluation(results: Results) -> Table | None:
     """Seconds each part of the evaluation took, a run's mean, and its share of the training time."""
     runs = [run for run in results.finished if numbers(run.record.get("evaluation_seconds"))]
     training = sum(run.metrics.get("train_seconds", 0.0) for run in runs)
     parts = dict.fromkeys(key for run in runs for key in numbers(run.record["evaluation_seconds"]))
     totals = {p: sum(numbers(r.record["evaluation_seconds"]).get(p, 0.0) for r in runs) for p in parts}
     totals["all of it"] = sum(totals.values())
-    rows = [
-        [text(part), plain(total / len(runs), 3), f"{100 * total / training:.1f} %" if training else NOTHING]
-        for part, total in totals.items()
-        if runs
-    ]
-    return table(["evaluation", "seconds a run", "share of training"], rows)
-
-
-def baseline_name(row: Mapping[str, Any]) -> str:
-    """A baseline's name with its size, where the name does not say it."""
-    title, latent = str(row.get("name", "baseline")), number(row.get("latent"))
-    return title if not latent or any(c.isdigit() for c in title) else f"{title}, {plain(latent)} components"
-
-
-def _of_runs(runs: Sequence[Run], metric: Metric) -> str:
-    values = [run.metrics[metric.name] for run in runs if metric.name in run.metrics]
-    if not values:
-        return NOTHING
-    return plain(values[0]) if metric.name in FIXED else spread(estimate(values))
-
-
-def _timed(results: Results, variant: Variant, metric: str, several: bool) -> str:
-    groups = by_machine(variant)
-    if not groups:
-        return NOTHING
-    machine, runs = max(groups.items(), key=lambda group: len(group[1]))
-    values = [run.metrics[metric] for run in runs if metric in run.metrics]
-    where = f" (M{machines(results).index(machine) + 1})" if several else ""
-    return f"{_interval(estimate(values))}{where}" if values else NOTHING
-
-
-def _italic(title: object, row: Mapping[str, Any], metrics: Sequence[Metric]) -> list[str]:
-    values = numbers(row)
-    shown = [f"*{plain(values[m.name])}*" if m.name in values else NOTHING for m in metrics]
-    return [f"*{text(title)}*", *shown, NOTHING]
-
-
-def _mean(variant: Variant, metric: str) -> str:
-    value = variant.estimate(metric)
-    return plain(value.mean) if value else NOTHING
-
-
-def _lone(value: float | None) -> str:
-    return NOTHING if value is None else exact(value, 3)
-
-
-def _interval(value: Estimate | None) -> str:
-    return spread(value) if value else NOTHING
+    rows = []
+    for part, total in totals.items() if runs else ():
+        share = f"{100 * total / training:.1f} %" if training else NOTHING
+        rows.append(
+            Row((Cell(part), Cell(shown(plain(total / len(runs), 3)), total), Cell(shown(share), total)))
+        )
+    columns = (Column("evaluation"), Column("seconds a run"), Column("share of training"))
+    return Table(columns, tuple(rows)) if rows else None

@@ -1,0 +1,204 @@
+"""The report in words: templates hold every sentence, this module what they are told and how they escape.
+
+Both dialects use the same words (`words.j2`). What a template prints is escaped unless it is marked as safe,
+in Markdown too: the text of a variant's name or a question stays text.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
+
+from bench.report import answers, cells, effects, pairs, published, rate, tables
+from bench.report.gallery import Gallery
+from bench.report.inference import CERTAIN
+from bench.report.references import references
+from bench.report.results import FALL, SATURATED, Results, Run, number, numbers
+from bench.report.statistics import MIN_SEEDS
+from bench.report.tables import Table
+
+STATES = ("finished", "diverged", "failed", "interrupted", "unreadable", "missing")
+DISTURBED = 1.5  # times as fast as another seed: more than two runs at once take from each other
+
+
+def context(results: Results, figures: Mapping[str, str], gallery: Gallery) -> dict[str, Any]:
+    """Everything that a report says. `figures` maps the relative path of each figure to its caption."""
+    found, comparisons = answers.answers(results), published.compare(results)
+    changes = effect_rows(results)
+    counts = Counter(run.status for run in results.runs)
+    seeds = sorted({len(v.finished) for v in results.variants if v.finished})
+    falls = [v for v in results.variants if v.saturated]
+    return {
+        "results": results, "title": results.experiment.get("name") or results.folder.name,
+        "question": results.experiment.get("question"), "command": results.experiment.get("command"),
+        "counts": [(state, counts[state]) for state in sorted(counts, key=_order)],
+        "done": len(results.runs) - counts["missing"], "elsewhere": _elsewhere(results),
+        "twins": [v for v in results.variants if v.same_as],
+        "top": found[: answers.MOST], "rest": found[answers.MOST :], "seeds": seeds,
+        "matrix": tables.matrix(results), "footing": tables.one_footing(results),
+        "samples": tables.footing(results, "samples"),
+        "classifier": numbers(results.baselines.get("classifier")),
+        "finals": published.table(published.final_values(comparisons)),
+        "published": published.table(comparisons), "off": published.switched_off(results),
+        "quoted": [v for v in results.variants if v.settings.get("published")],
+        "notes": [v for v in results.variants if v.settings.get("note")],
+        "figures": figures, "gallery": gallery, "effects": effects.table(changes, results.margin),
+        "rates": rate.tables(results), "left_out": rate.left_out(results),
+        "details": tables.footing(results, "details"), "own": tables.own_terms(results),
+        "latent": tables.latent(results), "saturated": falls, "settings": tables.settings(results),
+        "meanings": [answers.weights(results), answers.variances(results), answers.unlike(results)],
+        "cost": tables.cost(results), "evaluation": tables.evaluation(results),
+        "machines": tables.machines(results), "speed_spread": tables.speed_spread(results),
+        "failures": [run for run in results.runs if run.status not in ("finished", "missing")],
+        "missing": Counter(run.variant for run in results.runs if run.status == "missing").most_common(),
+        "protocol": _protocol(results), "references": references(results),
+        "latents": sorted({v.latent for v in results.started if v.latent}),
+    }  # fmt: skip
+
+
+def effect_rows(results: Results) -> list[effects.Row]:
+    """Every effect that the report knows of, whatever was changed."""
+    by_axis = [row for axis in pairs.axes(results.variants) for row in effects.of_axis(results, axis)]
+    return [*by_axis, *effects.of_small_beta(results), *effects.of_linear(results), *rate.effects(results)]
+
+
+def markdown(told: Mapping[str, Any]) -> str:
+    """Render report.md."""
+    text = _environment("md").get_template("report.md.j2").render(told)
+    return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
+
+
+@cache
+def _environment(dialect: str) -> Environment:
+    """The templates' environment: `code`, `emphasis`, `strong`, `link` and `image` speak the dialect."""
+    made = Environment(  # escapes by default: S701 is about those that do not
+        loader=PackageLoader("bench.report"), autoescape=True, undefined=StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
+        finalize=_literal if dialect == "md" else None,
+    )  # fmt: skip
+    made.globals |= {
+        "MIN_SEEDS": MIN_SEEDS, "CERTAIN": CERTAIN, "FALL": FALL, "SATURATED": SATURATED,
+        "DISTURBED": DISTURBED, "marks": lambda tables: set().union(*(table.marks for table in tables)),
+        "ends": lambda items: [items[0], items[-1]] if len(items) > 1 else items,
+        **(MARKDOWN if dialect == "md" else HTML),
+    }  # fmt: skip
+    made.filters |= {
+        "spread": lambda estimate: Markup(cells.spread(estimate)),  # noqa: S704
+        "plain": lambda value, digits=4: Markup(cells.plain(value, digits)),  # noqa: S704
+        "exact": lambda value, digits=7: Markup(cells.exact(value, digits)),  # noqa: S704
+        "by": lambda row: Markup(effects.by(row.effect, row.metric)),  # noqa: S704
+        "signed": lambda effect: Markup(effects.signed(effect)),  # noqa: S704
+        "unequal": effects.unequal,
+        "listed": _listed,
+    }
+    return made
+
+
+def _literal(value: object) -> object:
+    """Escape what is foreign as Markdown, unless it is marked as safe; HTML escaping leaves that alone."""
+    return value if isinstance(value, Markup) else Markup(cells.text(value))  # noqa: S704
+
+
+def _listed(items: Sequence[Any], most: int = 4) -> Markup:
+    """a, b and c; of more than `most` the first and how many more."""
+    shown = [escape(item) if not isinstance(item, Markup) else item for item in items]
+    if len(shown) > most:
+        shown = [*shown[: most - 1], Markup(f"{len(items) - most + 1} more")]  # noqa: S704
+    return Markup(cells.words(shown))  # noqa: S704
+
+
+def _safe(make: Callable[..., str]) -> Callable[..., Markup]:
+    return lambda *given: Markup(make(*given))  # noqa: S704  each of them escapes what it is given
+
+
+def _md_table(table: Table) -> str:
+    """A table of Markdown: words and the first column left, numbers right."""
+
+    def cell(one: tables.Cell, faint: bool) -> str:
+        text = one.text if isinstance(one.text, Markup) else cells.text(one.text)
+        text = f"**{text}**" if one.best else text
+        return f"*{text}*" if faint and text != cells.NOTHING else f"{text}{one.mark}"
+
+    head = [
+        cells.text(c.title) + c.arrow + (f" ({cells.text(c.unit)})" if c.unit else "") for c in table.columns
+    ]
+    return cells.table(head, [[cell(one, row.faint) for one in row.cells] for row in table.rows])
+
+
+def _tag(name: str) -> Callable[[object], str]:
+    return lambda value: f"<{name}>{escape(value)}</{name}>"
+
+
+MARKDOWN: dict[str, Callable[..., Any]] = {
+    "code": _safe(cells.code), "block": _safe(cells.block), "paragraph": _safe(cells.paragraph),
+    "image": _safe(cells.image), "table": _safe(_md_table),
+    "emphasis": _safe(lambda value: f"*{cells.text(value)}*"),
+    "strong": _safe(lambda value: f"**{cells.text(value)}**"),
+    "link": _safe(lambda value, anchor: f"[{cells.text(value)}](#{anchor})"),
+}  # fmt: skip
+HTML: dict[str, Callable[..., Any]] = {
+    "code": _safe(_tag("code")), "block": _safe(_tag("pre")), "paragraph": escape,
+    "emphasis": _safe(_tag("em")), "strong": _safe(_tag("strong")),
+    "link": _safe(lambda value, anchor: f'<a href="#{escape(anchor)}">{escape(value)}</a>'),
+}  # fmt: skip
+
+
+def _order(state: str) -> tuple[int, str]:
+    return (STATES.index(state) if state in STATES else len(STATES), state)
+
+
+def _elsewhere(results: Results) -> list[tuple[str, int]]:
+    """How many runs were made for another experiment, with the same settings, seed and data."""
+    own = results.experiment.get("name")
+    made_for = Counter(str(run.record.get("experiment") or "") for run in results.runs if run.record)
+    return [(name, n) for name, n in made_for.items() if name not in ("", own)]
+
+
+def _protocol(results: Results) -> dict[str, Any]:
+    """What the runs say of how they were made, each thing once, with how many say it."""
+    runs = [run for run in results.runs if run.record]
+    calibration = [numbers(run.record.get("calibration")) for run in runs if run.finished]
+    ranges = {
+        sign: (min(values), max(values))
+        for key, sign in (("epsilon", "ε"), ("temperature", "temperature"), ("variance", "σ²"))
+        if (values := [found[key] for found in calibration if key in found])
+    }
+    return {
+        "data": _distinct(runs, _data), "environment": _distinct(runs, _machine),
+        "commit": _distinct(runs, _commit), "samples": _distinct(runs, _importance),
+        "yardstick": _distinct(results.finished, lambda run: str(run.yardstick)),
+        "seeds": results.experiment.get("seeds") or sorted({run.seed for run in results.runs}),
+        "calibration": ranges, "patient": [run for run in results.finished if "chosen" in run.record],
+    }  # fmt: skip
+
+
+def _distinct(runs: Sequence[Run], tell: Callable[[Run], str]) -> list[tuple[str, int]]:
+    return Counter(told for run in runs if (told := tell(run))).most_common()
+
+
+def _importance(run: Run) -> str:
+    return str((run.record.get("run") or {}).get("importance_samples") or "")
+
+
+def _data(run: Run) -> str:
+    data: Mapping[str, Any] = run.record.get("data") or {}
+    sizes = [f"{cells.plain(n)} {s}" for s in ("train", "validation", "test") if (n := number(data.get(s)))]
+    digest = f", digest {data['digest']}" if data.get("digest") else ""
+    return f"{data.get('name', '')}: {', '.join(sizes)}{digest}" if data else ""
+
+
+def _machine(run: Run) -> str:
+    environment = run.record.get("environment") or {}
+    return ", ".join(f"{key} {value}" for key, value in environment.items() if value is not None)
+
+
+def _commit(run: Run) -> str:
+    git = run.record.get("git") or {}
+    dirty = " with uncommitted changes" if git.get("dirty") else ""
+    return f"{git['commit']}{dirty}" if git.get("commit") else ""
