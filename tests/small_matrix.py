@@ -27,10 +27,12 @@ question: Does a small matrix survive whatever happens to its machine?
 dataset: digits
 seeds: 2
 evaluation: {importance_samples: 3}
-defaults: {epochs: 20, batch_size: 64, latent: 2}
-variants:
+defaults: {epochs: 20, batch_size: 64, latent: 1}
+architectures:
   mlp: {encoder: {name: mlp, hidden: [32]}, decoder: {name: mlp, hidden: [32]}}
-  conv: {encoder: conv-bn, decoder: conv-bn, epochs: 2}
+matrix:
+  architecture: [mlp]
+  likelihood: [bernoulli, gaussian]
 """
 RUNS = 4
 LONGEST = 400  # seconds that anything here may take, on a machine that does much else

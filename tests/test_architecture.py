@@ -185,6 +185,12 @@ def test_mlflow_is_imported_in_one_place() -> None:
     assert {room(name) for name in MODULES if "mlflow" in roots({name})} == {"tracking"}
 
 
+def test_ray_is_imported_by_functions_of_one_module_when_they_are_called() -> None:
+    assert {name for name in MODULES if "ray" in roots({name})} == {"bench.runs.cluster"}
+    top = [n for n in tree("bench.runs.cluster").body if isinstance(n, ast.Import | ast.ImportFrom)]
+    assert "ray" not in ast.unparse(ast.Module(top, []))
+
+
 def test_the_report_reads_records_only() -> None:
     below = set().union(*(reachable(name) for name in MODULES if room(name) == "report"))
     assert "torch" not in roots(below)

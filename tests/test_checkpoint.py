@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from factory import SHAPE, a_dataset, a_run, part, train_one
-from test_groups import CPU, jobs_of, workshop
+from test_groups import CPU, jobs_of, shared
 
 from bench.engine import checkpoint
 from bench.engine.checkpoint import Checkpoint, Pace, State, epoch_kept
@@ -21,6 +21,7 @@ from bench.runs.execute import Job, SharedContext, execute, execute_group
 from bench.spec.experiment import Run
 from bench.store.records import CHECKPOINT, Record
 
+__all__ = ["shared"]  # a fixture
 DATA = a_dataset()
 CHANGES = {
     "fast": {},
@@ -34,11 +35,6 @@ CHANGES = {
     "no momentum": {"optimizer": part("sgd", lr=1e-4), "shuffle": False, "drop_last": True},
 }
 TIMES = {"train_seconds", "images_per_second"}
-
-
-@pytest.fixture(scope="module")
-def shared() -> SharedContext:
-    return workshop()
 
 
 @pytest.fixture(scope="module")
@@ -132,7 +128,7 @@ def stopped(job: Job, shared: SharedContext, at: tuple[str, int]) -> None:
 
 def lasting(record: Record) -> Record:
     """All of a record but what differs between any two runs: times, and that it was taken up again."""
-    dropped = {"started", "finished", "evaluation_seconds", "resumed", "artifacts"}
+    dropped = {"id", "started", "finished", "evaluation_seconds", "resumed", "artifacts"}
     kept = {key: value for key, value in record.items() if key not in dropped}
     kept["metrics"] = {
         k: v for k, v in record["metrics"].items() if not k.endswith(("second", "seconds", "memory_mb"))
@@ -141,16 +137,18 @@ def lasting(record: Record) -> Record:
     return kept
 
 
-@pytest.mark.parametrize("at", [("epoch", 2), ("image", 6), ("evaluate", 1)], ids=lambda at: at[0])
+@pytest.mark.parametrize("at", [("image", 6), ("evaluate", 1)], ids=lambda at: at[0])
 def test_a_stopped_run_leaves_the_record_and_the_files_of_a_whole_one(
     at: tuple[str, int], tmp_path: Path, shared: SharedContext, expected: Record
 ) -> None:
     [job] = jobs_of(tmp_path, [0], epochs=3)
     stopped(job, shared, at)
     epoch = epoch_kept(job.folder)
-    assert epoch == {"epoch": 1, "image": 2, "evaluate": 3}[at[0]]
+    assert epoch == {"image": 2, "evaluate": 3}[at[0]]
     told: list[tuple[str, Any]] = []
-    record = execute(replace(job, resume=epoch), shared, lambda kind, data: told.append((kind, data)))
+    job = replace(job, id="as-another-experiment-calls-it", resume=epoch)
+    record = execute(job, shared, lambda kind, data: told.append((kind, data)))
+    assert record["id"] == job.id
     assert record["resumed"] == [epoch]
     assert lasting(record) == lasting(expected)
     assert record["artifacts"] == expected["artifacts"]  # weights and pictures, byte for byte
@@ -160,27 +158,6 @@ def test_a_stopped_run_leaves_the_record_and_the_files_of_a_whole_one(
     pictures = [(data["key"], data["step"]) for kind, data in told if kind == "image"]
     assert len(pictures) == len(set(pictures))
     assert {("samples", 1), ("samples", 2), ("samples", 3)} < set(pictures)
-
-
-def test_a_run_may_be_stopped_again_and_again(
-    tmp_path: Path, shared: SharedContext, expected: Record
-) -> None:
-    [job] = jobs_of(tmp_path, [0], epochs=3)
-    for epoch in (1, 2):
-        stopped(replace(job, resume=epoch_kept(job.folder)), shared, ("epoch", epoch + 1))
-        assert epoch_kept(job.folder) == epoch
-    record = execute(replace(job, resume=2), shared, lambda kind, data: None)
-    assert record["resumed"] == [1, 2]
-    assert record["artifacts"] == expected["artifacts"]
-
-
-def test_a_run_goes_on_under_the_name_that_another_experiment_gives_it(
-    tmp_path: Path, shared: SharedContext
-) -> None:
-    [job] = jobs_of(tmp_path, [0], epochs=3)
-    stopped(job, shared, ("epoch", 2))
-    record = execute(replace(job, id="other-s0", resume=1), shared, lambda kind, data: None)
-    assert (record["id"], record["resumed"]) == ("other-s0", [1])
 
 
 @pytest.mark.parametrize("why", ["no leave to go on", "checkpoint damaged", "picture damaged"])
@@ -200,9 +177,7 @@ def test_a_run_starts_again_from_scratch(
 
 
 def test_replicas_of_a_group_go_on_together_from_one_epoch(tmp_path: Path, shared: SharedContext) -> None:
-    whole = execute_group(jobs_of(tmp_path / "whole", [0, 1, 2], epochs=3), shared, lambda *_: None)
-    expected = {record["seed"]: record for record in whole}
-    jobs = jobs_of(tmp_path / "stopped", [0, 1, 2], epochs=3)
+    jobs = jobs_of(tmp_path, [0, 1, 2], epochs=3)
 
     def emit(run_id: str, kind: str, data: dict[str, Any]) -> None:
         if (run_id, kind, data.get("epoch")) == (jobs[2].id, "epoch", 2):
@@ -218,8 +193,6 @@ def test_replicas_of_a_group_go_on_together_from_one_epoch(tmp_path: Path, share
     for record in records:
         assert record["status"] == "finished"
         assert record["environment"]["replicas"] == (1 if record["seed"] == 2 else 2)
-        for a, b in zip(record["curves"], expected[record["seed"]]["curves"], strict=True):
-            assert a["test_loss"] == pytest.approx(b["test_loss"], rel=1e-4)
 
 
 def test_a_full_disk_costs_the_checkpoint_and_not_the_run(
@@ -255,23 +228,6 @@ def a_state(**changes: Any) -> State:
     tensors = {"a.weight": torch.arange(6.0).view(2, 3), "count": torch.tensor(3)}
     state = State(2, tensors, {"0.step": torch.tensor(4.0)}, {"last_epoch": 2}, [{"epoch": 1}, {"epoch": 2}])
     return replace(state, **changes)
-
-
-def test_a_state_comes_back_as_it_was(tmp_path: Path) -> None:
-    Checkpoint(tmp_path, {"id": "a"}).keep(a_state(resumed=[1]))
-    back = Checkpoint(tmp_path, {"id": "a"}).load()
-    assert back
-    for part_of in ("model", "optimizer"):
-        for name, value in getattr(a_state(), part_of).items():
-            assert torch.equal(getattr(back, part_of)[name], value)
-            assert getattr(back, part_of)[name].dtype == value.dtype
-    assert (back.epoch, back.schedule, back.curves, back.resumed) == (
-        2, {"last_epoch": 2}, [{"epoch": 1}, {"epoch": 2}], [1],
-    )  # fmt: skip
-    assert [file.name for file in tmp_path.iterdir()] == [CHECKPOINT]
-    Checkpoint(tmp_path, {}).remove()
-    assert Checkpoint(tmp_path, {"id": "a"}).load() is None
-    assert epoch_kept(tmp_path) == 0
 
 
 @pytest.mark.parametrize("maker", [{"id": "b"}, {"id": "a", "torch": "1.0"}])

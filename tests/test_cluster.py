@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import contextlib
 import csv
 import os
@@ -12,7 +11,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from importlib.util import find_spec
@@ -21,13 +19,13 @@ from typing import Any
 
 import pytest
 import torch
-from factory import a_cache, a_dataset, a_run
+from factory import a_cache
 from test_cli import SPEC, TIMES
+from test_groups import CPU, Ears, jobs_of, workshop
 
 from bench.cli import main
 from bench.engine import checkpoint
 from bench.errors import BenchError
-from bench.evaluation.samples import FeatureNet, Reference
 from bench.runs import cluster
 from bench.runs.cluster import left_of, take
 from bench.runs.execute import Job, SharedContext, execute
@@ -41,7 +39,6 @@ def needs_ray(test: Any) -> Any:
     return pytest.mark.ray(absent(test))
 
 
-CPU = torch.device("cpu")
 EPOCHS = 30  # enough for a node to be lost in the midst of them
 # Ray listens on every interface, for those who know this; it reads it once, when it is first imported
 os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(16)}
@@ -49,45 +46,7 @@ os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(16)
 
 @pytest.fixture(scope="module")
 def shared() -> SharedContext:
-    tiny = a_dataset().share()
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        net = FeatureNet((28, 28), 10).eval()
-    return SharedContext(tiny, CPU, Reference.of([net], tiny.test_images.flatten(1).float() / 255))
-
-
-def jobs_of(folder: Path, seeds: list[int], **changes: Any) -> list[Job]:
-    runs = [a_run(seed=seed, **changes) for seed in seeds]
-    about = {"experiment": "tiny", "git": {}, "command": "bench run"}
-    return [Job(f"{r.variant}-s{r.seed}", r, folder / f"s{r.seed}", dict(about)) for r in runs]
-
-
-class Ears:
-    """A listener that remembers, and refuses to hear anything twice."""
-
-    def __init__(self) -> None:
-        self.heard: Counter[tuple[Any, ...]] = Counter()
-        self.records: dict[str, Record] = {}
-
-    def starting(self, job: Job) -> None:
-        self._note(job.id, "starting")
-
-    def event(self, job: Job, kind: str, data: dict[str, Any]) -> None:
-        if kind == "image":
-            assert Path(data["path"]).is_file(), "a picture is here when it is told of"
-            assert Path(data["path"]).is_relative_to(job.folder)
-        self._note(job.id, kind, data.get("epoch"), data.get("key"), data.get("step"))
-
-    def ended(self, job: Job, record: Record) -> None:
-        self._note(job.id, "ended")
-        self.records[job.id] = record
-
-    def _note(self, *what: Any) -> None:
-        assert what not in self.heard or what[1] == "retry", f"told twice: {what}"
-        self.heard[what] += 1
-
-    def count(self, kind: str) -> int:
-        return sum(count for what, count in self.heard.items() if what[1] == kind)
+    return workshop()
 
 
 def check_equal(got: Record, expected: Record) -> None:
@@ -107,20 +66,6 @@ def timeless(row: dict[str, Any]) -> dict[str, Any]:
 
 
 # Without a cluster
-
-
-def test_bench_imports_no_ray() -> None:
-    """But for the functions of one module, when they are called."""
-    for path in (Path(__file__).parents[1] / "bench").rglob("*.py"):
-        tree = ast.parse(path.read_text(encoding="utf-8"))
-        found = tree.body if path.name == "cluster.py" else ast.walk(tree)
-        names = [n for n in found if isinstance(n, ast.Import | ast.ImportFrom)]
-        roots = {
-            (a.name if isinstance(n, ast.Import) else n.module or "").split(".")[0]
-            for n in names
-            for a in n.names
-        }
-        assert "ray" not in roots, path
 
 
 def test_without_ray_the_command_says_what_to_install(
@@ -335,21 +280,21 @@ def test_the_command_does_its_runs_on_the_cluster(nodes: Any, tmp_path: Path) ->
     """Its records are those of runs here, as the next test shows; so is the report that is made of them."""
     (tmp_path / "tiny.yaml").write_text(SPEC)
     done = subprocess.run(
-        [sys.executable, "-m", "bench", "run", "tiny.yaml", "--executor", "ray", "--address", nodes.address,
-         "--tracking-uri", "sqlite:///ray.db"],
+        [sys.executable, "-m", "bench", "run", "tiny.yaml", "--seeds", "1", "--executor", "ray", "--address",
+         nodes.address, "--tracking-uri", "sqlite:///ray.db"],
         cwd=tmp_path, env=os.environ | a_cache(tmp_path / "cache"), capture_output=True, text=True,
         check=False, timeout=200,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("4 finished\n")
+    assert done.stdout.startswith("2 finished\n")
     home = ExperimentFolder(tmp_path / "reports/tiny")
     records = home.records()
-    assert len(records) == 4
+    assert len(records) == 2
     for run_id, record in records.items():
         assert record["node"] == platform.node()
         assert home.run(run_id).artifacts() == record["artifacts"]
     rows = csv.DictReader((home.path / "results.csv").read_text().splitlines())
-    assert [row["status"] for row in rows] == ["finished"] * 4
+    assert [row["status"] for row in rows] == ["finished"] * 2
 
 
 @needs_ray

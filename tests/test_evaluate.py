@@ -55,7 +55,7 @@ RUNS: dict[str, dict[str, Any]] = {
     "004": {"input": "normalised", "target": "normalised", "objective": part("elbo", beta=32 / 784),
             "likelihood": part("gaussian", mean="linear")},
     "learned": {"likelihood": "gaussian-learned", "target": "threshold", "latent": 1},
-    "continuous": {"likelihood": "continuous-bernoulli", "encoder": "linear", "latent": 2},
+    "continuous": {"likelihood": "continuous-bernoulli", "encoder": "linear", "latent": 1},
 }  # fmt: skip
 
 

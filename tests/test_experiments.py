@@ -10,13 +10,12 @@ from pathlib import Path
 import pytest
 
 from bench.errors import BenchError
-from bench.spec.experiment import ABOUT, SETTINGS, Experiment, Part, Published, Run, Variant
+from bench.spec.experiment import ABOUT, SETTINGS, Experiment, Published, Run, Variant
 from bench.spec.grammar import BLOCKS, HEAD
 from bench.spec.resolve import load
 
 FOLDER = Path(__file__).parent.parent / "experiments"
 FILES = sorted(FOLDER.glob("*.yaml"))
-ARCHITECTURES = ("mlp-512-256-2", "mlp-512-512-20", "conv-bn-16", "linear-400-20", "mlp-100-100-32")
 
 
 def shipped(name: str) -> Experiment:
@@ -119,73 +118,6 @@ def test_documents_yaml_says_what_the_documented_code_does():
     )  # fmt: skip
     assert four.likelihood.options == {"variance": 0.5, "mean": "linear"}
     assert (four.optimizer.name, four.optimizer.options) == ("adamw", {"lr": 1e-3, "weight_decay": 0.01})
-
-
-def test_all_is_the_documents_and_the_controlled_matrix_under_one_protocol():
-    everything, documents = shipped("all"), shipped("documents")
-    controlled = {name: v for name, v in everything.variants.items() if v.axes}
-    assert list(everything.variants) == [*documents.variants, *controlled]
-    assert all(everything.variants[name] == variant for name, variant in documents.variants.items())
-    assert len(controlled) == 5 * 2 * 2
-    for architecture in ARCHITECTURES:
-        for likelihood in ("bernoulli", "gaussian"):
-            for beta in ("1", "32/784"):
-                name = f"{architecture}-{likelihood}-beta-{beta.replace('/', '-')}"
-                assert controlled[name].label == f"{architecture} · {likelihood} · β={beta}"
-    for v in controlled.values():
-        assert (v.batch_size, v.epochs, v.shuffle, v.validation) == (128, 20, True, 0)
-        assert (v.input.name, v.target.name, v.posterior.name) == ("grey", "grey", "gaussian")
-    assert all(v.optimizer == Part(name="adam", options={"lr": 0.001}) for v in controlled.values())
-    assert {reductions(v)[:2] for v in controlled.values()} == {("batchmean", "batchmean")}
-
-
-def test_the_networks_of_the_controlled_matrix_are_the_documented_ones():
-    everything = shipped("all").variants
-    pairs = {
-        "000-mlp-512-256-2": "mlp-512-256-2", "001-mlp-512-512-20": "mlp-512-512-20",
-        "002-conv-bn-16": "conv-bn-16",
-        "003-linear-400-20": "linear-400-20", "004-mlp-100-100-32-beta-1": "mlp-100-100-32",
-    }  # fmt: skip
-    for document, architecture in pairs.items():
-        one, other = everything[document], everything[f"{architecture}-bernoulli-beta-1"]
-        assert (one.encoder, one.decoder, one.latent) == (other.encoder, other.decoder, other.latent)
-
-
-def test_stability_differs_in_the_form_of_the_cross_entropy_alone():
-    variants = shipped("stability").variants.values()
-    assert [tuple(v.likelihood.options.values()) for v in variants] == [
-        ("probabilities", 0.0), ("probabilities", 1e-20), ("logits", 0.0),
-    ]  # fmt: skip
-    said = {"likelihood", "name", "label", "document", "published", "note"}
-    assert len({v.model_dump_json(exclude=said) for v in variants}) == 1
-    assert {v.epochs for v in variants} == {30}
-
-
-def test_reduction_holds_the_documents_against_a_mean():
-    made = shipped("reduction").variants
-    assert {name: reductions(v)[:2] for name, v in made.items()} == {
-        "mlp-512-512-20-sum": ("sum", "sum"),
-        "mlp-512-512-20-mean": ("mean", "sum"),
-        "linear-400-20-sum": ("sum", "sum"),
-        "linear-400-20-batchmean": ("batchmean", "batchmean"),
-        "linear-400-20-mean": ("mean", "sum"),
-    }
-    as_documented = documented("001-mlp-512-512-20").run(0).identity("d")[-8:]
-    assert made["mlp-512-512-20-sum"].run(0).identity("d")[-8:] == as_documented
-
-
-def test_beta_latent_likelihood_and_encoder_sweep_what_they_say():
-    betas = [v.objective.options["beta"] for v in shipped("beta").variants.values()]
-    assert (betas[0], betas[1], betas[-1]) == (1 / 784, 20 / 784, 8.0)
-    assert betas == sorted(betas)
-    sweep = {(v.axes["architecture"], v.latent) for v in shipped("latent").variants.values()}
-    sizes = (1, 2, 3, 5, 10, 20, 30, 40)
-    assert sweep == {(a, z) for a in ("linear-400", "relu-400") for z in sizes}
-    kinds = [v.likelihood.name for v in shipped("likelihood").variants.values()]
-    assert set(kinds) == {"bernoulli", "continuous-bernoulli", "gaussian", "gaussian-learned"}
-    relu = shipped("encoder").variants["relu-400-20"]
-    assert relu.encoder.options == {"hidden": [400], "activation": "relu"}
-    assert [(p.value, p.epoch, p.metric) for p in relu.published] == [(106.66, 7, "test_loss")]
 
 
 # What docs/yaml.md says

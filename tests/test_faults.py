@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -28,25 +29,48 @@ from small_matrix import (
 )
 from test_cli import bench
 
+from bench.store.lock import LOCK, held
+
 __all__ = ["undisturbed"]  # a fixture
 pytestmark = pytest.mark.faults
 CHECKPOINTS = "reports/runs/*/checkpoint.safetensors"
 
 
+def importing(parent: int) -> bool:
+    """Whether the process is there that imports what workers need, and that they are forked from."""
+    for child in Path(f"/proc/{parent}/task/{parent}/children").read_text().split():
+        with contextlib.suppress(OSError):  # one that is gone already
+            if "multiprocessing.forkserver" in Path(f"/proc/{child}/cmdline").read_text():
+                return True
+    return False
+
+
+def check_stopped(process: subprocess.Popen[str], folder: Path) -> None:
+    """It says how to go on, in one line, and leaves a report, and no run open."""
+    _, errors = process.communicate(timeout=LONGEST)
+    assert process.returncode == 130, errors
+    assert "Traceback" not in errors
+    assert "goes on with the rest" in errors
+    assert (folder / "reports/small/report.md").exists()
+    assert not [run for run in in_mlflow(folder) if run["status"] == "RUNNING"]
+
+
 def test_ctrl_c_and_sigterm_in_the_middle(
     undisturbed: list[dict[str, str]], tmp_path: Path, fault: Fault
 ) -> None:
-    """One after the other on the same matrix; the command line itself, as a person and a machine stop it."""
-    for sign in (signal.SIGINT, signal.SIGTERM):
-        since = time.time()
-        process = start(tmp_path)
-        until(lambda since=since: begun(tmp_path, CHECKPOINTS, since), process)
-        process.send_signal(sign)
-        _, errors = process.communicate(timeout=LONGEST)
-        assert process.returncode == 130, errors
-        assert (tmp_path / "reports/small/report.md").exists()
-        assert not [r for r in in_mlflow(tmp_path) if r["status"] == "RUNNING"]
-        fault(sign.name, injected=1, survived=1)
+    """A person's, to the whole group while the workers start; then a machine's, in the midst of training."""
+    process = start(tmp_path)
+    until(lambda: importing(process.pid), process)
+    time.sleep(0.3)  # in the midst of seconds of imports
+    os.killpg(process.pid, signal.SIGINT)
+    check_stopped(process, tmp_path)
+    fault("SIGINT", injected=1, survived=1)
+    process, since = start(tmp_path), time.time()
+    until(lambda: begun(tmp_path, CHECKPOINTS, since), process)
+    process.terminate()
+    check_stopped(process, tmp_path)
+    fault("SIGTERM", injected=1, survived=1)
+    assert "interrupted" in {record["status"] for record in records(tmp_path)}
     assert "goes on after epoch" in bench("plan", "small.yaml", cwd=tmp_path).stdout
     last = fork(tmp_path)
     assert end(last) == 0, last.told()
@@ -68,17 +92,16 @@ def test_a_worker_that_is_killed_costs_its_run_a_second_attempt_and_nothing_else
     check_whole(tmp_path, undisturbed, fault, "a worker killed", 1)
 
 
-def test_two_at_once_on_one_folder(undisturbed: list[dict[str, str]], tmp_path: Path, fault: Fault) -> None:
-    """The second is told who is at work; nothing is trained twice, nothing lost."""
-    first = fork(tmp_path)
-    until(lambda: [*tmp_path.glob("reports/small/.lock")], first)
-    second = bench("run", "small.yaml", cwd=tmp_path)
-    assert second.returncode == 2, second.stdout + first.told()
+def test_two_at_once_on_one_folder(tmp_path: Path, fault: Fault) -> None:
+    """The second is told who is at work, and does nothing."""
+    with held(tmp_path / "reports/small" / LOCK, "reports/small", ""):
+        second = run(tmp_path)
+    assert second.returncode == 2, second.stdout
     *_, told = second.stderr.strip().splitlines()
-    assert told.startswith(f"bench: reports/small is in use by process {first.pid} on ")
+    assert told.startswith(f"bench: reports/small is in use by process {os.getpid()} on ")
     assert "Traceback" not in second.stderr
-    assert end(first) == 0, first.told()
-    check_whole(tmp_path, undisturbed, fault, "two bench run at once", 1)
+    assert not records(tmp_path)
+    fault("two bench run at once", injected=1, survived=1)
 
 
 @pytest.fixture

@@ -148,14 +148,6 @@ def test_the_grey_score_is_the_mean_over_binarisations() -> None:
     assert elbos(model, q, image, noise, CALIBRATION).elbo_bernoulli == pytest.approx(total, rel=1e-5)
 
 
-def test_a_silent_decoder_costs_ln_2_a_pixel() -> None:
-    model, images = saying(torch.full((784,), 0.5)), bytes_of(5)
-    flat = Calibration(1, 0, 1, 0, 0.1)
-    scored = elbos(model, encode(model, images), images, normal(2, 5, LATENT), flat)
-    assert scored.elbo_bernoulli == pytest.approx(-784 * math.log(2), rel=1e-6)
-    assert scored.elbo_threshold == pytest.approx(-784 * math.log(2), rel=1e-6)
-
-
 def test_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     model, images, noise = a_vae(), bytes_of(41, PIXELS), normal(5, 41, LATENT)
     results = []

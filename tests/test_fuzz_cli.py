@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 import typer
-from mutations import NASTY, SMALL
+from test_fuzz_specs import NASTY, SMALL
 
 from bench.cli import app, main
 from bench.errors import BenchError, redacted
 from bench.store.lock import LOCK
 
-CASES = 500
+CASES = 300
 COMMANDS: dict[str, Any] = typer.main.get_command(app).commands  # type: ignore[attr-defined]
 FILES = {
     "ok.yaml": SMALL.replace("mnist", "digits"),

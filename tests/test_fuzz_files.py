@@ -82,7 +82,7 @@ def test_an_idx_file_is_read_whole_or_refused(tmp_path: Path, packed: bool, sums
     rng, ends = random.Random(1), Counter[str]()
     idx = _Idx("images", IDX_SHAPE, **sums)
     path = tmp_path / ("images.gz" if packed else "images")
-    for _ in range(700):
+    for _ in range(200):
         content = damaged(rng, PACKED if packed else IDX)
         path.write_bytes(content)
         try:
@@ -96,7 +96,7 @@ def test_an_idx_file_is_read_whole_or_refused(tmp_path: Path, packed: bool, sums
             whole = np.array_equal(read, PIXELS)
             assert whole or ("packed_md5" in sums and not packed)
             ends["whole" if whole else "another"] += 1
-    assert sum(ends.values()) - ends["whole"] - ends["another"] > 300, ends
+    assert sum(ends.values()) - ends["whole"] - ends["another"] > 80, ends
 
 
 def test_a_pipe_is_no_file(tmp_path: Path) -> None:
@@ -160,26 +160,18 @@ def refused(folder: RunFolder) -> str:
     return ""
 
 
-def test_weights_other_than_recorded_are_refused(folder: RunFolder) -> None:
-    rng, content = random.Random(2), folder.weights.read_bytes()
-    for _ in range(150):
-        other = damaged(rng, content)
-        folder.weights.write_bytes(other)
-        assert other == content or "its sha256 differs" in refused(folder)
-
-
 def test_damaged_weights_that_are_recorded_as_they_are_never_crash(folder: RunFolder) -> None:
     """As where someone else wrote weights and record."""
     rng, content, ends = random.Random(3), folder.weights.read_bytes(), Counter[bool]()
     header = 8 + int.from_bytes(content[:8], "little")
-    for case in range(400):
+    for case in range(150):
         head, rest = content[:header], content[header:]
         folder.weights.write_bytes(damaged(rng, head) + rest if case % 2 else damaged(rng, content))
         record(folder)
         told = refused(folder)
         assert not told or "does not fit the model" in told
         ends[not told] += 1
-    assert min(ends.values()) > 20, ends
+    assert min(ends.values()) > 7, ends
 
 
 def foreign(state: dict[str, Tensor]) -> Iterator[dict[str, Tensor]]:
@@ -233,7 +225,7 @@ def test_a_record_of_wrong_types_is_refused_or_serves(
     rng, ends = random.Random(4), Counter[bool]()
     good = json.loads(folder.record.read_text())
     every = list(places(good))
-    for case in range(400):
+    for case in range(200):
         bad = copy.deepcopy(good)
         at = every[case % len(every)]
         inside = bad
@@ -249,7 +241,7 @@ def test_a_record_of_wrong_types_is_refused_or_serves(
         if told and case % 8 == 0:
             with pytest.raises(BenchError):
                 generate(str(folder.path), Drawing(), Places(Path("reports"), None, None))
-    assert min(ends.values()) > 50, ends
+    assert min(ends.values()) > 25, ends
 
 
 @pytest.mark.parametrize(

@@ -192,12 +192,6 @@ def name_in_two(reports: Path, variant: str) -> None:
     (reports / "two/experiment.json").write_text(json.dumps(content))
 
 
-def test_a_run_has_the_name_that_its_experiment_gives_it(reports: Path) -> None:
-    name_in_two(reports, "renamed")
-    for what in ("renamed", "renamed-s1-01234567"):
-        assert found(what, reports).variant == "renamed"
-
-
 @pytest.mark.parametrize(
     ("what", "experiment", "told"),
     [

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 from factory import SHAPE, a_dataset, a_run, bytes_of, part, train_one
-from torch import Tensor, nn
+from torch import Tensor
 
 from bench.engine import loop
 from bench.engine.device import stream
@@ -203,15 +203,6 @@ def test_a_log_of_zero_is_told_by_epoch_and_term() -> None:
         assert (len(made.curves), made.diverged) == (4, None)
 
 
-def test_divergence_after_a_finite_epoch_keeps_that_epoch() -> None:
-    steep = {"optimizer": part("sgd", lr=1e-4), "schedule": part("step", every=1, gamma=1e9)}
-    lost, _ = trained(a_run(epochs=5, likelihood=part("gaussian", mean="linear"), **steep))
-    assert lost.diverged
-    assert lost.diverged.epoch > 1
-    assert len(lost.curves) == lost.diverged.epoch - 1
-    assert all(v.isfinite().all() for v in lost.weights.values())
-
-
 def test_the_kl_is_named_where_it_alone_diverges() -> None:
     """A σ of 0 has no logarithm: the reconstruction is finite, the KL is not."""
     run = a_run(epochs=1)
@@ -235,33 +226,21 @@ class Iwae:
         return -importance_weighted_bound(terms.log_px + terms.log_pz - terms.log_qz)
 
 
-class WarmUp:
-    """The negative ELBO with a β that grows from 0 to 1 over so many images."""
-
-    def __init__(self, *, images: int = 106) -> None:
-        self.images = images
-
-    def __call__(self, terms: LossTerms, seen: int) -> Tensor:
-        """Compute −ln p(x|z) + β·KL: [B]."""
-        return -terms.log_px.mean(0) + min(1.0, seen / self.images) * terms.rate
-
-
-@pytest.mark.parametrize("objective", [Iwae, WarmUp])
-def test_an_objective_of_a_few_lines_trains(objective: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(lookup.REGISTRIES, "objective", {"mine": objective})
+def test_an_objective_of_a_few_lines_trains(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(lookup.REGISTRIES, "objective", {"mine": Iwae})
     run = a_run(objective="mine", epochs=3)
     training, model = trained(run)
-    assert training.note == f"reference: objective {objective.__name__} has no written-out gradient"
+    assert training.note == "reference: objective Iwae has no written-out gradient"
     for row in training.curves:
         assert row["train_loss_nats"] is row["test_loss_nats"] is None
         assert math.isfinite(row["train_loss"] or math.nan)
     assert training.curves[-1]["train_loss"] < training.curves[0]["train_loss"]  # type: ignore[operator]
     # The last row of the curves, by hand
-    noise = torch.randn(getattr(objective(), "samples", 1), 17, 3, generator=stream(0, "evaluation"))
+    noise = torch.randn(5, 17, 3, generator=stream(0, "evaluation"))
     with torch.no_grad():
         terms = model.eval()(IMAGES.test.float() / 255, noise)
     last = training.curves[-1]
-    assert last["test_loss"] == pytest.approx(float(objective()(terms, 3 * 53).mean()), rel=1e-5)
+    assert last["test_loss"] == pytest.approx(float(Iwae()(terms, 3 * 53).mean()), rel=1e-5)
     assert last["elbo"] == pytest.approx(float((terms.log_px.mean(0) - terms.rate).mean()), rel=1e-5)
 
 
@@ -296,14 +275,12 @@ def together(runs: list[Run], models: list[VAE] | None = None) -> tuple[list[Tra
 @pytest.mark.parametrize(
     "changes",
     [
-        {},
-        {"validation": 12_000, "drop_last": True},
-        {"shuffle": False, "schedule": part("step", every=1, gamma=0.1)},
+        {"validation": 12_000, "drop_last": True, "schedule": part("step", every=1, gamma=0.1)},
         {"optimizer": "adamw", "likelihood": "gaussian-learned", "encoder": "linear"},
         CONV
         | {"batch_size": 50, "optimizer": part("sgd", lr=1e-4)},  # Adam: see WITHOUT_GRADIENT of test_stacked
     ],
-    ids=["mlp", "validation", "schedule", "learned", "conv-bn"],
+    ids=["validation", "learned", "conv-bn"],
 )
 def test_curves_and_weights_are_those_of_each_run_alone(changes: dict[str, Any]) -> None:
     runs = seeds_of(a_run(**({"batch_size": 32} | changes)), [0, 3, 7])
@@ -336,16 +313,6 @@ def test_a_replica_that_diverges_leaves_the_others_what_they_are() -> None:
         assert ended[r].diverged is None
         assert without_times(ended[r]) == without_times(clean[r])
         assert all(torch.equal(ended[r].weights[name], clean[r].weights[name]) for name in clean[r].weights)
-
-
-def test_training_ends_when_all_have_diverged() -> None:
-    runs = seeds_of(a_run(epochs=3), [0, 1])
-    spoilt = [untrained(run, SHAPE) for run in runs]
-    for model in spoilt:
-        nn.init.constant_(next(model.decoder.parameters()), torch.nan)
-    ended, told = together(runs, spoilt)
-    assert [end.diverged and end.diverged.epoch for end in ended] == [1, 1]
-    assert told == []
 
 
 # What a CUDA graph does, played on a CPU: capturing launches nothing, replaying does the recorded work

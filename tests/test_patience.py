@@ -9,21 +9,18 @@ import pytest
 import torch
 from factory import SHAPE, a_dataset, a_run, part, train_one
 from test_checkpoint import CPU, check_same, every_epoch, trained
-from test_groups import jobs_of, workshop
+from test_groups import jobs_of, shared
 
 from bench.engine.images import divide, untrained
 from bench.engine.loop import Row, Training, train
 from bench.errors import BenchError
 from bench.parts.vae import VAE
-from bench.runs.execute import execute, execute_group
-from bench.runs.forecast import forecast
+from bench.runs.execute import SharedContext, execute
 from bench.spec.experiment import Run
 from bench.spec.resolve import load
-from bench.store.records import Record
 from bench.verify.runs import laws
 
-__all__ = ["every_epoch"]  # a fixture that these tests use, too: each epoch has its checkpoint
-
+__all__ = ["every_epoch", "shared"]  # fixtures; the first gives each epoch its checkpoint
 DATA = a_dataset()
 # A few images, learned by heart: soon the loss on others grows
 STOPS: dict[str, Any] = {
@@ -97,15 +94,10 @@ def test_each_of_a_group_ends_where_it_would_alone() -> None:
         assert all(torch.equal(v, training.weights[k]) for k, v in models[r].state_dict().items())
 
 
-@pytest.mark.parametrize("stacked", [False, True])
-def test_the_record_says_what_was_chosen_and_measures_it(tmp_path: Path, stacked: bool) -> None:
+def test_the_record_says_what_was_chosen_and_measures_it(tmp_path: Path, shared: SharedContext) -> None:
     [job] = jobs_of(tmp_path, [0], **STOPS)
-    shared, told = workshop(), []
-
-    def emit(*event: Any) -> None:
-        told.append(event[-2:])
-
-    record: Record = next(iter(execute_group([job], shared, emit))) if stacked else execute(job, shared, emit)
+    told: list[tuple[str, Any]] = []
+    record = execute(job, shared, lambda *event: told.append(event))
     chosen = record["chosen"]["epoch"]
     assert record["status"] == "finished"
     assert record["chosen"] == {"epoch": chosen, "ended": "no lower validation loss in 2 epochs"}
@@ -125,8 +117,3 @@ def test_a_run_that_diverges_keeps_its_best() -> None:
     assert lost.chosen <= len(lost.curves) == lost.diverged.epoch - 1
     best, _ = trained(run.model_copy(update={"patience": 0, "epochs": lost.chosen}))
     check_same(Training("", curves=lost.curves[: lost.chosen], weights=lost.weights), best)
-
-
-def test_the_forecast_is_of_all_epochs() -> None:
-    runs = [a_run(**STOPS | changes) for changes in ({}, {"patience": 0})]
-    assert len(set(forecast(runs, DATA, CPU))) == 1

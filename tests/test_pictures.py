@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from factory import a_run, a_vae, bytes_of, random
+from factory import a_run, a_vae, bytes_of
 from PIL import Image
 from scipy.stats import norm
 from torch import Tensor
@@ -75,14 +75,6 @@ def test_the_grid_places_tiles_row_by_row_at_their_own_grey_level(height: int, w
     found = tiles(image, height, width).reshape(9, height, width)
     assert (found[:7] == pixels.byte().view(7, height, width).numpy()).all()
     assert not found[7:].any()  # the rest of the last row is black
-
-
-def test_the_grid_repeats_pixels_and_does_not_stretch_grey_levels() -> None:
-    image = np.asarray(grids.grid(random(1, 28, 28), 1))
-    assert (image == np.kron(image[::2, ::2], np.ones((2, 2)))).all()
-    assert set(np.asarray(grids.grid(torch.full((1, 28, 28), 0.2), 1)).ravel()) == {51}
-    beyond = torch.tensor([-1.0, 2.0]).repeat(392).view(1, 28, 28)
-    assert set(np.asarray(grids.grid(beyond, 1)).ravel()) == {0, 255}
 
 
 def test_a_sheet_of_a_report_finds_the_tiles_of_any_grid(tmp_path: Path) -> None:

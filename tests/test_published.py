@@ -183,8 +183,6 @@ def test_a_clone_goes_on_with_what_is_published(
     folder = publish(tmp_path / "reports/tiny")
     before = contents(folder)
     shown = {name: content for name, content in before.items() if name.startswith("figures/runs/")}
-    assert bench("report", "reports/tiny", cwd=tmp_path, **cache).returncode == 0
-    assert contents(folder) == before
     again = cache | {"MLFLOW_TRACKING_URI": "sqlite:///other.db"}
     more = bench(*RUN, "--seeds", "2", cwd=tmp_path, **again)
     assert more.returncode == 0, more.stderr

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,20 +11,18 @@ import pytest
 import torch
 from factory import SHAPE, a_dataset, a_run
 
-from bench.engine.device import available_cores
 from bench.engine.images import untrained
 from bench.engine.loop import make_step
 from bench.errors import BenchError
-from bench.parts.vae import VAE
 from bench.spec.experiment import Run
 from bench.spec.resolve import load
 from benchmarks import usual_loop
 from benchmarks.speed import __main__ as command
-from benchmarks.speed import limits, race, rounds
+from benchmarks.speed import rounds
 from benchmarks.speed.limits import Work, work_of
-from benchmarks.speed.race import Contestant, Pace, Task, lap
+from benchmarks.speed.race import Contestant, Pace, Task
 from benchmarks.speed.report import render, with_ratio
-from benchmarks.speed.rounds import USUAL, contestants_on, measure, race_cases, scaling_cases
+from benchmarks.speed.rounds import USUAL, measure, race_cases, scaling_cases
 
 RUNS = {name: variant.run(0) for name, variant in load(command.SPEC).variants.items()}
 CPU = torch.device("cpu")
@@ -84,20 +81,6 @@ def test_both_sides_train_the_same(name: str, monkeypatch: pytest.MonkeyPatch) -
     assert 1e-4 < (a - old).abs().max() < 1.01e-3
 
 
-def test_usual_items_are_torchvisions() -> None:
-    """An item in memory equals what torchvision's MNIST gives for the same image."""
-    from torchvision.datasets import MNIST
-
-    data = a_dataset()
-    mine = usual_loop.Images(data.train_images, data.train_labels, usual_loop.transform("linear-400-20"))
-    theirs = MNIST.__new__(MNIST)
-    theirs.data, theirs.targets = data.train_images, data.train_labels
-    theirs.transform, theirs.target_transform = usual_loop.transform("linear-400-20"), None
-    assert torch.equal(mine[3][0], theirs[3][0])
-    assert mine[3][1] == theirs[3][1]
-    assert mine[3][0].shape == (1, 28, 28)
-
-
 def test_the_usual_loop_needs_no_bench(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -117,42 +100,6 @@ def tiny(**changes: Any) -> Task:
     return Task(run, data.train_images, data.train_labels, CPU, Pace(steps=1))
 
 
-def test_stacked_replicas_train_whole_epochs() -> None:
-    """What a lap on an accelerator does, here on a CPU."""
-    taken = race.LOOPS["stacked"](Contestant("bench, 2 seeds stacked", "stacked", replicas=2), tiny())
-    assert [taken(1), taken(16), taken(25)] == [8, 16, 24]  # 130 images are 8 whole batches of 16
-
-
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_bench_goes_on_over_epochs_in_its_precision(precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    trained: list[str] = []
-
-    def noted(run: Run, model: VAE) -> object:
-        trained.append(run.precision)
-        return make_step(run, model)
-
-    monkeypatch.setattr(race, "make_step", noted)
-    train = race.LOOPS["bench"](Contestant("bench", "bench", precision=precision), tiny())
-    assert (train(19), trained) == (19, [precision])
-
-
-def test_a_lap_says_who_died(capfd: pytest.CaptureFixture[str]) -> None:
-    task = tiny()
-    unknown = replace(task, run=task.run.model_copy(update={"variant": "absent"}))
-    with pytest.raises(BenchError, match="'usual loop' died"):
-        lap(USUAL, unknown)
-    assert "KeyError: 'absent'" in capfd.readouterr().err
-
-
-def test_one_thread_is_never_called_unhealthy() -> None:
-    threads = torch.get_num_threads()
-    try:
-        torch.set_num_threads(1)
-        assert limits.gemm_gain() == float("inf")
-    finally:
-        torch.set_num_threads(threads)
-
-
 # Rounds
 
 
@@ -160,15 +107,6 @@ def a_row(rate: float, **changes: Any) -> dict[str, Any]:
     """A lap's row."""
     facts = {"seconds": 1.0, "steps": 10, "threads": 1, "peak_mb": 400.0, "healthy": True}
     return {"images_per_second": rate} | facts | changes
-
-
-def test_on_a_cpu_the_whole_machine_races() -> None:
-    usual, one, *crowd = contestants_on(CPU)
-    assert (usual.loop, one.loop, one.processes) == ("usual", "bench", 1)
-    assert [c.processes for c in crowd] == [n for n in [len(available_cores())] if n > 1]
-    *as_before, rounded = contestants_on(CPU, bf16=True)
-    assert as_before == [usual, one, *crowd]
-    assert (rounded.precision, rounded.processes) == ("bf16", as_before[-1].processes)
 
 
 def test_laps_of_threads_on_one_core_are_discarded(
@@ -235,16 +173,6 @@ def test_the_measured_report_is_what_its_csv_gives() -> None:
     work = {name: work_of(run) for name, run in RUNS.items()}
     shown = render("mnist", laps.drop(columns="ratio_to_usual"), work, {}, None).split("\n## ")[1:-1]
     assert shown == (measured / "report.md").read_text(encoding="utf-8").split("\n## ")[1:-1]
-
-
-def test_the_report_says_what_was_discarded_and_what_scales() -> None:
-    cells = [{"factor": "seeds", "value": n, "usual_value": n == 1, **a_row(100 * n)} for n in (1, 2)]
-    shown = rendered(
-        a_measurement().assign(attempts=[2, 2, 1, 1, 1, 1], healthy=[False, *[True] * 5]), pd.DataFrame(cells)
-    )
-    assert "2 laps failed" in shown
-    assert "**1 laps failed it at every attempt" in shown
-    assert "| seeds | 2 | 200 (200–200) | 5000.00 | 0.50 |" in shown
 
 
 def test_a_small_comparison_from_end_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,8 +17,6 @@ from servers import free_port, mlflow
 from small_matrix import LONGEST, Fault
 from tracked import assert_whole_once, attempts, known, record, run_folder, tell, until
 
-from bench.errors import BenchError
-from bench.runs.sync import sync
 from bench.tracking import Tracker, Writer, writer
 
 pytestmark = pytest.mark.faults
@@ -85,31 +83,6 @@ def test_a_server_that_dies_and_comes_back_has_every_run_once(
     fault("tracking server killed and restarted", injected=1, survived=1, lost=0, doubled=0)
 
 
-def test_what_a_server_missed_is_sent_later(server: Server, tmp_path: Path, fault: Fault) -> None:
-    reports = tmp_path / "missed"
-    tracker = Tracker(server.uri, "missed · digits")
-    writes = Writer(tracker, lambda _: None)
-    live = record(1)
-    folder = run_folder(reports, live)
-    writes.start(known(live), folder.path)
-    writes.epoch(live["id"], live["curves"][0])
-    time.sleep(0.5)
-    server.kill()
-    meanwhile = tell(writes, reports, 2)
-    writes.finish(live, folder.path)
-    writes.close(lambda tracker: tracker.describe("done"), lambda _: None)
-    assert writes.left == 2
-    assert writes.fault
-    with pytest.raises(BenchError, match="cannot track runs in http://127"):
-        list(sync([reports], tmp_path, server.uri))
-    server.start()
-    assert [(done.sent, done.there) for done in sync([reports], tmp_path, server.uri)] == [(2, 0)]
-    assert [(done.sent, done.there) for done in sync([reports], tmp_path, server.uri)] == [(0, 2)]
-    for made in (live, meanwhile):
-        assert_whole_once(tracker, made)
-    fault("tracking server killed for good, then bench sync", injected=1, survived=1, lost=0, doubled=0)
-
-
 def test_a_database_that_is_locked_meanwhile_costs_nothing(uri: str, tmp_path: Path, fault: Fault) -> None:
     tracker = Tracker(uri, "locked")
     writes = Writer(tracker, lambda _: None)
@@ -124,50 +97,13 @@ def test_a_database_that_is_locked_meanwhile_costs_nothing(uri: str, tmp_path: P
     fault("database locked by another program", injected=1, survived=1, lost=0, doubled=0)
 
 
-PREPARE = f"""
-import sys
-sys.path.insert(0, {str(Path(__file__).parent)!r})
-from tracked import *
-from bench.tracking import Writer
-"""
-
-
-def test_a_process_killed_at_any_moment_leaves_a_run_that_goes_on(
-    uri: str, tmp_path: Path, fault: Fault
-) -> None:
-    """Kill -9 in the midst of tracking, again and again, then finish: one MLflow run, whole."""
-    made = record()
-    folder = run_folder(tmp_path, made)
-    code = f"""{PREPARE}
-made = record()
-tracker = Tracker({uri!r}, "killed")
-tracker.heal()
-print("go", flush=True)
-attempt = Attempt(Path({str(folder.path)!r}), resume=True)
-for epochs in range(6):
-    if epochs in (1, 5):
-        attempt.drawn.append((attempt.folder / f"pictures/samples-epoch-00{{epochs}}.png", "samples", epochs))
-    tracker.deliver(known(made, epochs), attempt)
-tracker.deliver(made, attempt)
-"""
-    for wait in (0.05, 0.2, None):
-        command = [sys.executable, "-W", "ignore", "-c", code]
-        with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
-            assert process.stdout is not None
-            assert process.stdout.readline() == b"go\n"
-            if wait is None:
-                assert process.wait(LONGEST) == 0
-            else:
-                time.sleep(wait)
-                process.kill()
-    assert_whole_once(Tracker(uri, "killed"), made)
-    fault("kill -9 in the midst of tracking", injected=2, survived=2, lost=0, doubled=0)
-
-
 def test_two_processes_share_a_new_store(tmp_path: Path, fault: Fault) -> None:
     """Two experiments at once, from before the database exists: everything of both, once."""
     uri = f"sqlite:///{tmp_path}/new.db"
-    code = f"""{PREPARE}
+    code = f"""
+import sys
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from tracked import *
 reports = Path({str(tmp_path)!r}) / sys.argv[1]
 tracker = Tracker({uri!r}, sys.argv[1])
 with tracker.claimed():

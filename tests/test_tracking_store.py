@@ -76,12 +76,6 @@ def test_a_locked_database_is_bad_input(uri: str, monkeypatch: pytest.MonkeyPatc
             Tracker(uri, "x")
 
 
-def test_the_reason_is_told_and_not_the_aside() -> None:
-    error = Exception("(raised as a result of autoflush)\n(sqlite3.OperationalError) database is locked")
-    assert store.reason(error) == "(sqlite3.OperationalError) database is locked"
-    assert store.reason(KeyError()) == "KeyError"
-
-
 def test_an_experiment_of_an_sqlite_store_has_one_writer_and_others_share_it(uri: str) -> None:
     one, same, other = (Tracker(uri, name) for name in ("x · a", "x · a", "x · b"))
     refused = pytest.raises(BenchError, match=r"the MLflow experiment 'x · a' in .* is in use by process")
