@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import subprocess
@@ -55,7 +56,7 @@ def test_a_run_from_start_to_finish(tracker: Tracker, folder: RunFolder) -> None
     run = tracker.deliver(made, attempt)
 
     stored = tracker._client.get_run(run)
-    assert (stored.info.status, stored.info.run_name) == ("FINISHED", "mlp · seed 0")
+    assert (stored.info.status, stored.info.run_name) == ("FINISHED", "mlp · s0")
     params, metrics, tags = stored.data.params, stored.data.metrics, stored.data.tags
     assert (params["encoder"], params["encoder.hidden"]) == ("mlp", "[512, 256]")
     assert params["prior"] == "null"
@@ -348,40 +349,85 @@ def test_the_summary_run_is_one_and_holds_the_report(tracker: Tracker, tmp_path:
     assert Path(tracker._client.download_artifacts(run, "report.md", str(tmp_path))).read_text() == "# second"
 
 
+def a_matrix() -> dict[str, dict[str, Any]]:
+    """Twelve variants: four by name that begin as they like, and two networks with four settings each."""
+    named: dict[str, dict[str, Any]] = {"000-a": {}, "001-b": {}, "002-c": {}, "own": {}}
+    grid = itertools.product(("conv-16", "conv-32"), ("bernoulli", "gaussian"), (1, 4))
+    return named | {
+        f"{network}-{likelihood}-{beta}": {
+            "axes": {"architecture": network, "likelihood": {"name": likelihood}, "beta": beta}
+        }
+        for network, likelihood, beta in grid
+    }
+
+
 def test_views_are_written_read_back_and_left_alone_once_edited(tracker: Tracker) -> None:
-    tracker.save_views(seed=3, epochs=20)
+    tracker.save_views(a_matrix(), seed=3, epochs=20)
     tracker.describe("**Which is best?** postgresql://u:p@h/db")
     assert tracker.warnings == []
     tags = tracker._client.get_experiment(tracker.experiment_id).tags
     assert tags["mlflow.note.content"] == "**Which is best?** postgresql://***@h/db"
     assert tags["mlflow.experiment.primaryMetric.name"] == "elbo_bernoulli"
-    for view in views.saved_views(20):
-        envelope = json.loads(tags[views.TAG + view.key])
-        state = json.loads(envelope["state"])
-        assert envelope["name"] == view.name
+    made = views.saved_views(20, a_matrix())
+    assert views.saved(tags) == {view.key: view.name for view in made}
+    for view in made:
+        state = json.loads(json.loads(tags[views.TAG + view.key])["state"])
         assert len(state["compareRunCharts"]) == sum(map(len, view.sections.values()))
         assert ("seed` = '3'" in state["searchFilter"]) == view.first_seed_only
-        runs = tracker._client.search_runs([tracker.experiment_id], state["searchFilter"])
-        assert list(runs) == [], "the filter is one MLflow understands"
 
-    key = views.TAG + views.saved_views(1)[0].key
+    key = views.TAG + made[0].key
     mine = json.dumps({**json.loads(tags[key]), "updatedAt": 1, "name": "mine"})
     tracker._client.set_experiment_tag(tracker.experiment_id, key, mine)
-    tracker.save_views()
-    assert tracker._client.get_experiment(tracker.experiment_id).tags[key] == mine
+    tracker.save_views({"a": {}})
+    tags = tracker._client.get_experiment(tracker.experiment_id).tags
+    assert tags[key] == mine
+    now = views.saved_views(1, {"a": {}})
+    assert views.saved(tags) == {view.key: view.name for view in now} | {made[0].key: "mine"}
+
+
+def test_each_view_of_a_large_experiment_shows_the_runs_of_one_group(
+    tracker: Tracker, tmp_path: Path
+) -> None:
+    for variant, seed in itertools.product(a_matrix(), (0, 1)):
+        tracker.deliver(record(seed, variant=variant), Attempt(tmp_path))
+    groups = views.groups(a_matrix())
+    assert [*groups] == ["by name", "conv-16", "conv-32"]
+    for group, names in groups.items():
+        for view in views.saved_views(1, a_matrix()):
+            if view.name.endswith(f" · {group}"):
+                state = json.loads(json.loads(view.value(0, 0))["state"])
+                runs = tracker._client.search_runs([tracker.experiment_id], state["searchFilter"])
+                assert {run.data.tags["variant"] for run in runs} == set(names)
+                assert len(runs) == len(names) * (1 if view.first_seed_only else 2)
+
+
+@pytest.mark.parametrize("named", [0, 10, 11, 35])
+def test_groups_hold_every_variant_once_and_ten_at_most(named: int) -> None:
+    variants = {f"v{i}": {} for i in range(named)} | {
+        f"m{i}": {"axes": {"coarse": i % 2, "fine": i % 5}} for i in range(30)
+    }
+    groups = views.groups(variants)
+    assert sorted(name for names in groups.values() for name in names) == sorted(variants)
+    assert max(map(len, groups.values())) <= views.MOST
+    assert {"0", "1", "2", "3", "4"} <= groups.keys(), "the axis that is fine enough"
+
+
+def test_ten_variants_are_one_group() -> None:
+    assert views.groups({f"v{i}": {} for i in range(10)}) == {"": [f"v{i}" for i in range(10)]}
+    assert all(view.chosen == "" for view in views.saved_views(1, {"a": {}}))
 
 
 def test_a_view_that_cannot_be_written_is_a_warning(
     tracker: Tracker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("bench.tracking.tracker.version", lambda _: "4.0.0")
-    tracker.save_views()
+    tracker.save_views({"a": {}})
     (told,) = tracker.warnings
     assert told.startswith("saved views were not written to MLflow: MLflow 4.0.0 ")
 
 
 def test_links_lead_into_the_ui_and_hold_no_credentials(tracker: Tracker) -> None:
-    links = ui.links("http://127.0.0.1:8000/", "7", ["r1", "r2"])
+    links = ui.links("http://127.0.0.1:8000/", "7", {"bench-one-footing": "One footing"}, ["r1", "r2"])
     page = "http://127.0.0.1:8000/#/experiments/7/runs"
     assert links["experiment"] == page
     assert links["One footing"] == f"{page}?viewStateShareKey=bench-one-footing&compareRunsMode=CHART"
@@ -403,8 +449,10 @@ def test_the_pages_of_a_store_compare_the_best_seed_of_each_variant(tracker: Tra
         runs = [tracker.deliver(ranked(variant, seed, rank), Attempt(tmp_path)) for seed in (1, 2)]
         best.append(runs[0])
     tracker.deliver({**ranked("worst", 0, 9), "status": "failed"}, Attempt(tmp_path))
+    tracker.save_views({"conv": {}, "mlp": {}, "worst": {}})
     links = dict(tracking.pages(tracker.uri, "http://127.0.0.1:8000"))
-    page = ui.links("http://127.0.0.1:8000", tracker.experiment_id, best)
+    saved = {"bench-one-footing": "One footing"}
+    page = ui.links("http://127.0.0.1:8000", tracker.experiment_id, saved, best)
     assert links[f"{tracker.experiment} · compare"] == page["compare"]
     assert links[f"{tracker.experiment} · One footing"] == page["One footing"]
 

@@ -132,8 +132,10 @@ def test_a_folder_in_use_is_refused_until_its_process_dies(
 def test_an_experiment_that_lacks_what_views_are_made_of_is_sent_nevertheless(tmp_path: Path) -> None:
     spec = {"variants": {"a": {}, "b": {"epochs": 3}}, "dataset": "digits", "fallback": True}
     (tmp_path / "experiment.json").write_text(json.dumps(spec))
-    saved: list[dict[str, int]] = []
-    store: Any = SimpleNamespace(save_views=lambda **given: saved.append(given), describe=lambda _: None)
+    saved: list[Any] = []
+    store: Any = SimpleNamespace(
+        save_views=lambda variants, **given: saved.append((variants, given)), describe=lambda _: None
+    )
     views(store, tmp_path)
     describe(store, tmp_path)
-    assert saved == [{"seed": 0, "epochs": 3}]
+    assert saved == [(spec["variants"], {"seed": 0, "epochs": 3})]

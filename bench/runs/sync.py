@@ -112,4 +112,4 @@ def views(tracker: Tracker, folder: Path) -> None:
     ]
     if shown:
         seed = (spec.get("seeds") or [0])[0]
-        tracker.save_views(seed=seed, epochs=max(set.intersection(*shown), default=1))
+        tracker.save_views(spec["variants"], seed=seed, epochs=max(set.intersection(*shown), default=1))

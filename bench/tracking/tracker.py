@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from itertools import accumulate
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bench.errors import redacted
 from bench.store.records import FORMAT, RECORD, Record, RunFolder
@@ -126,21 +126,26 @@ class Tracker:
             text = redacted(text)[: views.LONGEST]
             self._client.set_experiment_tag(self.experiment_id, "mlflow.note.content", text)
 
-    def save_views(self, *, seed: int = 0, epochs: int = 1) -> None:
+    def save_views(
+        self, variants: Mapping[str, Mapping[str, Any]], *, seed: int = 0, epochs: int = 1
+    ) -> None:
         """Write the saved views; pictures are shown of `seed`, at epoch `epochs`.
 
-        A view that a user edited is left alone. What goes wrong becomes a line of `warnings`, not an error.
+        A view that a user edited is left alone; one of bench's that it makes no more is taken away. What goes
+        wrong becomes a line of `warnings`, not an error.
         """
         try:
             here, (first, below) = version("mlflow"), views.VERSIONS
             if not first <= tuple(map(int, here.split(".")[:2])) < below:
                 raise ValueError(f"MLflow {here} may read them otherwise than 3.17 does")
             present = self._client.get_experiment(self.experiment_id).tags
-            for view in views.saved_views(epochs):
-                now = json.loads(present.get(views.TAG + view.key, "{}"))
-                if now.get("updatedAt") == now.get("createdAt"):  # else a user edited it
-                    value = view.value(seed, _now())
-                    self._client.set_experiment_tag(self.experiment_id, views.TAG + view.key, value)
+            untouched = views.untouched(present)
+            wanted = {views.TAG + v.key: v for v in views.saved_views(epochs, variants)}
+            for key, view in wanted.items():
+                if key not in present or key in untouched:
+                    self._client.set_experiment_tag(self.experiment_id, key, view.value(seed, _now()))
+            for key in untouched - wanted.keys():
+                self._client.delete_experiment_tag(self.experiment_id, key)
         except Exception as error:
             self.warnings.append(f"saved views were not written to MLflow: {redacted(str(error))}")
 
@@ -182,7 +187,7 @@ class Tracker:
                     self._kill(run, "a later attempt took its place")
         if stopped is None:
             began = entries.milliseconds(record.get("started")) or _now()
-            name = f"{record['variant']} · seed {record['seed']}"
+            name = views.run_name(record["variant"], record["seed"])
             stopped = self._client.create_run(self.experiment_id, began, tags, name)
         else:
             for tag in stopped.data.tags.keys() & set(entries.OUTCOME_TAGS):

@@ -7,13 +7,13 @@ import json
 import os
 import secrets
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from urllib.parse import quote
 
 from bench.errors import BenchError, printable, redacted
+from bench.tracking import views
 from bench.tracking.store import MARK, connect, is_server, reason, search
-from bench.tracking.views import saved_views
 
 PASSWORD = "MLFLOW_AUTH_ADMIN_PASSWORD"  # noqa: S105  the name of a variable
 CONFIG = "MLFLOW_AUTH_CONFIG_PATH"  # MLflow's file that says where accounts are kept, and more
@@ -77,12 +77,17 @@ def _loopback(host: str) -> bool:
         return False
 
 
-def links(base: str, experiment_id: str, runs: Sequence[str] = ()) -> dict[str, str]:
-    """Link to an experiment in the UI at `base`, its views, and the comparison of `runs` (MLflow ids)."""
+def links(
+    base: str, experiment_id: str, saved: Mapping[str, str] | None = None, runs: Sequence[str] = ()
+) -> dict[str, str]:
+    """Link to an experiment in the UI at `base`, its views, and the comparison of `runs` (MLflow ids).
+
+    `saved` are the views that the experiment's tags hold, name by key.
+    """
     page = f"{base.rstrip('/')}/#/experiments/{experiment_id}/runs"
     found = {"experiment": page}
-    for view in saved_views(0):
-        found[view.name] = f"{page}?viewStateShareKey={view.key}&compareRunsMode=CHART"
+    for key, name in (saved or {}).items():
+        found[name] = f"{page}?viewStateShareKey={key}&compareRunsMode=CHART"
     if runs:
         ids, within = quote(json.dumps(list(runs))), quote(json.dumps([experiment_id]))
         found["compare"] = f"{base.rstrip('/')}/#/compare-runs?runs={ids}&experiments={within}"
@@ -104,7 +109,9 @@ def pages(uri: str, base: str) -> Iterator[tuple[str, str]]:
                 ):
                     best.setdefault(run.data.tags.get("variant", ""), str(run.info.run_id))
                 compared = [*best.values()][:COMPARED] if len(best) > 1 else []
-                for name, link in links(base, experiment.experiment_id, compared).items():
+                for name, link in links(
+                    base, experiment.experiment_id, views.saved(experiment.tags), compared
+                ).items():
                     yield f"{experiment.name} · {name}", link
     except Exception as error:
         raise BenchError(f"cannot read {redacted(uri)}: {reason(error)}") from None
