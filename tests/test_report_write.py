@@ -51,7 +51,7 @@ def test_the_sections_are_there_in_order(folder: Path):
     anchors = {re.sub(r"[^\w -]", "", head.lower()).replace(" ", "-") for head in (*SECTIONS, *DETAILS)}
     assert set(re.findall(r"\]\(#([^)]*)\)", report)) <= anchors
     assert report.startswith("# synthetic, on mnist\n")
-    assert "Covers 144 of 145 runs: 142 finished, 1 diverged, 1 failed, 1 missing." in report
+    assert "Covers 144 of 145 runs. Finished: 142. Diverged: 1. Failed: 1. Missing: 1." in report
     assert "WARNING" not in report
 
 
@@ -131,7 +131,7 @@ def small(folder: Path, **more) -> Path:
 def test_valid_with_no_finished_run(tmp_path: Path):
     status = {(name, seed): "missing" for name in "ab" for seed in range(5)}
     report = write_report(small(tmp_path, status=status)).read_text()
-    assert "Covers 0 of 10 runs: 10 missing." in report
+    assert "Covers 0 of 10 runs. Missing: 10." in report
     assert "No run has finished yet" in report
     assert not (tmp_path / "figures").exists()
 
@@ -139,7 +139,7 @@ def test_valid_with_no_finished_run(tmp_path: Path):
 def test_valid_after_the_first_finished_run(tmp_path: Path):
     status = {(name, seed): "missing" for name in "ab" for seed in range(5)} | {("a", 0): "finished"}
     report = write_report(small(tmp_path, status=status)).read_text()
-    assert "Covers 1 of 10 runs: 1 finished, 9 missing." in report
+    assert "Covers 1 of 10 runs. Finished: 1. Missing: 9." in report
     assert "±" not in report.split("## Protocol")[0].replace("mean ± 95 %", "")
 
 
@@ -153,7 +153,7 @@ def test_a_broken_record_is_told_not_trusted(tmp_path: Path):
     (broken,) = synthetic.runs_of(tmp_path, "a-s0*").values()
     (broken / "record.json").write_text('{"status": "finis')
     report = write_report(tmp_path, figures=False).read_text()
-    assert "Covers 10 of 10 runs: 9 finished, 1 unreadable." in report
+    assert "Covers 10 of 10 runs. Finished: 9. Unreadable: 1." in report
 
 
 def test_hostile_names_stay_text(tmp_path: Path):

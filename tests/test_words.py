@@ -10,7 +10,6 @@ from prose import numbers, sentences, words
 
 ROOT = Path(__file__).parents[1]
 MOST_NUMBERS, MOST_WORDS = 2, 30
-# A text is held to it once it is listed; the reports' own words join when their template does
 PAGES = ("README.md", "docs/README.md", "docs/findings.md")
 
 

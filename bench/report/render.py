@@ -58,7 +58,7 @@ def context(results: Results, figures: Mapping[str, str], gallery: Gallery) -> d
         "failures": [run for run in results.runs if run.status not in ("finished", "missing")],
         "missing": Counter(run.variant for run in results.runs if run.status == "missing").most_common(),
         "protocol": _protocol(results), "references": references(results),
-        "latents": sorted({v.latent for v in results.started if v.latent}),
+        "latents": {v.latent for v in results.started if v.latent},
     }  # fmt: skip
 
 

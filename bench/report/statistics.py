@@ -239,9 +239,9 @@ def advice(effect: Effect | None, tests: int = 1) -> str:
         return too_few(effect.n if effect else 0)
     needed = seeds_needed(effect, LEVEL / max(tests, 1))
     if needed is None:  # beyond reach, or equal values without spread
-        return f"80 % power would need more than {MOST_SEEDS} seeds"
+        return f"more than {MOST_SEEDS} seeds would be needed"
     more = max(needed - effect.n, 1)
-    return f"add {more} seed{'s' * (more > 1)} for 80 % power"
+    return f"add {more} seed{'s' * (more > 1)}"
 
 
 def too_few(n: int) -> str:
