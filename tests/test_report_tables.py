@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import doctest
 import json
 import statistics
 from collections.abc import Mapping, Sequence
@@ -13,6 +14,7 @@ import pytest
 import synthetic
 from synthetic import Settings, settings
 
+import bench
 from bench.evaluation.metrics import METRICS, Metric
 from bench.report import tables, write_report
 from bench.report.frame import read, results_csv, summary_csv
@@ -324,3 +326,9 @@ def test_a_missing_run_is_a_row_of_the_csv_too(tmp_path: Path) -> None:
     found = results(tmp_path, {"a": {"mse": 1.0}, "b": {"mse": 2.0}}, status={("b", 3): "missing"})
     runs = list(csv.DictReader(results_csv(found).decode().splitlines()))
     assert [(r["variant"], r["seed"]) for r in runs if r["status"] == "missing"] == [("b", "3")]
+
+
+def test_load_does_what_its_docstring_shows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(Path(__file__).parents[1])
+    found = doctest.testmod(bench)
+    assert (found.failed, found.attempted > 1) == (0, True)
