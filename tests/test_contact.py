@@ -75,32 +75,38 @@ def places(image: np.ndarray, part: np.ndarray) -> list[tuple[int, int]]:
     ]
 
 
-def test_samples_are_in_the_column_of_their_epoch_and_grouped_by_latent_size(tmp_path: Path):
-    image = sheet(experiment(tmp_path, four()), "contact-samples.png")
-    assert 1200 <= image.shape[1] <= 1600
-    found = {}
-    for name, shade in SHADE.items():
-        for epoch in (1, 2, 5, 20):
-            [found[name, epoch]] = places(image, cell(shade + epoch % 7))
-    for name in SHADE:
-        xs = [found[name, epoch][1] for epoch in (1, 2, 5, 20)]
-        assert xs == sorted(xs)
-        assert len(set(xs)) == 4
-        assert len({found[name, epoch][0] for epoch in (1, 2, 5, 20)}) == 1
-    ys = [found[name, 1][0] for name in "bcad"]
-    assert ys == sorted(ys)  # two latents first, in the experiment's order
-
-
-def test_documents_show_test_images_above_reconstructions_above_samples(tmp_path: Path):
+def test_a_variant_is_a_row_and_an_epoch_a_column(tmp_path: Path):
     image = sheet(experiment(tmp_path, four()), "contact-documents.png")
     assert 1200 <= image.shape[1] <= 1600
-    for shade in (SHADE["a"], SHADE["c"], SHADE["d"]):
-        [made] = places(image, row_of(shade + 30))
-        [drawn] = places(image, row_of(shade + 20 % 7))
-        originals = places(image, row_of(shade + 20))
-        assert made[1] == drawn[1]
-        assert made[1] in {x for _, x in originals}
-        assert min(y for y, _ in originals) < made[0] < drawn[0]
+    rows, columns = [], []
+    for shade in SHADE.values():
+        drawn = [shade + 1, shade + 5, shade + 20 % 7, shade + 30]  # the last are its reconstructions
+        spots = [places(image, cell(each)) for each in drawn]
+        assert all(len(spot) == 1 for spot in spots)
+        (y,) = {spot[0][0] for spot in spots}
+        rows.append(y)
+        columns.append([spot[0][1] for spot in spots])
+    assert rows == sorted(rows)
+    assert all(xs == columns[0] == sorted(set(xs)) for xs in columns)
+    [(y, x)] = places(image, cell(SHADE["a"] + 20))  # test images, above the reconstructions
+    assert y < rows[0]
+    assert x == columns[0][-1]
+
+
+def test_the_sheet_of_systems_has_real_digits_above_one_variant_of_each_document(tmp_path: Path):
+    image = sheet(experiment(tmp_path, four()), "contact-systems.png")
+    large = contact.LARGE
+
+    def there(shade: int) -> list[tuple[int, int]]:
+        return places(image, np.kron(shade + np.arange(COLUMNS), np.ones((large, large))).astype(np.uint8))
+
+    [digits], [first], [second] = (
+        there(SHADE[name] + more) for name, more in (("a", 20), ("a", 6), ("c", 6))
+    )
+    assert digits[0] < first[0] < second[0]
+    assert digits[1] == first[1] == second[1]
+    assert not there(SHADE["b"] + 6)
+    assert not there(SHADE["d"] + 6)
 
 
 def test_manifolds_are_of_variants_of_two_latents_only(tmp_path: Path):
@@ -110,33 +116,45 @@ def test_manifolds_are_of_variants_of_two_latents_only(tmp_path: Path):
         assert len(places(image, row_of(SHADE[name]))) == there
 
 
-def test_a_matrix_is_grouped_by_its_first_axis(tmp_path: Path):
-    axes = [{"architecture": x, "beta": beta} for x in ("mlp", "conv") for beta in (1, 0.5)]
-    variants = {name: settings(axes=place) for name, place in zip("abcd", axes, strict=True)}
-    image = sheet(experiment(tmp_path, variants), "contact-documents.png")
-    spots = {name: places(image, row_of(SHADE[name] + 20 % 7))[0] for name in "abcd"}
-    assert spots["a"][0] == spots["b"][0] < spots["c"][0] == spots["d"][0]
-    assert spots["a"][1] == spots["c"][1] < spots["b"][1] == spots["d"][1]
+def test_many_variants_are_split_by_architecture_and_no_page_is_long(tmp_path: Path):
+    axes = [{"architecture": f"{x} / *", "beta": k} for x in ("mlp", "conv") for k in range(1, 16)]
+    variants = {f"a{k}": settings(axes=place) for k, place in enumerate(axes)}
+    drawn = contact.draw(experiment(tmp_path, variants))
+    assert list(drawn) == ["contact-mlp.png", "contact-mlp-2.png", "contact-conv.png", "contact-conv-2.png"]
+    for content in drawn.values():
+        with Image.open(BytesIO(content)) as image:
+            assert image.height * 1000 / image.width <= 1200
+    assert contact.captions(load(tmp_path)).keys() == drawn.keys()
+
+
+def test_words_are_10_pixels_and_more_at_page_width(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    sizes: list[int] = []
+    write, results = contact.write, experiment(tmp_path, four())
+    monkeypatch.setattr(contact, "write", lambda *a, **k: (sizes.append(a[4]), write(*a, **k))[1])
+    for file, each in contact._sheets(results).items():
+        sizes.clear()
+        with Image.open(BytesIO(each.drawn(0) or b"")) as image:
+            assert min(sizes) * 1000 / image.width >= 10, file
 
 
 def test_a_variant_that_diverged_keeps_its_place(tmp_path: Path):
     status = {("b", 0): "diverged", ("b", 1): "diverged"}
-    whole = sheet(experiment(tmp_path / "whole", four()), "contact-samples.png")
+    whole = sheet(experiment(tmp_path / "whole", four()), "contact-documents.png")
     results = experiment(tmp_path / "lost", four(), status=status)
     for run in synthetic.runs_of(tmp_path / "lost", "b-*").values():
         for path in run.glob("pictures/*-epoch-020.png"):
             path.unlink()
-    image = sheet(results, "contact-samples.png")
+    image = sheet(results, "contact-documents.png")
     assert image.shape == whole.shape
     assert len(places(whole, cell(SHADE["b"] + 20 % 7))) == 1
     assert not places(image, cell(SHADE["b"] + 20 % 7))
-    [shown] = [each for each in contact._shown(results) if each.name == "b"]
+    [shown] = [each for each in contact._shown(results) if each.variant.name == "b"]
     assert shown.facts(0)[-1] == "diverged in epoch 15"
 
 
 def test_another_seed_is_named(tmp_path: Path):
     results = experiment(tmp_path, four(), status={("c", 0): "failed"})
-    facts = {each.name: each.facts(0) for each in contact._shown(results)}
+    facts = {each.variant.name: each.facts(0) for each in contact._shown(results)}
     assert facts["c"][-1] == "seed 1"
     assert not any("seed" in fact for name in "abd" for fact in facts[name])
     assert all("Seed 0 throughout" in caption for caption in contact.captions(results).values())
@@ -148,8 +166,9 @@ def test_few_variants_and_few_epochs_are_enough(tmp_path: Path, count: int):
     for variant in variants.values():
         variant["epochs"] = 2
     drawn = contact.draw(experiment(tmp_path, variants, epochs=(1, 2)))
-    assert drawn.keys() >= {"contact-samples.png", "contact-documents.png"}
-    assert ("contact-manifolds.png" in drawn) == (count == 3)
+    assert "contact-documents.png" in drawn
+    assert ("contact-systems.png" in drawn) == (count == 3)
+    assert ("contact-manifolds.png" in drawn) == (count > 1)
 
 
 def test_without_pictures_there_is_no_sheet(tmp_path: Path):
@@ -163,10 +182,10 @@ def test_the_report_shows_the_sheets_with_captions_and_the_same_bytes_each_time(
     monkeypatch.setattr("bench.report.figures.FIGURES", {})  # they take seconds
     experiment(tmp_path, four())
     report = write_report(tmp_path).read_text()
-    sheets = {file: (tmp_path / "figures" / file).read_bytes() for file in contact.SHEETS}
+    sheets = {file: (tmp_path / "figures" / file).read_bytes() for file in contact.captions(load(tmp_path))}
     for file in sheets:
         assert f"](figures/{file})" in report
-    assert "the same z in every epoch and every variant of a latent size" in report
+    assert "the same z for every variant of a latent size" in report
     contact._cut.cache_clear()
     write_report(tmp_path)
     assert {file: (tmp_path / "figures" / file).read_bytes() for file in sheets} == sheets
@@ -187,7 +206,4 @@ def test_a_gif_is_shown_too(tmp_path: Path):
 
 def test_names_of_any_length_stay_on_the_sheet(tmp_path: Path):
     variants = {"a": settings(label="a very long name " * 20), "b": settings(label="β · " + "x" * 300)}
-    assert contact.draw(experiment(tmp_path, variants)).keys() == {
-        "contact-samples.png",
-        "contact-documents.png",
-    }
+    assert contact.draw(experiment(tmp_path, variants)).keys() == {"contact-variants.png"}

@@ -198,3 +198,8 @@ def test_a_matrix_is_general_over_its_axes(tmp_path: Path) -> None:
     assert [axes.get_title(loc="left") for axes in figure.axes] == ["p", "q", "", ""]
     assert [tick.get_text() for tick in figure.axes[2].get_xticklabels()] == ["2", "8", "32"]
     assert {text.get_text() for text in figure.texts} == {"a", "b", "latent"}
+
+
+def test_the_picture_of_the_readme_is_the_sheet_of_the_documents() -> None:
+    sheet = PUBLISHED / "documents/figures/contact-systems.png"
+    assert (PUBLISHED.parents[1] / "docs/images/samples.png").read_bytes() == sheet.read_bytes()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -102,12 +103,13 @@ def test_a_copy_that_is_not_shown_goes_only_where_the_run_has_the_picture(comple
 
 
 def test_a_sheet_is_drawn_where_its_pictures_are_here_and_else_left(folder: Path) -> None:
-    drawn = contact.draw(load(folder))
-    # The variant that diverged before it drew anything lacks nothing; epochs 1 and 2 of the others do
-    assert drawn["contact-samples.png"] is None
-    assert drawn["contact-documents.png"] == (folder / "figures/contact-documents.png").read_bytes()
+    # The variant that diverged before it drew anything lacks nothing; epoch 1 of the others does
+    assert contact.draw(load(folder)) == {"contact-variants.png": None}
+    rows = contact._sheets(load(folder))["contact-variants.png"]
+    assert replace(rows, takes=contact.LAST).drawn(0)
     next((folder / "figures/runs").glob("*-reconstructions.png")).unlink()
-    assert contact.draw(load(folder))["contact-documents.png"] is None
+    rows = contact._sheets(load(folder))["contact-variants.png"]
+    assert replace(rows, takes=contact.LAST).drawn(0) is None
 
 
 # Verified
@@ -189,10 +191,10 @@ def test_a_clone_goes_on_with_what_is_published(
     assert "1 finished, 1 skipped" in more.stdout
     after = contents(folder)
     assert {name: after.get(name) for name in shown} == shown
-    assert after["figures/contact-samples.png"] == before["figures/contact-samples.png"]
+    assert after["figures/contact-variants.png"] == before["figures/contact-variants.png"]
     report = after["report.md"].decode()
     assert all(name in report for name in shown)
-    assert "contact-samples.png" in report
+    assert "contact-variants.png" in report
     checked = bench("verify", "reports/tiny", cwd=tmp_path, **cache)
     assert checked.returncode == 0, checked.stdout
     assert "not checked: weights and pictures of 1 run are not here\n" in checked.stdout

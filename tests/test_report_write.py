@@ -61,7 +61,7 @@ def test_every_table_is_a_table_and_every_link_is_in_the_folder(folder: Path):
     assert html.count("<table>") == len(re.findall(r"^\| (?::--|--:) \|", report, re.MULTILINE))
     assert "<p>|" not in html
     links = re.findall(r"!\[[^\]]*\]\(([^)]*)\)", report)
-    assert len(links) == 5 + 2  # figures and contact sheets: 29 variants are too many for more
+    assert len(links) == 5 + 7  # figures and contact sheets: 29 variants are too many for more
     assert all(link.startswith("figures/") and (folder / link).is_file() for link in links)
 
 
@@ -78,7 +78,7 @@ def test_the_pictures_are_of_the_smallest_finished_seed_at_the_last_epoch(tmp_pa
 
 def test_many_variants_are_shown_on_the_sheets_alone(folder: Path):
     assert "29 variants are not shown one by one" in (folder / "report.md").read_text()
-    assert (folder / "figures/contact-samples.png").is_file()
+    assert (folder / "figures/contact-mlp-100-100-32.png").is_file()
     assert not (folder / "figures/runs").exists()
 
 

@@ -257,7 +257,7 @@ def test_pictures_and_files_of_the_report(folder: Path) -> None:
     drawn = folder / "figures/forest.png"
     drawn.write_bytes(drawn.read_bytes()[:-4000])
     (folder / "figures/mine.png").touch()
-    (folder / "figures/contact-samples.png").write_bytes(other.read_bytes())
+    (folder / "figures/contact-variants.png").write_bytes(other.read_bytes())
     (folder / "summary.csv").unlink()
     findings = verify(folder)
     assert findings.differences == [
@@ -267,7 +267,7 @@ def test_pictures_and_files_of_the_report(folder: Path) -> None:
         f'figures/runs/{changed.name}, sha256: found "{wrong}", the records give "{right}"',
         "summary.csv: missing",
     ]
-    assert "contact-samples.png" in findings.unchecked[0]
+    assert "contact-variants.png" in findings.unchecked[0]
 
 
 # The runs

@@ -57,11 +57,12 @@ def _write_figures(folder: Path, results: Results, *, draw: bool) -> dict[str, s
     if draw:
         drawn = {file: content for file, (_, content) in figures.draw(results).items()}
         sheets = contact.draw(results)
-        for file in (*figures.FIGURES, *contact.SHEETS):
-            if content := drawn.get(file) or sheets.get(file):
+        for file, content in (drawn | sheets).items():
+            if content:
                 _replace(folder / "figures" / file, content)
-            elif file not in sheets:
-                (folder / "figures" / file).unlink(missing_ok=True)
+        for path in (folder / "figures").glob("*.png"):
+            if path.name not in drawn | sheets and (path.name in figures.FIGURES or contact.is_sheet(path)):
+                path.unlink()
     there = ((f"figures/{file}", caption) for file, (caption, _) in figures.FIGURES.items())
     return {path: caption for path, caption in there if (folder / path).exists()}
 

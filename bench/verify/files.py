@@ -18,7 +18,7 @@ from urllib.parse import unquote
 
 from PIL import Image
 
-from bench.report.contact import SHEETS
+from bench.report.contact import is_sheet
 from bench.report.copies import COPIES, pictures
 from bench.store.experiments import ExperimentFolder
 from bench.store.records import Record, digest
@@ -33,7 +33,7 @@ LINK = re.compile(r"!\[[^\]]*\]\((figures/[^)]*)\)")
 
 def bring_pictures(folder: Path, again: Path) -> None:
     """Copy what a report may rest on besides records: copies of runs' pictures, and contact sheets."""
-    sheets = (folder / "figures" / file for file in SHEETS)
+    sheets = filter(is_sheet, (folder / "figures").glob("*.png"))
     for path in (*(folder / COPIES).glob("*.*"), *sheets):
         if path.is_file():
             target = again / path.relative_to(folder)
