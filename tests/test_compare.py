@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import sys
 from collections.abc import Mapping
@@ -244,3 +245,61 @@ def test_bad_input_is_one_line(
     assert out == ""
     assert told in error
     assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("rule", "gap", "code"),
+    [
+        ("elbo_bernoulli >= -0.5", 0.0, 0),
+        ("elbo_bernoulli >= -0.5", -1.0, 1),
+        ("elbo_bernoulli >= -0.5", -0.5, 3),
+        ("elbo_bernoulli <= 0.5", 1.0, 1),
+        ("elbo_bernoulli <= 0.5", 0.0, 0),
+    ],
+)
+def test_a_gate_passes_fails_or_is_undecided(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    rule: str,
+    gap: float,
+    code: int,
+) -> None:
+    """The margin is decided at 5 % one-sided: at the margin itself, neither way."""
+    variants = {"a": settings(), "b": settings(likelihood="gaussian")}
+    levels = {"a": {"elbo_bernoulli": -90.0 + gap}, "b": {"elbo_bernoulli": -90.0}}
+    folder = write(tmp_path, levels, variants)
+    assert command(monkeypatch, "compare", "a", "b", "--report", folder, "--gate", rule, "--json") == code
+    told = json.loads(capsys.readouterr().out)
+    assert told["gate"]["state"] == {0: "passed", 1: "failed", 3: "undecided"}[code]
+    [row] = told["comparisons"][0]["rows"]
+    assert row["low"] < row["difference"] < row["high"]
+
+
+def test_a_gate_on_a_ratio_and_one_of_few_seeds(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    levels = {"a": {"mse": 1.0}, "b": {"mse": 1.0}}
+    variants = {"a": settings(), "b": settings(likelihood="gaussian")}
+    folder = write(tmp_path / "five", levels, variants)
+    assert command(monkeypatch, "compare", "a", "b", "--report", folder, "--gate", "mse <= 1.05") == 0
+    assert command(monkeypatch, "compare", "a", "b", "--report", folder, "--gate", "mse <= 0.95") == 1
+    few = write(tmp_path / "two", levels, variants, seeds=(0, 1))
+    assert command(monkeypatch, "compare", "a", "b", "--report", few, "--gate", "mse <= 1.05") == 3
+    assert "too few seeds" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("rule", "told"),
+    [
+        ("mse", "is not of the form 'METRIC >= NUMBER'"),
+        ("msee <= 1", "--gate msee: no such row here"),
+        ("mse <= -1", "bounds a ratio; give a number above 0"),
+    ],
+)
+def test_a_gate_that_makes_no_sense_says_why(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str], rule: str, told: str
+) -> None:
+    folder = write(tmp_path, {"a": {"mse": 1.0}, "b": {"mse": 2.0}})
+    assert command(monkeypatch, "compare", "a", "b", "--report", folder, "--gate", rule) == 2
+    assert told in capsys.readouterr().err

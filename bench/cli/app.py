@@ -14,7 +14,8 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     help="The fair, reproducible comparison of variational autoencoders.",
-    epilog="Exit codes: 0 all finished, 1 some runs failed or diverged, 2 bad input, 130 interrupted.",
+    epilog="Exit codes: 0 all finished, 1 some runs failed or diverged, 2 bad input, 3 undecided, "
+    "130 interrupted.",
 )
 
 

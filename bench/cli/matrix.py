@@ -168,10 +168,26 @@ def compare(
     report: Annotated[Path, typer.Option(help="The report's folder that holds both variants.")] = Path(
         "reports/all"
     ),
+    gate: Annotated[
+        str | None,
+        typer.Option(metavar="RULE", help="Fail unless A less B keeps it, as 'log_px_bernoulli >= -0.5'."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
 ) -> None:
     """Compare two variants, or two reports in the variants that both have, by the report's statistics."""
-    from bench.cli.printing import comparison_lines
+    from bench.cli.printing import comparison_json, comparison_lines
     from bench.report.compare import compare as comparisons
+    from bench.report.gate import EXITS, parse
 
-    for line in comparison_lines(comparisons(a, b, report)):
-        print(line)
+    rule = parse(gate) if gate else None
+    found = comparisons(a, b, report)
+    state, why = rule.judge(found) if rule else ("", "")
+    if as_json:
+        print(comparison_json(found, gate, state, why))
+    else:
+        for line in comparison_lines(found):
+            print(line)
+        if rule:
+            print(f"gate {gate}: {state} ({why})")
+    if rule and EXITS[state]:
+        raise typer.Exit(EXITS[state])

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from bench.errors import printable
 from bench.report.cells import NOTHING
-from bench.report.compare import TITLES, Comparison
+from bench.report.compare import TITLES, Comparison, Row
 from bench.report.effects import signed
 from bench.report.results import Variant
 from bench.report.tables import ARROWS, cell, finished
@@ -59,6 +60,25 @@ def comparison_lines(comparisons: Sequence[Comparison]) -> Iterator[str]:
     family = sum(row.judged for pair in comparisons for row in pair.rows)
     yield "A, B: mean with 95 % interval over seeds. ×: the ratio A/B, odds ×: the odds ratio."
     yield f"Better: at 5 %, with Holm's correction for the {family} that are judged here."
+
+
+def comparison_json(comparisons: Sequence[Comparison], gate: str | None, state: str, why: str) -> str:
+    """Write comparisons as JSON: each with its rows, in full precision."""
+
+    def row(one: Row) -> dict[str, object]:
+        d, size = one.difference, one.difference.size if one.difference else None
+        kind = {"linear": "difference", "log": "ratio", "logit": "odds ratio"}[one.metric.scale]
+        told: dict[str, object] = {"metric": one.metric.name, "unit": one.metric.unit, "verdict": one.verdict}
+        if d and size:
+            told |= {kind: size.mean, "low": size.low, "high": size.high, "n": d.n, "p": d.p, "test": d.test}
+        return told
+
+    pairs = [
+        {"a": pair.a.name, "b": pair.b.name, "changes": pair.changes, "rows": [row(one) for one in pair.rows]}
+        for pair in comparisons
+    ]
+    judged = {"gate": {"rule": gate, "state": state, "why": why}} if gate else {}
+    return json.dumps({"comparisons": pairs, **judged}, indent=1, ensure_ascii=False)
 
 
 def _rows(pair: Comparison) -> Iterator[list[str]]:
