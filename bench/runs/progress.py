@@ -91,7 +91,10 @@ class Display:
         note = f"sending {runs}the report to MLflow; Ctrl-C leaves the rest to bench sync"
         self._sending += 1
         if self.live:
-            self._bars.update(self._matrix, note=note)
+            short = (
+                f"{left} run{'s' * (left != 1)} to send to MLflow" if left else "sending the report to MLflow"
+            )
+            self._bars.update(self._matrix, note=f"{short} (Ctrl-C: later)")
         elif self._sending == 5:
             self.say(note)
 
