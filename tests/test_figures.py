@@ -185,9 +185,32 @@ def test_an_outlier_is_written_at_the_edge_and_hides_no_interval(tmp_path: Path)
     figure = next(figure for file, figure in figures.made(results) if file == "forest.png")
     (axes,) = figure.axes
     assert axes.get_xlim()[0] > -120
-    assert [text.get_text() for text in axes.texts] == ["← −5000"]
+    assert [text.get_text() for text in axes.texts] == [" ← −5000"]
     shown = [tick for tick in axes.get_xticks() if axes.get_xlim()[0] <= tick <= axes.get_xlim()[1]]
     assert len(shown) >= 3
+
+
+@pytest.mark.parametrize("experiment", ["all", "likelihood", "precision", "stability"])
+def test_an_axis_of_the_forest_has_three_ticks_at_least(experiment: str) -> None:
+    figure = next(
+        figure for file, figure in figures.made(load(PUBLISHED / experiment)) if file == "forest.png"
+    )
+    for axes in figure.axes:
+        low, high = axes.get_xlim()
+        assert sum(low <= tick <= high for tick in axes.get_xticks()) >= 3, axes.get_title(loc="left")
+
+
+def test_values_that_are_all_equal_are_drawn_too(tmp_path: Path) -> None:
+    made = {
+        str(k): settings(beta=k, axes={"architecture": "mlp", "beta": k, "likelihood": "a"}) for k in (1, 2)
+    }
+    made |= {"b": settings(axes={"architecture": "mlp", "beta": 1, "likelihood": "b"})}
+
+    def measure(name: str, variant: dict, seed: int) -> dict[str, float]:
+        return {"elbo_bernoulli": -100.0, "kl": 5.0, "frechet_distance": 100.0}
+
+    results = load(synthetic.write(tmp_path, made, (0, 1, 2, 3), measure=measure))
+    assert {"forest.png", "matrix.png", "rate-distortion.png"} <= figures.draw(results).keys()
 
 
 def test_a_matrix_is_general_over_its_axes(tmp_path: Path) -> None:

@@ -104,7 +104,7 @@ def _intervals(axes: Any, looks: Looks, metric: Metric, rows: Sequence[Variant |
             )
             continue
         right = value.mean > ends[0]
-        told = f"{value.mean:.0f} →" if right else f"← {value.mean:.0f}"
+        told = f"{value.mean:.0f} → " if right else f" ← {value.mean:.0f}"
         told = told.replace("-", "−")
         axes.text(1 if right else 0, y, told, transform=axes.get_yaxis_transform(), fontsize=SMALL,
                   color=looks.colour(v), va="center", ha="right" if right else "left")  # fmt: skip
@@ -160,15 +160,15 @@ def _matrix(results: Results) -> Figure | None:
         for row, metric in enumerate(metrics):
             axes = panels[len(metrics) * (k // across) + row, k % across]
             labels += _family(axes, looks, metric, groups)
-            _ticks(axes.yaxis, metric)
             axes.set_title(
                 "" if row else fit(name, 900 / across), fontsize=8, color=looks.colour(groups[0][0])
             )
             if k % across == 0:
                 told = f"{fit(metric.title, 240)}{ARROWS[metric.direction]}\n{metric.unit}"
                 axes.set_ylabel(told, fontsize=SMALL)
-    for axes in panels.flat[:]:
+    for k, axes in enumerate(panels.flat):
         axes.set_visible(axes.has_data())
+        _ticks(axes.yaxis, metrics[k // across % len(metrics)])
     figure.supxlabel("β" if looks.along == "beta" else looks.along, fontsize=8, y=0.08 / height)
     place(figure, labels, width=1000 / across)
     return figure
@@ -201,13 +201,16 @@ def _family(axes: Any, looks: Looks, metric: Metric, groups: Sequence[Sequence[V
 
 def _ticks(axis: Any, metric: Metric) -> None:
     """Few round ticks, three at least; a logarithm where the metric is compared on one."""
-    if metric.scale != "log":
-        axis.set_major_locator(MaxNLocator(4, min_n_ticks=3))
-        return
-    axis._set_axes_scale("log")
+    if metric.scale == "log":
+        axis.axes.set(**{f"{axis.axis_name}scale": "log"})
+        _plain_log(axis)
     low, high = sorted(axis.get_view_interval())
-    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 100 * low else (1,)))
-    _plain_log(axis)
+    if metric.scale == "log" and high < 1.001 * low:  # all values are one
+        axis.axes.set(**{f"{axis.axis_name}lim": (low / 1.1, high * 1.1)})
+    if metric.scale == "log" and high > 10 * low:
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 100 * low else (1,)))
+    else:
+        axis.set_major_locator(MaxNLocator(4, min_n_ticks=3))
 
 
 def _plain_log(axis: Any) -> None:

@@ -125,7 +125,7 @@ def fit(words: str, width: float, size: float = SMALL) -> str:
 
 def bars(value: Estimate) -> list[list[float]] | None:
     """An interval for `errorbar`; None for one seed."""
-    below, above = value.bars
+    below, above = (max(0.0, side) for side in value.bars)  # equal seeds: rounding may be on either side
     return [[below], [above]] if below or above else None
 
 
