@@ -8,11 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from scipy.special import stdtr
-
 from bench.errors import BenchError, did_you_mean
 from bench.report.compare import Comparison, Row
-from bench.report.statistics import LEVEL, MIN_SEEDS, Effect
+from bench.report.statistics import LEVEL, Effect, one_sided
 
 EXITS = {"passed": 0, "failed": 1, "undecided": 3}
 _GATE = re.compile(r"\s*(?P<metric>\w+)\s*(?P<sign>>=|<=)\s*(?P<bound>[-+]?\d+(?:\.\d+)?(?:e[-+]?\d+)?)\s*")
@@ -45,25 +43,21 @@ class Gate:
         effect = row.difference
         if effect is None or not row.judged:
             return "undecided", f"{names}: {row.verdict or 'a description, which is not tested'}"
-        if effect.error is None or effect.n < MIN_SEEDS:
+        above = self.sign == ">="
+        holds, fails = (one_sided(effect, self._bound(effect), above=side) for side in (above, not above))
+        if holds is None or fails is None:
             return "undecided", f"{names}: {row.verdict}"
-        holds, fails = self._p(effect, above=True), self._p(effect, above=False)
         state = "passed" if holds <= LEVEL else "failed" if fails <= LEVEL else "undecided"
         size = effect.size
         interval = f"{size.mean:.6g} [{size.low:.6g}, {size.high:.6g}]"
         return state, f"{names}: {interval}, n = {effect.n}, p = {min(holds, fails):.2g}"
 
-    def _p(self, effect: Effect, *, above: bool) -> float:
-        """One-sided p that the bound holds (`above`), or that it is broken."""
+    def _bound(self, effect: Effect) -> float:
         try:
-            bound = self.bound if effect.scale == "linear" else math.log(self.bound)
+            return self.bound if effect.scale == "linear" else math.log(self.bound)
         except ValueError:
             what = f"--gate {self.metric}: {self.bound:g} bounds a ratio"
             raise BenchError(f"{what}; give a number above 0") from None
-        gap = (effect.value - bound) * (1 if self.sign == ">=" else -1) * (1 if above else -1)
-        if not effect.error:
-            return 0.0 if gap > 0 or (above and gap == 0) else 1.0
-        return float(stdtr(effect.df, -gap / effect.error))
 
 
 def parse(text: str) -> Gate:

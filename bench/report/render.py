@@ -15,7 +15,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from bench.report import answers, cells, effects, pairs, published, rate, tables
+from bench.report import answers, cells, claims, effects, pairs, published, rate, tables
 from bench.report.gallery import Gallery
 from bench.report.inference import CERTAIN
 from bench.report.references import references
@@ -40,7 +40,8 @@ def context(results: Results, figures: Mapping[str, str], gallery: Gallery) -> d
         "counts": [(state, counts[state]) for state in sorted(counts, key=_order)],
         "done": len(results.runs) - counts["missing"], "elsewhere": _elsewhere(results),
         "twins": [v for v in results.variants if v.same_as],
-        "top": found[: answers.MOST], "rest": found[answers.MOST :], "seeds": seeds,
+        "claims": claims.verdicts(results), "seeds": seeds,
+        "top": found[: answers.MOST], "rest": found[answers.MOST :],
         "matrix": tables.matrix(results), "footing": tables.one_footing(results),
         "samples": tables.footing(results, "samples"),
         "classifier": numbers(results.baselines.get("classifier")),

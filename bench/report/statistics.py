@@ -203,6 +203,16 @@ def equivalence(effect: Effect, margin: float) -> float | None:
     return float(stdtr(effect.df, -inside / effect.error))
 
 
+def one_sided(effect: Effect, bound: float, *, above: bool) -> float | None:
+    """The p-value that an effect is above (or below) a bound on its scale; None if seeds are few."""
+    if effect.error is None or effect.n < MIN_SEEDS:
+        return None
+    gap = (effect.value - bound) * (1 if above else -1)
+    if effect.error == 0:
+        return 0.0 if gap > 0 else 1.0
+    return float(stdtr(effect.df, -gap / effect.error))
+
+
 def holm(p_values: Sequence[float]) -> list[float]:
     """Holm's step-down adjusted p-values, in the order given (Holm 1979): significant where at most LEVEL."""
     adjusted, running = [0.0] * len(p_values), 0.0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import tempfile
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ from bench.data.datasets import load as load_data
 from bench.doctor import require_matching_torch
 from bench.engine.checkpoint import epoch_kept
 from bench.engine.device import pick, stream
-from bench.errors import BenchError
+from bench.errors import BenchError, did_you_mean
+from bench.evaluation.metrics import METRICS
 from bench.runs.request import Request
 from bench.spec.experiment import Experiment, Run
 from bench.store.experiments import RUNS, SPEC, ExperimentFolder
@@ -84,7 +86,22 @@ class Plan:
                 p.id: {"variant": p.run.variant, "seed": p.run.seed, "run": p.key} for p in self.runs
             },
         }
+        if claims := content.pop("claims"):
+            content["claims"] = [self._registered(claim) for claim in claims]
         write_json_atomic(self.folder / SPEC, content)
+
+    def _registered(self, claim: dict[str, Any]) -> dict[str, Any]:
+        """Note when a claim was made, and how many runs that it is about had finished by then."""
+        before = ExperimentFolder(self.folder)
+        for known in (before.spec.get("claims") or ()) if before.exists else ():
+            if isinstance(known, dict) and {k: v for k, v in known.items() if k != "registered"} == claim:
+                return known
+        about = {claim["better"] or claim["equal"], claim["than"] or claim["to"]}
+        runs = [planned for planned in self.runs if planned.run.variant in about]
+        records = (RunFolder(self.home.runs / planned.key).read() for planned in runs)
+        finished = sum(record is not None and record["status"] in DONE for record in records)
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        return claim | {"registered": {"at": now, "finished": finished}}
 
 
 def make_plan(request: Request, *, download: bool = True) -> Plan:
@@ -94,6 +111,10 @@ def make_plan(request: Request, *, download: bool = True) -> Plan:
     torchvision, absent or damaged data, a reports folder that cannot be written, damaged records.
     """
     experiment = request.experiment
+    for claim in experiment.claims:
+        if claim.on not in (known := [metric.name for metric in METRICS if metric.direction]):
+            what = f"{experiment.path}: claim {claim.name}: {claim.on!r} is no metric that has a better"
+            raise BenchError(f"{what}{did_you_mean(claim.on, known)}")
     require_matching_torch()
     device = pick(request.device)
     _check_writable(request.reports)

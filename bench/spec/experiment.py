@@ -99,6 +99,27 @@ class Published(_Frozen):
     not_comparable: str | None = None  # the reason
 
 
+class Claim(_Frozen):
+    """A prediction: one variant is better than another by more than `by`, or equal to it within `within`.
+
+    Both are in the metric's unit; of a metric whose differences are ratios, factors.
+    """
+
+    name: str
+    better: str | None = None
+    than: str | None = None
+    equal: str | None = None
+    to: str | None = None
+    on: str  # a metric of the table of metrics
+    by: NonNegative = 0.0
+    within: Positive = 1.0
+
+    @property
+    def variants(self) -> tuple[str, str]:
+        """The two variants: the one that is said to be better first."""
+        return str(self.better or self.equal), str(self.than or self.to)
+
+
 class Size(_Frozen):
     """The latent size, on which `dz/dx` in other settings depends."""
 
@@ -195,6 +216,7 @@ class Experiment(_Frozen):
     offline_fallback: str | None = None  # the dataset to go on with, loudly, where the first can't be had
     seeds: tuple[Seed, ...]
     equivalence_margin: Positive = 1.0  # nats within which the report calls two variants equal
+    claims: tuple[Claim, ...] = ()  # made before the runs, as far as they are
     variants: dict[Slug, Variant]
 
     def runs(self) -> Iterator[Run]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from fractions import Fraction
 from functools import cache
 from pathlib import Path
@@ -16,6 +17,7 @@ from bench.spec.check import check, mapping_of, refuse_unknown_keys, text_of, wo
 from bench.spec.experiment import (
     FILE_STEM,
     PARTS,
+    Claim,
     Experiment,
     Part,
     Published,
@@ -78,6 +80,7 @@ def load(path: Path) -> Experiment:
         offline_fallback=fallback,
         seeds=seeds,
         equivalence_margin=head.equivalence_margin,
+        claims=_claims(draft.head.get("claims"), variants),
         variants=variants,
     )
 
@@ -95,6 +98,30 @@ def _dataset(node: Node | None) -> tuple[str, str | None]:
     fallback = node.get("offline_fallback")
     name = word_of(node["name"], "dataset", known)
     return name, None if fallback is None else word_of(fallback, "dataset", known)
+
+
+def _claims(node: Node | None, variants: Iterable[str]) -> tuple[Claim, ...]:
+    """Read the claims; each names two variants of the experiment."""
+    example = "{name: ..., better: A, than: B, on: elbo_bernoulli, by: 0.5}"
+    if node is None:
+        return ()
+    if not isinstance(node, Sequence):
+        raise node.error(f"claims is {given(node)}; allowed: a list; write `claims: [{example}]`")
+    claims: list[Claim] = []
+    for item in node:
+        said = mapping_of(item, "a claim", example, Claim.model_fields)
+        claim = check(Claim, said, "a claim")
+        pairs = [("better", "than"), ("equal", "to")]
+        named = [keys for keys in pairs if any(key in said for key in keys)]
+        if len(named) != 1 or any(key not in said for key in named[0]):
+            allowed = "allowed: better and than, or equal and to"
+            raise said.error(f"claim {claim.name} needs two variants; {allowed}; write `{example}`")
+        for key in named[0]:
+            word_of(said[key], f"claim {claim.name}: {key}", variants)
+        if claim.name in [other.name for other in claims]:
+            raise said["name"].error(f"claim {claim.name} again; allowed: different names; rename one")
+        claims.append(claim)
+    return tuple(claims)
 
 
 class _Resolver:
