@@ -33,6 +33,9 @@ REQUIRED: dict[str, dict[str, Any]] = {
     "linear": {"hidden": 11},
     "sgd": {"lr": 1e-3},
     "step": {"every": 1, "gamma": 0.1},
+    "free-bits": {"nats": 0.3},
+    "beta-tcvae": {"beta": 6.0},
+    "mmd": {"mmd": 10.0},
 }
 
 

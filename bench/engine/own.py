@@ -71,14 +71,16 @@ def term_means(
     model.eval()
     count, pixels = images.shape[-2:]
     two_terms = isinstance(objective, TwoTermObjective)
+    # Others may compare a batch's images, or take K samples of each: they are judged as they are trained
+    chunk = CHUNK if two_terms else min(CHUNK, batch_size)
     implied, tempered = model.likelihood, getattr(model.likelihood, "tempered", None)
     if isinstance(objective, TwoTermObjective) and tempered:
         implied = tempered(objective.beta_eff(batch_size, pixels, model.latent))
     jacobian = pixels * math.log(model.target.scale)
     sums = torch.zeros(*noise.shape[1:-2], 5, dtype=wide(images.device), device=images.device)
-    for start in range(0, count, CHUNK):
-        grey = images[..., start : start + CHUNK, :].float() / 255
-        terms = model(grey, noise[..., start : start + CHUNK, :])
+    for start in range(0, count, chunk):
+        grey = images[..., start : start + chunk, :].float() / 255
+        terms = model(grey, noise[..., start : start + chunk, :])
         kept = (
             terms.reconstruction_loss.mean(0),
             terms.charged_kl,

@@ -33,6 +33,11 @@ class Q:
         standard = (z - self.mean) / self.scale
         return (-0.5 * standard**2 - self.log_scale).sum(-1) - 0.5 * math.log(2 * math.pi) * z.shape[-1]
 
+    def log_prob_each(self, z: Tensor) -> Tensor:
+        """Compute ln q(z|x) of each latent alone, of z [..., B, Z]: [..., B, Z], nats."""
+        standard = (z - self.mean) / self.scale
+        return -0.5 * (standard**2 + math.log(2 * math.pi)) - self.log_scale
+
     def kl(self) -> Tensor:
         """Compute KL(q(z|x) ‖ N(0, I)), nats for each latent [B, Z] (Kingma & Welling 2013, appendix B)."""
         return 0.5 * (self.mean**2 + self.scale**2 - 1) - self.log_scale

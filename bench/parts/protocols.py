@@ -36,7 +36,8 @@ class Distribution(Protocol):
     """One q(z|x) for each image.
 
     It may have `kl()`: KL(q ‖ N(0, I)) in closed form, nats for each latent, [B, Z]. It may have `charged_kl`
-    [B, Z]: what a document's loss charges instead.
+    [B, Z]: what a document's loss charges instead. It may have `log_prob_each(z)` [..., B, Z]: ln q(z|x) of
+    each latent alone.
     """
 
     def sample(self, noise: Tensor, /) -> Tensor:

@@ -26,6 +26,23 @@ PARTS = {
     ("decoder", "conv-bn"): "Ioffe, Szegedy: Batch normalization. ICML 2015",
     ("posterior", "gaussian"): "Kingma, Welling: Auto-Encoding Variational Bayes. arXiv 1312.6114, 2013",
     ("objective", "elbo"): "Kingma, Welling: Auto-Encoding Variational Bayes. arXiv 1312.6114, 2013",
+    ("objective", "warm-up"): "Sønderby et al.: Ladder variational autoencoders. NeurIPS 2016",
+    (
+        "objective",
+        "free-bits",
+    ): "Kingma et al.: Improving variational inference with inverse autoregressive flow. NeurIPS 2016",
+    (
+        "objective",
+        "iwae",
+    ): "Burda, Grosse, Salakhutdinov: Importance weighted autoencoders. ICLR 2016",
+    (
+        "objective",
+        "beta-tcvae",
+    ): "Chen et al.: Isolating sources of disentanglement in variational autoencoders. NeurIPS 2018",
+    (
+        "objective",
+        "mmd",
+    ): "Zhao, Song, Ermon: InfoVAE: information maximizing variational autoencoders. arXiv 1706.02262, 2017",
     ("likelihood", "gaussian"): SIGMA_VAE,
     ("likelihood", "gaussian-learned"): SIGMA_VAE,
     (
