@@ -29,8 +29,8 @@ NAMES = 250  # screen pixels for a variant's name beside its pictures
 EPOCHS = (1, 5)  # and the last
 LAST: Mapping[str, Sequence[int]] = {"samples": (), "reconstructions": ()}
 ABOUT = (
-    "samples from the prior (decoder means) after epochs 1, 5 and the last, the same z for every variant of a"
-    " latent size; on the right test images and their reconstructions."
+    "samples from the prior (decoder means) as training goes on, the same z in all of one latent size."
+    " On the right are test images and their reconstructions."
 )
 ROWS, PLANES = 12, 4  # a page, so that it is no longer than a screen or two
 LARGE = 84  # screen pixels of a tile on the sheet of systems

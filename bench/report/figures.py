@@ -255,8 +255,8 @@ FIGURES: dict[str, tuple[str, Callable[[Results], Figure | None]]] = {
     ),
     "beta-aggregate-kl.png": ("β against the drift of the latent distribution from the prior", _drift),
     "learning-curves.png": (
-        "Test loss by epoch, a panel an architecture and a loss (likelihood and β_eff); beside a line its"
-        " change an epoch over the last five, a cross in the epoch in which a seed diverged",
+        "Test loss by epoch, a panel an architecture and a loss. Beside a line stands its change an epoch"
+        " over the last five; a cross marks the epoch in which a seed diverged",
         curves.learning,
     ),
 }
