@@ -71,7 +71,7 @@ def effect_rows(results: Results) -> list[effects.Row]:
 
 def markdown(told: Mapping[str, Any]) -> str:
     """Render report.md."""
-    text = _environment("md").get_template("report.md.j2").render(told)
+    text = _environment("md").get_template("body.j2").render(told)
     return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
 
 
@@ -136,9 +136,9 @@ def _tag(name: str) -> Callable[[object], str]:
     return lambda value: f"<{name}>{escape(value)}</{name}>"
 
 
-MARKDOWN: dict[str, Callable[..., Any]] = {
+MARKDOWN: dict[str, Any] = {
     "code": _safe(cells.code), "block": _safe(cells.block), "paragraph": _safe(cells.paragraph),
-    "image": _safe(cells.image), "table": _safe(_md_table),
+    "image": _safe(cells.image), "markdown_table": _safe(_md_table), "dialect": "markdown.j2",
     "emphasis": _safe(lambda value: f"*{cells.text(value)}*"),
     "strong": _safe(lambda value: f"**{cells.text(value)}**"),
     "link": _safe(lambda value, anchor: f"[{cells.text(value)}](#{anchor})"),
