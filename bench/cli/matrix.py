@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import webbrowser
 from pathlib import Path
 from typing import Annotated
 
@@ -94,8 +96,12 @@ def plan(
 
 
 @app.command(epilog="Example: bench report reports/all")
-def report(folder: Report, reports: Reports = Path("reports")) -> None:
-    """Write an experiment's report again, from its records alone."""
+def report(
+    folder: Report,
+    reports: Reports = Path("reports"),
+    open_browser: Annotated[bool, typer.Option("--open", help="Show report.html in a browser.")] = False,
+) -> None:
+    """Write an experiment's report again, from its records alone: report.md and report.html."""
     from bench.report import write_report
     from bench.store.experiments import ExperimentFolder
     from bench.store.lock import LOCK, held
@@ -107,6 +113,11 @@ def report(folder: Report, reports: Reports = Path("reports")) -> None:
         raise BenchError(f"{what}; put them there, or do them with bench run")
     with held(folder / LOCK, str(folder), "copy the folder to where you may write and report that"):
         print(write_report(folder))
+    if open_browser:
+        page = folder / "report.html"
+        print(page)
+        if not webbrowser.open(page.resolve().as_uri()):
+            print("no browser could be opened: open the file yourself", file=sys.stderr)
 
 
 @app.command(epilog="Example: bench migrate reports")

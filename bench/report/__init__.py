@@ -12,12 +12,13 @@ from bench.store.whole import replacing
 __all__ = ["write_report"]
 
 
-def write_report(folder: Path, figures: bool = True) -> Path:
-    """Write `report.md`, its tables as CSV and `figures/` of an experiment's folder.
+def write_report(folder: Path, figures: bool = True, *, html: bool = True) -> Path:
+    """Write `report.md`, `report.html`, their tables as CSV and `figures/` of an experiment's folder.
 
     Valid from no finished run on; every file is replaced whole, the report last, and equal records give equal
     bytes. With `figures=False` none is drawn and those already there are linked. Of runs whose pictures are
-    not here, as reports are published, the copies beside the report are shown and kept.
+    not here, as reports are published, the copies beside the report are shown and kept. With `html=False` no
+    `report.html` is made.
 
     Raises:
         BenchError: the folder holds no `experiment.json`, or cannot be written.
@@ -34,7 +35,10 @@ def write_report(folder: Path, figures: bool = True) -> Path:
         _optional(folder / "effects.csv", frame.csv(effects.frame(told, results.margin)) if told else None)
         _optional(folder / "published.csv", published.published_csv(published.compare(results)))
         report = folder / "report.md"
-        _replace(report, render.markdown(render.context(results, captions, pictures)).encode())
+        context = render.context(results, captions, pictures)
+        if html:
+            _replace(folder / "report.html", render.html(context).encode())
+        _replace(report, render.markdown(context).encode())
         for path in (folder / copies.COPIES).glob("*.*"):  # no longer shown, and the run has its own
             if path.relative_to(folder).as_posix() not in pictures.copies and not copies.stands_for_its_run(
                 folder, path

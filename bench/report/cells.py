@@ -13,11 +13,15 @@ NOTHING = "–"
 PM = "\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}"  # a number stays in one line with its interval
 
 
+def line(value: object) -> str:
+    """Foreign text as one line, without what cannot be seen."""
+    return " ".join("".join(c if c.isprintable() else " " for c in str(value)).split())
+
+
 def text(value: object) -> str:
     """Foreign text as one line of literal Markdown: no markup, no HTML, nothing breaks out of its cell."""
-    line = " ".join("".join(c if c.isprintable() else " " for c in str(value)).split())
-    line = line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return re.sub(r"([\\`*_\[\]|~$])", r"\\\1", line)
+    shown = line(value).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return re.sub(r"([\\`*_\[\]|~$])", r"\\\1", shown)
 
 
 def paragraph(value: object) -> str:
@@ -27,10 +31,10 @@ def paragraph(value: object) -> str:
 
 def code(value: object) -> str:
     """Foreign text in a code span, legal in a table cell too."""
-    line = " ".join("".join(c if c.isprintable() else " " for c in str(value)).split())
-    if "`" in line or "|" in line or "\\" in line:  # a span cannot carry these through every table parser
-        return text(line)
-    return f"`{line}`" if line else ""
+    shown = line(value)
+    if "`" in shown or "|" in shown or "\\" in shown:  # a span cannot carry these through every table parser
+        return text(shown)
+    return f"`{shown}`" if shown else ""
 
 
 def block(value: object) -> str:

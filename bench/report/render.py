@@ -6,16 +6,19 @@ in Markdown too: the text of a variant's name or a question stays text.
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
+from importlib.resources import files
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from bench.report import answers, cells, claims, effects, pairs, published, rate, tables
+from bench.report import answers, cells, claims, effects, embed, pairs, published, rate, tables
 from bench.report.gallery import Gallery
 from bench.report.inference import CERTAIN
 from bench.report.references import references
@@ -23,6 +26,7 @@ from bench.report.results import FALL, SATURATED, Results, Run, number, numbers
 from bench.report.statistics import MIN_SEEDS
 from bench.report.tables import Table
 
+TEMPLATES = files("bench.report") / "templates"
 STATES = ("finished", "diverged", "failed", "interrupted", "unreadable", "missing")
 DISTURBED = 1.5  # times as fast as another seed: more than two runs at once take from each other
 
@@ -75,13 +79,32 @@ def markdown(told: Mapping[str, Any]) -> str:
     return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
 
 
+def html(told: Mapping[str, Any]) -> str:
+    """Render report.html: one file, with its pictures, that loads nothing and runs no script but its own."""
+    return _tight(_environment("html").get_template("report.html.j2").render(told))
+
+
+def _source(file: str) -> Markup:
+    """Read a part of the page: bench's own."""
+    return Markup(_tight((TEMPLATES / file).read_text(encoding="utf-8")))  # noqa: S704
+
+
+def _tight(text: str) -> str:
+    return re.sub(r"\n\s*\n", "\n", text)
+
+
+def _digest(source: str) -> Markup:
+    """Name a part of the page as a content security policy does."""
+    return Markup("sha256-" + base64.b64encode(hashlib.sha256(source.encode()).digest()).decode())  # noqa: S704
+
+
 @cache
 def _environment(dialect: str) -> Environment:
     """The templates' environment: `code`, `emphasis`, `strong`, `link` and `image` speak the dialect."""
     made = Environment(  # escapes by default: S701 is about those that do not
         loader=PackageLoader("bench.report"), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
-        finalize=_literal if dialect == "md" else None,
+        finalize=_literal if dialect == "md" else _line,
     )  # fmt: skip
     made.globals |= {
         "MIN_SEEDS": MIN_SEEDS, "CERTAIN": CERTAIN, "FALL": FALL, "SATURATED": SATURATED,
@@ -104,6 +127,11 @@ def _environment(dialect: str) -> Environment:
 def _literal(value: object) -> object:
     """Escape what is foreign as Markdown, unless it is marked as safe; HTML escaping leaves that alone."""
     return value if isinstance(value, Markup) else Markup(cells.text(value))  # noqa: S704
+
+
+def _line(value: object) -> object:
+    """Foreign text for HTML: one line of what can be seen, escaped afterwards."""
+    return value if isinstance(value, Markup) else cells.line(value)
 
 
 def _listed(items: Sequence[Any], most: int = 4) -> Markup:
@@ -133,7 +161,7 @@ def _md_table(table: Table) -> str:
 
 
 def _tag(name: str) -> Callable[[object], str]:
-    return lambda value: f"<{name}>{escape(value)}</{name}>"
+    return lambda value: f"<{name}>{escape(_line(value))}</{name}>"
 
 
 MARKDOWN: dict[str, Any] = {
@@ -143,10 +171,12 @@ MARKDOWN: dict[str, Any] = {
     "strong": _safe(lambda value: f"**{cells.text(value)}**"),
     "link": _safe(lambda value, anchor: f"[{cells.text(value)}](#{anchor})"),
 }  # fmt: skip
-HTML: dict[str, Callable[..., Any]] = {
-    "code": _safe(_tag("code")), "block": _safe(_tag("pre")), "paragraph": escape,
+HTML: dict[str, Any] = {
+    "code": _safe(_tag("code")), "paragraph": lambda value: escape(_line(value)),
+    "block": _safe(lambda value: f"<pre>{escape(value)}</pre>"),
     "emphasis": _safe(_tag("em")), "strong": _safe(_tag("strong")),
-    "link": _safe(lambda value, anchor: f'<a href="#{escape(anchor)}">{escape(value)}</a>'),
+    "link": _safe(lambda value, anchor: f'<a href="#{escape(anchor)}">{escape(_line(value))}</a>'),
+    "dialect": "html.j2", "embed": embed.embed, "source": _source, "digest": _digest,
 }  # fmt: skip
 
 

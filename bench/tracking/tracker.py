@@ -163,7 +163,7 @@ class Tracker:
             if run.info.status == "RUNNING":  # new, or its process died at once
                 self._client.set_terminated(mlflow_id)
             for file in [
-                *folder.glob("report.md"),
+                *folder.glob("report.*"),
                 *folder.glob("*.csv"),
                 *folder.glob("figures/**/[!.]*.*"),
             ]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from bench.errors import BenchError
 from bench.report import write_report
 from bench.store.experiments import ExperimentFolder
-from bench.verify.files import bring_pictures, check_files
+from bench.verify.files import OPTIONAL, bring_pictures, check_files
 from bench.verify.findings import Findings
 from bench.verify.runs import check_runs
 
@@ -44,7 +44,7 @@ def verify(folder: Path, *, deep: bool = False, data_dir: Path | None = None) ->
         for name in ("experiment.json", "baselines.json"):
             (again.path / name).symlink_to((folder / name).resolve())
         bring_pictures(folder, again.path)
-        write_report(again.path)
+        write_report(again.path, **{key: (folder / name).is_file() for name, key in OPTIONAL.items()})
         check_files(findings, home, again.path, found)
     if deep:
         from bench.verify.weights import measure_again  # scikit-learn takes seconds to import

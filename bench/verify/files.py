@@ -25,6 +25,8 @@ from bench.store.records import Record, digest
 from bench.verify.findings import Findings
 
 INPUTS = {"experiment.json", "baselines.json"}
+OPTIONAL = {"report.html": "html"}  # made again where they are, as `write_report` says
+EMBEDDED = re.compile(r"data:image/[^\"]*")  # drawn again they may have other bytes
 KEYS = ("variant", "seed", "metric", "epoch")  # the columns that name a row
 INTERVAL = 1e-12  # relative: two versions of SciPy may differ in the last digits of Student's quantile
 NUMBER = re.compile(r"[-−+]?\d[\d,]*(?:\.\d+)?(?:e[-+]?\d+)?")
@@ -42,7 +44,7 @@ def bring_pictures(folder: Path, again: Path) -> None:
 
 
 def check_files(findings: Findings, home: ExperimentFolder, again: Path, found: Mapping[str, Record]) -> None:
-    """Compare CSV by cell, Markdown by line, copies of runs' pictures by the SHA-256 in the records.
+    """Compare CSV by cell, text by line, copies of runs' pictures by the SHA-256 in the records.
 
     What is drawn depends on the versions of fonts and of Matplotlib: such a figure has to be there and whole.
     Where its bytes are others, that is told, but is no difference.
@@ -66,7 +68,10 @@ def check_files(findings: Findings, home: ExperimentFolder, again: Path, found: 
                 _csv(findings, name, _text(ours), _text(theirs))
             except csv.Error as error:
                 findings.check("files", False, f"{name}: cannot be read: {error}")
+        elif ours.suffix == ".html":  # the pictures in it are checked as files
+            _lines(findings, name, *(EMBEDDED.sub("", _text(path)) for path in (ours, theirs)))
         elif name not in there:
+            findings.counts["numbers"] += len(NUMBER.findall(_text(ours)))
             _lines(findings, name, _text(ours), _text(theirs))
         elif sha256 := recorded.get(name):
             findings.compare("pictures", f"{name}, sha256", digest(ours), sha256)
@@ -131,8 +136,7 @@ def _same(column: str, found: str, due: str) -> bool:
 
 
 def _lines(findings: Findings, name: str, found: str, due: str) -> None:
-    """Compare Markdown line by line, and lines of tables cell by cell."""
-    findings.counts["numbers"] += len(NUMBER.findall(found))
+    """Compare text line by line, and lines of Markdown tables cell by cell."""
     ours, theirs = found.split("\n"), due.split("\n")
     for tag, a, b, c, d in SequenceMatcher(None, ours, theirs, autojunk=False).get_opcodes():
         if tag == "equal":
