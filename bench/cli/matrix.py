@@ -100,19 +100,25 @@ def report(
     folder: Report,
     reports: Reports = Path("reports"),
     open_browser: Annotated[bool, typer.Option("--open", help="Show report.html in a browser.")] = False,
+    tables: Annotated[str | None, typer.Option(help="latex: also write tables.tex, for booktabs.")] = None,
 ) -> None:
     """Write an experiment's report again, from its records alone: report.md and report.html."""
     from bench.report import write_report
+    from bench.spec.source import given_text
     from bench.store.experiments import ExperimentFolder
     from bench.store.lock import LOCK, held
 
+    if tables not in (None, "latex"):
+        raise BenchError(f"--tables {given_text(tables)}; give latex")
     folder = report_folder(folder, reports, "experiment.json")
     home = ExperimentFolder(folder)
     if (folder / "report.md").exists() and not any(home.run(run_id).path.is_dir() for run_id in home.planned):
         what = f"{home.runs} holds none of the runs of {folder}, whose report would be emptied"
         raise BenchError(f"{what}; put them there, or do them with bench run")
     with held(folder / LOCK, str(folder), "copy the folder to where you may write and report that"):
-        print(write_report(folder))
+        print(write_report(folder, latex=tables is not None))
+    if tables:
+        print(folder / "tables.tex")
     if open_browser:
         page = folder / "report.html"
         print(page)

@@ -6,19 +6,20 @@ from pathlib import Path
 
 from bench.errors import BenchError
 from bench.report import contact, copies, effects, frame, gallery, published, render
+from bench.report.latex import render as tables_in_latex
 from bench.report.results import Results, load
 from bench.store.whole import replacing
 
 __all__ = ["write_report"]
 
 
-def write_report(folder: Path, figures: bool = True, *, html: bool = True) -> Path:
+def write_report(folder: Path, figures: bool = True, *, html: bool = True, latex: bool = False) -> Path:
     """Write `report.md`, `report.html`, their tables as CSV and `figures/` of an experiment's folder.
 
     Valid from no finished run on; every file is replaced whole, the report last, and equal records give equal
     bytes. With `figures=False` none is drawn and those already there are linked. Of runs whose pictures are
-    not here, as reports are published, the copies beside the report are shown and kept. With `html=False` no
-    `report.html` is made.
+    not here, as reports are published, the copies beside the report are shown and kept. `tables.tex` is made
+    with `latex=True`, and again where there is one; with `html=False` no `report.html` is.
 
     Raises:
         BenchError: the folder holds no `experiment.json`, or cannot be written.
@@ -36,6 +37,8 @@ def write_report(folder: Path, figures: bool = True, *, html: bool = True) -> Pa
         _optional(folder / "published.csv", published.published_csv(published.compare(results)))
         report = folder / "report.md"
         context = render.context(results, captions, pictures)
+        if latex or (folder / "tables.tex").exists():
+            _replace(folder / "tables.tex", tables_in_latex(context).encode())
         if html:
             _replace(folder / "report.html", render.html(context).encode())
         _replace(report, render.markdown(context).encode())

@@ -25,7 +25,7 @@ from bench.store.records import Record, digest
 from bench.verify.findings import Findings
 
 INPUTS = {"experiment.json", "baselines.json"}
-OPTIONAL = {"report.html": "html"}  # made again where they are, as `write_report` says
+OPTIONAL = {"report.html": "html", "tables.tex": "latex"}  # made again where they are, as `write_report` says
 EMBEDDED = re.compile(r"data:image/[^\"]*")  # drawn again they may have other bytes
 KEYS = ("variant", "seed", "metric", "epoch")  # the columns that name a row
 INTERVAL = 1e-12  # relative: two versions of SciPy may differ in the last digits of Student's quantile
