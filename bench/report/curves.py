@@ -46,8 +46,8 @@ def learning(results: Results) -> Figure | None:
     places = [*range(documents), *range(documents + skipped, rows * across)]
     for spot, ((name, kind, beta), members) in zip(places, panels.items(), strict=False):
         axes = grid.flat[spot]
-        told = f" · β = {plain(beta, 3)}" if beta is not None else ""
-        words = f"{fit(name, 440 / across)}{told}\n{fit(kind, 860 / across)}"
+        told = f"β = {plain(beta, 3)} · " if beta is not None else ""
+        words = f"{fit(name, 900 / across)}\n{fit(told + kind, 900 / across)}"
         axes.set_title(words, fontsize=SMALL, color=looks.colour(members[0]))
         for dash, variant in enumerate(members):
             labels += _curves(axes, looks, variant, dash, several=len(members) > 1)

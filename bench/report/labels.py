@@ -16,8 +16,8 @@ from bench.report.marks import DPI, INK, SMALL, fit
 
 PAD = 3  # screen pixels around a label
 DARK = 200  # what is lighter than this, such as a grid, may lie under a label
-STEP = 2  # screen pixels between places that are tried
-TRIED, SPARSE = 1500, 40  # so many of the nearest places are tried, and of the others every so many
+STEP = 4  # screen pixels between places that are tried
+TRIED, SPARSE = 600, 20  # so many of the nearest places are tried, and of the others every so many
 CROSSING = (
     60  # screen pixels that a label goes farther so that its line back crosses nothing; twice for words
 )
@@ -112,7 +112,7 @@ def _free(ink: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     width, height = size
     if ink.shape[0] < height or ink.shape[1] < width:
         return np.zeros((0, 0), bool)
-    total = np.pad(ink.astype(np.int64).cumsum(0).cumsum(1), ((1, 0), (1, 0)))
+    total = np.pad(ink.astype(np.int32).cumsum(0).cumsum(1), ((1, 0), (1, 0)))
     inside = total[height:, width:] - total[:-height, width:] - total[height:, :-width]
     return np.asarray(inside + total[:-height, :-width] == 0)
 
