@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +13,19 @@ import pytest
 import torch
 from factory import a_dataset, a_run, part
 
+from bench.engine import checkpoint
 from bench.evaluation import bound, refit
 from bench.evaluation.samples import FeatureNet, Reference
+from bench.runs import cluster
 from bench.runs import execute as runner
+from bench.runs.cluster import left_of, take
 from bench.runs.execute import Job, SharedContext, execute, execute_group
 from bench.runs.groups import MOST, TaskGroup, groups
 from bench.spec.experiment import Run
-from bench.store.records import Record, RunFolder, read
+from bench.store.records import CHECKPOINT, Record, RunFolder, read
 
 CPU = torch.device("cpu")
+TIMES = {"train_seconds", "images_per_second", "peak_memory_mb"}
 
 
 def workshop() -> SharedContext:
@@ -31,14 +36,21 @@ def workshop() -> SharedContext:
     return SharedContext(data, CPU, Reference.of([net], data.test_images.flatten(1).float() / 255))
 
 
-@pytest.fixture(scope="module")
-def shared() -> Iterator[SharedContext]:
-    """What runs share; they estimate ln p(x) from so little that it takes no time."""
+@contextmanager
+def quickly() -> Iterator[None]:
+    """Estimate ln p(x) from few images and few temperatures: it is not looked at here."""
     with pytest.MonkeyPatch.context() as patch:
         for name, size in (("REFITTED", 4), ("ANNEALED", 3), ("SIMULATED", 3)):
             patch.setattr(bound, name, (size, 1000, size))
         patch.setattr(bound, "TEMPERATURES", (8,))
         patch.setattr(refit, "ROUNDS", 1)
+        yield
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[SharedContext]:
+    """What runs share; they are measured quickly."""
+    with quickly():
         yield workshop()
 
 
@@ -74,6 +86,22 @@ class Ears:
 
     def count(self, kind: str) -> int:
         return sum(count for what, count in self.heard.items() if what[1] == kind)
+
+
+def check_equal(got: Record, expected: Record) -> None:
+    """Bitwise what the local executor records, but for times and where it was."""
+    aside = {"started", "finished", "evaluation_seconds", "metrics", "curves", "git"}
+    aside |= {"node", "retried", "resumed"}
+    assert {k: v for k, v in got.items() if k not in aside} == {
+        k: v for k, v in expected.items() if k not in aside
+    }
+    assert timeless(got["metrics"]) == timeless(expected["metrics"])
+    assert [*map(timeless, got["curves"])] == [*map(timeless, expected["curves"])]
+    assert got["metrics"].keys() == expected["metrics"].keys()
+
+
+def timeless(row: dict[str, Any]) -> dict[str, Any]:
+    return {k: v for k, v in row.items() if k not in TIMES}
 
 
 def check_alike(got: Record, expected: Record) -> None:
@@ -223,3 +251,32 @@ def test_memory_and_disk_are_worth_another_attempt() -> None:
     for error in (caught.value, MemoryError(), torch.OutOfMemoryError(), OSError(28, "No space left")):
         assert runner.environmental(error)
     assert not runner.environmental(RuntimeError("shapes do not match"))
+
+
+def test_what_a_task_sends_makes_the_folder_that_a_run_here_makes(
+    tmp_path: Path, shared: SharedContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In this process, with a checkpoint at every event; then the same run again, from a checkpoint."""
+    monkeypatch.setattr(cluster, "_unpack", lambda parcel: shared)
+    monkeypatch.setattr(cluster, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(checkpoint, "SHARE", float("inf"))  # of every epoch, however slow the disk
+    (here,) = jobs_of(tmp_path / "here", [0], epochs=4)
+    expected = execute(here, shared, lambda kind, data: None)
+    (job,) = jobs_of(tmp_path / "there", [0], epochs=4)
+    ears = Ears()
+    group = TaskGroup([job], ears, 2)
+    for item in cluster.work(group.begin(), {}, ["parcel"]):
+        take(item, group)
+        if item[1] == "epoch" and item[2]["epoch"] == 3:
+            break  # the node is lost; what it told is here
+    assert (job.folder / CHECKPOINT).is_file()
+    group.lose("its node was lost")
+    assert group.jobs[job.id].resume == 2
+    for item in cluster.work(group.begin(), left_of(group), ["parcel"]):
+        take(item, group)
+    got = ears.records[job.id]
+    check_equal(got, expected)
+    assert (got["resumed"], got["retried"]) == ([2], "its node was lost")
+    assert RunFolder(job.folder).artifacts() == got["artifacts"] == expected["artifacts"]
+    assert not (job.folder / CHECKPOINT).exists()
+    assert read(job.folder) == {"format": 2, **got}

@@ -198,8 +198,5 @@ def test_a_clone_goes_on_with_what_is_published(
     checked = bench("verify", "reports/tiny", cwd=tmp_path, **cache)
     assert checked.returncode == 0, checked.stdout
     assert "not checked: weights and pictures of 1 run are not here\n" in checked.stdout
-    drawn = bench("generate", "small-bernoulli", cwd=tmp_path, **cache)
-    assert drawn.returncode == 2
-    assert "bench run SPEC --fresh --only small-bernoulli makes them" in drawn.stderr
     sent = bench("sync", "reports/tiny", "--tracking-uri", "sqlite:///third.db", cwd=tmp_path, **cache)
     assert "2 sent, 0 there already\n1 of them without weights and pictures" in sent.stdout

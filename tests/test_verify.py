@@ -7,7 +7,7 @@ import json
 import math
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import torch
 from factory import a_dataset, a_run, part
+from test_groups import quickly
 
 from bench.cli import main
 from bench.cli.matrix import report
@@ -84,7 +85,8 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
         planned[name] = {"variant": run.variant, "seed": run.seed, "run": path.name}
         settings = run.model_dump(mode="json", exclude={"variant", "seed"})
         variants[run.variant] = settings | {"label": f"{run.variant} · [x]", "axes": {}, "published": []}
-        record = execute(Job(name, run, path, {"git": {}}), SHARED, lambda *_: None)
+        with quickly():
+            record = execute(Job(name, run, path, {"git": {}}), SHARED, lambda *_: None)
         assert record["status"] == ("diverged" if run.variant == "lost" else "finished"), record
     save(folder / "experiment.json", {"name": "tiny", "question": "What?", "dataset": "tiny", "seeds": [0, 1],
                                       "variants": variants, "planned": planned})  # fmt: skip
@@ -399,10 +401,12 @@ def test_every_law_can_be_broken(original: Path, change: Edit, told: str) -> Non
 
 
 @pytest.fixture
-def here(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The data and the classifier that the runs of this file saw."""
+def here(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The data, the classifier and the care with which the runs of this file were measured."""
     monkeypatch.setattr(weights, "load", lambda name, data_dir: DATA)
     monkeypatch.setattr(weights, "classifiers", lambda data: (SHARED.reference.nets, 0.5, "this one"))
+    with quickly():
+        yield
 
 
 @pytest.mark.usefixtures("here")
