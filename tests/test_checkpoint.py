@@ -16,6 +16,7 @@ from bench.engine import checkpoint
 from bench.engine.checkpoint import Checkpoint, Pace, State, epoch_kept
 from bench.engine.images import divide, untrained
 from bench.engine.loop import Training, train
+from bench.parts.optimizers import OPTIMIZERS, SCHEDULES
 from bench.runs import execute as runner
 from bench.runs.execute import Job, SharedContext, execute, execute_group
 from bench.spec.experiment import Run
@@ -33,6 +34,9 @@ CHANGES = {
     },
     "learned": {"optimizer": "adamw", "likelihood": "gaussian-learned", "encoder": "linear"},
     "no momentum": {"optimizer": part("sgd", lr=1e-4), "shuffle": False, "drop_last": True},
+    "clipped": {"clip_norm": 1.0},
+    **{name: {"optimizer": name} for name in OPTIMIZERS},
+    **{name: {"schedule": name} for name in SCHEDULES},
 }
 TIMES = {"train_seconds", "images_per_second"}
 

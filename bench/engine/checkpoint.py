@@ -141,7 +141,9 @@ def restore_optimizer(
         index, _, name = key.partition(".")
         parameter = parameters[int(index)]
         values = [of_one[key] for of_one in tensors]
-        if values[0].ndim == 0 and parameter.ndim:  # a count of steps: the same for every replica
+        count = values[0].ndim == 0 and parameter.ndim  # of steps: the same for every replica
+        apart = not stacked and values[0].shape != parameter.shape  # as Adafactor's of rows and of columns
+        if count or apart:
             value = values[0].to(parameter.device, copy=True)
         else:
             value = torch.empty_like(parameter, requires_grad=False)  # its memory layout is the parameter's

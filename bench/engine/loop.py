@@ -147,13 +147,14 @@ def make_step(run: Run, model: VAE) -> Step:
     keep_freed_memory()  # a step's activations come and go, always the same
     objective, optimizer = objective_of(run), partial(make, "optimizer", run.optimizer)
     mixing = None if find("optimizer", run.optimizer) in ELEMENTWISE else f"optimizer {run.optimizer.name}"
+    mixing = "clip_norm" if run.clip_norm else mixing
     stacked = isinstance(model, StackedVAE)
     if stacked and mixing:
         raise TypeError(f"{mixing} has no stacked form")
     why = f"{mixing} may need the parameters apart" if mixing else refusal(model, objective, run.precision)
     if not stacked and why is None:
         return FastStep(model, objective, optimizer, run.precision)
-    step = ReferenceStep(model, objective, optimizer, run.precision)
+    step = ReferenceStep(model, objective, optimizer, run.precision, run.clip_norm)
     step.engine, step.note = ("stacked", None) if stacked else ("reference", f"reference: {why}")
     return step
 
@@ -166,7 +167,10 @@ def _resume(
         training.curves, training.weights = [*start.curves], start.best or start.model
         training.chosen = chosen_epoch(run.patience, training.curves)
     restore_optimizer(schedule.optimizer, [start.optimizer for start in starts], stacked=stacked)
-    schedule.load_state_dict(starts[0].schedule)
+    made = schedule.state_dict()
+    # JSON has made text of the keys of a mapping, such as torch's milestones: the options say it again
+    same = {key for key, value in made.items() if isinstance(value, dict)}
+    schedule.load_state_dict({key: v for key, v in starts[0].schedule.items() if key not in same})
     for group, rate in zip(schedule.optimizer.param_groups, schedule.get_last_lr(), strict=True):
         group["lr"] = rate
 

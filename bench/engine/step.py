@@ -10,6 +10,7 @@ from types import FunctionType
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import clip_grad_norm_
 
 from bench.parts.protocols import Objective, TwoTermObjective
 from bench.parts.vae import VAE
@@ -24,11 +25,17 @@ class ReferenceStep:
     note: str | None = None  # why it is not a faster one
 
     def __init__(
-        self, model: VAE, objective: Objective, make_optimizer: MakeOptimizer, precision: str = "fp32"
+        self,
+        model: VAE,
+        objective: Objective,
+        make_optimizer: MakeOptimizer,
+        precision: str = "fp32",
+        clip_norm: float = 0.0,
     ) -> None:
         self.model = model
         self.objective = objective
         self.optimizer = make_optimizer(model.parameters())
+        self.clip_norm = clip_norm
         self.autocast = precision == "bf16"
 
     def __call__(self, grey: Tensor, noise: Tensor, seen: int = 0) -> Tensor:
@@ -44,6 +51,8 @@ class ReferenceStep:
         loss = self.objective(terms, seen)
         self.optimizer.zero_grad()
         loss.mean(-1).sum().backward()
+        if self.clip_norm:
+            clip_grad_norm_(self.model.parameters(), self.clip_norm)
         self.optimizer.step()
         told = [terms.reconstruction_loss.mean(0), terms.charged_kl]
         if not isinstance(self.objective, TwoTermObjective):

@@ -126,6 +126,9 @@ class Size(_Frozen):
     latent: Annotated[int, Field(ge=1, le=4096)]
 
 
+ADDED = ("patience", "clip_norm")  # settings that came later: at 0 they are as good as absent
+
+
 class Settings(Size):
     """Everything that determines a result but the seed, the data's content and the engine."""
 
@@ -145,6 +148,7 @@ class Settings(Size):
     # Epochs without a lower validation loss after which training ends, to measure the model of the best
     # epoch; 0 trains all epochs, to measure the model of the last
     patience: Annotated[int, Field(ge=0, le=100_000)] = 0
+    clip_norm: NonNegative = 0.0  # a batch's gradient is scaled down to this norm; 0 leaves it as it is
     shuffle: bool
     drop_last: bool  # leave out the last batch of an epoch if it is smaller
     precision: Literal["fp32", "bf16"]
@@ -152,8 +156,8 @@ class Settings(Size):
 
     @model_serializer(mode="wrap")
     def _dump(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        # Settings without patience are dumped, and hashed, as they were before there was any
-        return {key: value for key, value in handler(self).items() if (key, value) != ("patience", 0)}
+        # Settings without these are dumped, and hashed, as they were before there were any
+        return {key: value for key, value in handler(self).items() if value or key not in ADDED}
 
 
 # What a variant says in YAML: all of it but what is said once a file

@@ -29,6 +29,7 @@ schedule: constant
 batch_size: 128
 epochs: 20
 patience: 0
+clip_norm: 0
 shuffle: true
 drop_last: false
 validation: 0

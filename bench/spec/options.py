@@ -15,6 +15,9 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]  # `32/784` and `d
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Real = Annotated[float, Field(allow_inf_nan=False)]
 Probability = Annotated[float, Field(ge=0, le=1)]
+BelowOne = Annotated[float, Field(ge=0, lt=1)]
+BelowOnes = Annotated[list[BelowOne], Field(min_length=2, max_length=2)]  # the two β of Adam and its kin
+Milestones = Annotated[list[PositiveInt], Field(min_length=1, max_length=100)]  # epochs
 Width = Annotated[int, Field(ge=1, le=16_384)]  # between two layers this wide lies a gigabyte of weights
 Widths = Annotated[list[Width], Field(min_length=1, max_length=16)]  # hidden widths, input side first
 

@@ -191,10 +191,7 @@ class _Resolver:
         values = check(entry.model, options, title, ratio).model_dump()
         if file:
             return Part(name=name, options=values, sha256=file.sha256).located(file.path)
-        hidden, activation = values.get("hidden"), values.get("activation")
-        if isinstance(hidden, list) and isinstance(activation, list) and len(hidden) != len(activation):
-            what = f"{title}: {len(activation)} activations for {len(hidden)} hidden layers"
-            raise options["activation"].error(f"{what}; allowed: one, or one per layer; write {len(hidden)}")
+        _refuse_misfits(title, values, options)
         return Part(name=name, options=values)
 
     def module(self, kind: str, node: Node) -> registry.Module:
@@ -206,6 +203,18 @@ class _Resolver:
             return self.read(file)
         except BenchError as error:
             raise node.error(f"{kind}: {error}") from None
+
+
+def _refuse_misfits(title: str, values: dict[str, Any], options: Mapping) -> None:
+    """Refuse options of a built-in part that are allowed alone and not together."""
+    hidden, activation = values.get("hidden"), values.get("activation")
+    if isinstance(hidden, list) and isinstance(activation, list) and len(hidden) != len(activation):
+        what = f"{title}: {len(activation)} activations for {len(hidden)} hidden layers"
+        raise options["activation"].error(f"{what}; allowed: one, or one per layer; write {len(hidden)}")
+    if values.get("nesterov") and (values["momentum"] == 0 or values["dampening"]):
+        what = f"{title}: nesterov with momentum {values['momentum']} and dampening {values['dampening']}"
+        allowed = "allowed: with a momentum and no dampening"
+        raise options["nesterov"].error(f"{what}; {allowed}; write `momentum: 0.9`")
 
 
 def _published(node: Node | None, what: str) -> tuple[Published, ...]:

@@ -1,0 +1,158 @@
+"""Optimizers and schedules of torch's names are torch's; a clipped gradient has the norm asked for."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from factory import PIXELS, REQUIRED, a_run, a_vae, normal, random
+from torch import nn, optim
+from torch.optim import lr_scheduler
+
+from bench.engine.fast import FastStep
+from bench.engine.loop import make_step
+from bench.engine.step import ReferenceStep
+from bench.errors import BenchError
+from bench.parts.objectives import Elbo
+from bench.parts.optimizers import ELEMENTWISE, OPTIMIZERS, SCHEDULES
+from bench.spec.resolve import load
+
+TORCH_OPTIMIZERS = [name for name in OPTIMIZERS if hasattr(optim, name)]
+TORCH_SCHEDULES = [name for name in SCHEDULES if hasattr(lr_scheduler, name)]
+ABSENT = {
+    "LBFGS": "evaluates the loss several times a step",
+    "Muon": "takes matrices only",
+    "Rprop": "made for the gradient of all images",
+    "SparseAdam": "takes sparse gradients only",
+    "ChainedScheduler": "made of other schedules",
+    "SequentialLR": "made of other schedules",
+    "LambdaLR": "takes a function",
+    "MultiplicativeLR": "takes a function",
+    "CyclicLR": "counts in batches",
+    "OneCycleLR": "counts in batches",
+    "ReduceLROnPlateau": "takes a metric",
+}
+# How torch computes, not what; and options that are no number, text or truth value
+NOT_OPTIONS = {"foreach", "capturable", "differentiable", "fused", "maximize", "last_epoch"}
+UNTYPED = {("Adafactor", "eps")}
+
+
+@pytest.mark.parametrize(
+    ("module", "base"), [(optim, optim.Optimizer), (lr_scheduler, lr_scheduler.LRScheduler)]
+)
+def test_every_class_of_torch_has_a_name_or_a_reason(module: Any, base: type) -> None:
+    classes = {
+        name for name, item in vars(module).items() if isinstance(item, type) and issubclass(item, base)
+    }
+    public = {name for name in classes if not name.startswith("_")} - {base.__name__}
+    assert public - set(OPTIMIZERS) - set(SCHEDULES) - {"LRScheduler"} == public & set(ABSENT)
+
+
+@pytest.mark.parametrize("name", [*TORCH_OPTIMIZERS, *TORCH_SCHEDULES])
+def test_options_and_defaults_are_torchs(name: str) -> None:
+    theirs = inspect.signature(getattr(optim, name, None) or getattr(lr_scheduler, name)).parameters
+    ours = inspect.signature((OPTIMIZERS | SCHEDULES)[name]).parameters
+    expected = {
+        key: list(p.default) if isinstance(p.default, tuple) else p.default
+        for key, p in list(theirs.items())[1:]
+        if key not in NOT_OPTIONS and (name, key) not in UNTYPED
+    }
+    assert {key: p.default for key, p in list(ours.items())[1:]} == expected
+
+
+def weights() -> nn.Parameter:
+    return nn.Parameter(normal(4, 3).double())
+
+
+@pytest.mark.parametrize("name", TORCH_OPTIMIZERS)
+def test_steps_are_torchs(name: str) -> None:
+    ours, theirs = weights(), weights()
+    pairs = [(ours, OPTIMIZERS[name]([ours])), (theirs, getattr(optim, name)([theirs]))]
+    for _ in range(5):
+        for p, optimizer in pairs:
+            optimizer.zero_grad()
+            (p**4).sum().backward()
+            optimizer.step()
+    torch.testing.assert_close(ours, theirs)
+    assert not torch.equal(ours, weights())
+
+
+@pytest.mark.parametrize("name", TORCH_SCHEDULES)
+def test_learning_rates_are_torchs(name: str) -> None:
+    rates = []
+    for made in (SCHEDULES[name], getattr(lr_scheduler, name)):
+        optimizer = optim.SGD([weights()], lr=0.1)
+        schedule = made(optimizer, **REQUIRED.get(name, {}))
+        rates.append([])
+        for _ in range(6):
+            rates[-1].append(optimizer.param_groups[0]["lr"])
+            optimizer.step()
+            schedule.step()
+    assert rates[0] == rates[1]
+    assert len(set(rates[0])) > 1
+
+
+@pytest.mark.parametrize("made", ELEMENTWISE, ids=lambda made: made.__name__)
+def test_elementwise_optimizers_are_the_same_over_one_flat_tensor(made: Any) -> None:
+    model = a_vae().double()
+    twin = copy.deepcopy(model)
+    make = partial(made, lr=1e-3)
+    fast, reference = FastStep(model, Elbo(), make), ReferenceStep(twin, Elbo(), make)
+    for index in range(10):
+        x, noise = random(5, PIXELS, seed=index).double(), normal(1, 5, 3, seed=index).double()
+        torch.testing.assert_close(fast(x, noise), reference(x, noise), rtol=1e-9, atol=0)
+
+
+@pytest.mark.parametrize("norm", [1e-3, 1e3])
+def test_a_gradient_is_scaled_down_to_the_norm_and_never_up(norm: float) -> None:
+    model = a_vae(pixels=784).double()
+    before = nn.utils.parameters_to_vector(model.parameters()).detach().clone()
+    run = a_run(optimizer="sgd", clip_norm=norm)
+    run.optimizer.options["lr"] = 1.0
+    plain, clipped = a_run(optimizer=run.optimizer), run
+    moved = []
+    for each in (plain, clipped):
+        copied = copy.deepcopy(model)
+        step = make_step(each, copied)
+        step(random(5, 784).double(), normal(1, 5, 3).double())
+        moved.append(nn.utils.parameters_to_vector(copied.parameters()).detach() - before)
+    assert isinstance(make_step(plain, copy.deepcopy(model)), FastStep)
+    assert make_step(clipped, model).note == "reference: clip_norm may need the parameters apart"
+    length = moved[0].norm()
+    torch.testing.assert_close(moved[1], moved[0] * min(1.0, norm / float(length)), rtol=1e-4, atol=1e-9)
+
+
+LINE = "encoder: {name: mlp, hidden: [4]}, decoder: {name: mlp, hidden: [4]}, latent: 2"
+REFUSED = {
+    "optimizer: {name: RMSprop, rho: 0.9}": "unknown key 'rho' in optimizer RMSprop",
+    "optimizer: {name: RMSprop, alpha: 1}": "alpha is 1; allowed: a number of at least 0 below 1",
+    "optimizer: {name: Adam, betas: [0.9]}": "betas is a list; allowed: a list of 2 to 2 numbers",
+    "optimizer: {name: SGD, nesterov: true}": "nesterov with momentum 0.0 and dampening 0.0; allowed: with a",
+    "optimizer: {name: LBFGS}": "unknown optimizer 'LBFGS'",
+    "schedule: MultiStepLR": "schedule MultiStepLR has no milestones; allowed: a list of 1 to 100 whole",
+    "schedule: {name: StepLR, step_size: 0}": "step_size is 0; allowed: a whole number of at least 1",
+    "clip_norm: -1": "clip_norm is -1; allowed: a number of at least 0",
+}
+
+
+@pytest.mark.parametrize("said", REFUSED)
+def test_a_wrong_option_is_refused_before_anything_runs(said: str, tmp_path: Path) -> None:
+    (tmp_path / "f.yaml").write_text(f"question: Why?\nvariants:\n  a: {{{LINE}, {said}}}\n")
+    with pytest.raises(BenchError) as caught:
+        load(tmp_path / "f.yaml")
+    assert REFUSED[said] in str(caught.value)
+
+
+def test_no_clipping_is_no_part_of_an_identity(tmp_path: Path) -> None:
+    keys = []
+    for said in ("", ", clip_norm: 0", ", clip_norm: 5"):
+        (tmp_path / "f.yaml").write_text(f"question: Why?\nvariants:\n  a: {{{LINE}{said}}}\n")
+        run = next(load(tmp_path / "f.yaml").runs())
+        assert ("clip_norm" in run.model_dump()) == said.endswith("5")
+        keys.append(run.key("digest"))
+    assert keys[0] == keys[1] != keys[2]
