@@ -191,7 +191,7 @@ def test_what_no_axis_explains_is_told_setting_by_setting(tmp_path: Path) -> Non
         "x · 2": "bernoulli", "x · 3": "bernoulli", "y · 2": "bernoulli", "y · 3": "gaussian"
     }  # fmt: skip
     assert (
-        "`bernoulli` is ahead in 3 of 4 settings, 3 surely; `gaussian` is ahead in 1 of 4 settings"
+        "`bernoulli` is ahead in 3 of 4 settings, 3 significantly; `gaussian` is ahead in 1 of 4 settings"
         in said(tmp_path)
     )
 
