@@ -304,7 +304,7 @@ BAD_ENCODER = {
     "{name: mlp, hiden: [4]}": "unknown key 'hiden' in encoder mlp; did you mean 'hidden'?",
     "{name: mlp, hidden: 4}": "hidden is 4; allowed: a list",
     "{name: mlp, hidden: [4, 0]}": "f.yaml:3:40: encoder mlp: hidden holds 0",
-    "{name: mlp, hidden: [4], activation: rely}": "allowed: relu, tanh or identity, or a list of these; did",
+    "{name: mlp, hidden: [4], activation: rely}": "LeakyReLU, negative_slope: 0.2}, or a list of these; did",
     "{name: mlp, hidden: [4], activation: [relu, tanh]}": "2 activations for 1 hidden layers; allowed",
     "{name: linear, hidden: [4]}": "hidden is a list; allowed: a whole number from 1 to 16384",
 }

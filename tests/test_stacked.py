@@ -26,6 +26,7 @@ from bench.parts.pixels import PIXELS
 from bench.parts.posteriors import POSTERIORS
 from bench.parts.vae import VAE
 from bench.spec.experiment import Run
+from bench.spec.options import ACTIVATIONS
 from bench.spec.resolve import load
 
 DOCUMENTS = Path(__file__).parents[1] / "experiments" / "documents.yaml"
@@ -109,7 +110,7 @@ CERTIFIED: list[dict[str, Any]] = [
     *({"likelihood": name, "posterior": other} for name in LIKELIHOODS for other in POSTERIORS),
     {"likelihood": part("bernoulli", form="probabilities", eps=1e-20)},
     *({"encoder": name, "decoder": other} for name in ENCODERS for other in DECODERS),
-    *({"encoder": part("mlp", activation=name)} for name in ("tanh", "identity")),
+    *({"encoder": part("mlp", activation=name)} for name in ("tanh", "identity", *ACTIVATIONS)),
     *(
         {"optimizer": name, "likelihood": "gaussian-learned"} | networks
         for name in ("adam", "adamw", "sgd", part("sgd", momentum=0.9))

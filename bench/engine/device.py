@@ -74,6 +74,17 @@ def initialised(seed: int) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def drawing(seed: int, epoch: int, device: torch.device) -> Iterator[None]:
+    """Make torch's global streams those of an epoch, for layers that draw such as dropout.
+
+    Afterwards they are what they were.
+    """
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(_state(seed, "layers", epoch))
+        yield
+
+
 def _state(seed: int, purpose: str, epoch: int) -> int:
     entropy = np.random.SeedSequence([seed, zlib.crc32(purpose.encode()), epoch])
     return int(entropy.generate_state(1, np.uint64)[0])

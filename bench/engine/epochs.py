@@ -11,13 +11,13 @@ batch, D pixels, Z latents.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from bench.engine.device import stream, wide
+from bench.engine.device import drawing, stream, wide
 from bench.engine.fast import FastStep
 from bench.engine.own import samples_of
 from bench.engine.stacked import StackedVAE
@@ -98,7 +98,9 @@ class Epochs:
             self._rates = rates
             for batch in self._batches.values():
                 batch.replay = None
-        with _on(self.side):
+        # What has a stacked form draws nothing
+        layers = nullcontext() if self.stacked else drawing(self.runs[0].seed, epoch, self.device)
+        with _on(self.side), layers:
             orders = torch.stack([order(run, self.count, epoch) for run in self.runs])
             orders = orders.to(self.device) + self.offsets
             generators = [stream(run.seed, "noise", epoch, self.device) for run in self.runs]

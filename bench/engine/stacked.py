@@ -38,6 +38,7 @@ from bench.parts.posteriors import gaussian, gaussian_raw_sigma
 from bench.parts.priors import StandardNormal
 from bench.parts.protocols import Objective
 from bench.parts.vae import VAE
+from bench.spec.options import ACTIVATIONS
 
 
 class StackedVAE(VAE):
@@ -214,9 +215,8 @@ FORMS: dict[type[nn.Module], Callable[[list[Any]], nn.Module]] = {
     nn.BatchNorm2d: _BatchNorm,
     nn.Flatten: _Flatten,
     nn.Unflatten: _Unflatten,
-    nn.ReLU: _elementwise,
-    nn.Tanh: _elementwise,
     nn.Identity: _elementwise,
+    **{getattr(nn, name): _elementwise for name in ACTIVATIONS},
     nn.Sequential: _container,
     MLPEncoder: _container,
     MLPDecoder: _container,

@@ -10,28 +10,59 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import cast
 
 from torch import Tensor, nn
 from torch.nn.functional import fold
 
 from bench.parts.protocols import Decoder, Encoder, Shape
-from bench.spec.options import Activations, Width, Widths
+from bench.spec.options import (
+    Activation,
+    Activations,
+    BatchNorms,
+    Dropout,
+    Initialisation,
+    Width,
+    Widths,
+    activation_parts,
+)
 
 CONV_SHAPE = (28, 28)  # of the images that document 002's network is made for
-ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "tanh": nn.Tanh, "identity": nn.Identity}
+SHORT: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "tanh": nn.Tanh, "identity": nn.Identity}
+
+
+INITIALISATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "xavier-uniform": nn.init.xavier_uniform_,
+    "xavier-normal": nn.init.xavier_normal_,
+    "kaiming-uniform": partial(nn.init.kaiming_uniform_, nonlinearity="relu"),
+    "kaiming-normal": partial(nn.init.kaiming_normal_, nonlinearity="relu"),
+}
 
 
 class MLPEncoder(nn.Module):
-    """Fully connected layers, each with its activation, then two linear heads."""
+    """Fully connected layers, each with its activation, then two linear heads.
+
+    With `batch_norm` each layer is normalised before its activation, with `dropout` dropped out after it.
+    `init` is torch's own, or one of Glorot & Bengio 2010 or He et al. 2015 with zero biases.
+    """
 
     def __init__(
-        self, shape: Shape, latent: int, *, hidden: Widths, activation: Activations = "relu"
+        self,
+        shape: Shape,
+        latent: int,
+        *,
+        hidden: Widths,
+        activation: Activations = "relu",
+        batch_norm: BatchNorms = False,
+        dropout: Dropout = 0.0,
+        init: Initialisation = "torch",
     ) -> None:
         super().__init__()
-        self.trunk = _layers([math.prod(shape), *hidden], activation)
+        self.trunk = _layers([math.prod(shape), *hidden], activation, batch_norm, dropout)
         self.mean = nn.Linear(hidden[-1], latent)
         self.second = nn.Linear(hidden[-1], latent)
+        _initialise(self, init)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Map x [B, D] to the two heads, each [B, Z]."""
@@ -71,14 +102,26 @@ class ConvEncoder(nn.Module):
 
 
 class MLPDecoder(nn.Module):
-    """Fully connected layers, each with its activation, then one linear layer to the pixels."""
+    """Fully connected layers, each with its activation, then one linear layer to the pixels.
+
+    The other options are those of the encoder.
+    """
 
     def __init__(
-        self, shape: Shape, latent: int, *, hidden: Widths, activation: Activations = "relu"
+        self,
+        shape: Shape,
+        latent: int,
+        *,
+        hidden: Widths,
+        activation: Activations = "relu",
+        batch_norm: BatchNorms = False,
+        dropout: Dropout = 0.0,
+        init: Initialisation = "torch",
     ) -> None:
         super().__init__()
-        self.trunk = _layers([latent, *hidden], activation)
+        self.trunk = _layers([latent, *hidden], activation, batch_norm, dropout)
         self.output = nn.Linear(hidden[-1], math.prod(shape))
+        _initialise(self, init)
 
     def forward(self, z: Tensor) -> Tensor:
         """Map z [..., Z] to the output [..., D]."""
@@ -135,14 +178,39 @@ def _refuse_unless_conv(shape: Shape) -> None:
         raise ValueError(f"conv-bn is made for grey images of {h} x {w} pixels, not {given}; use mlp")
 
 
-def _layers(widths: list[int], activation: Activations) -> nn.Sequential:
+class BatchNorm(nn.BatchNorm1d):
+    """BatchNorm over all axes but the last (Ioffe & Szegedy 2015): samples count as images do."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise x [..., H]."""
+        return super().forward(x.flatten(0, -2)).view_as(x)
+
+
+def _layers(widths: list[int], activation: Activations, batch_norm: bool, dropout: float) -> nn.Sequential:
     names = [activation] * (len(widths) - 1) if isinstance(activation, str) else activation
     if len(names) != len(widths) - 1:
         raise ValueError(
             f"{len(names)} activations for {len(widths) - 1} hidden layers: give one, or one per layer"
         )
-    pairs = zip(widths, widths[1:], names, strict=False)
-    return nn.Sequential(*(m for a, b, name in pairs for m in (nn.Linear(a, b), ACTIVATIONS[name]())))
+    layers: list[nn.Module] = []
+    for a, b, name in zip(widths, widths[1:], names, strict=False):
+        layers += [nn.Linear(a, b), *([BatchNorm(b)] if batch_norm else []), _activation(name)]
+        layers += [nn.Dropout(dropout)] if dropout else []
+    return nn.Sequential(*layers)
+
+
+def _activation(text: Activation) -> nn.Module:
+    name, options = activation_parts(text)
+    made: nn.Module = SHORT[name]() if name in SHORT else getattr(nn, name)(**options)
+    return made
+
+
+def _initialise(network: nn.Module, init: Initialisation) -> None:
+    """Draw the weights of all linear layers anew, and set their biases to zero; `torch` leaves them."""
+    for module in network.modules() if init != "torch" else ():
+        if isinstance(module, nn.Linear):
+            INITIALISATIONS[init](module.weight)
+            nn.init.zeros_(module.bias)
 
 
 ENCODERS: dict[str, Callable[..., Encoder]] = {

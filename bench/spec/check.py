@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 
 from bench.errors import did_you_mean
+from bench.spec.options import Says
 from bench.spec.source import Leaf, Mapping, Node, Sequence, given, given_text, trap
 
 M = TypeVar("M", bound=BaseModel)
@@ -40,7 +41,7 @@ def describe(annotation: Any, *, plural: bool = False) -> str:
         return f"a list{count} {describe(arguments[0], plural=True)}"
     if annotation is bool:
         return "true or false"
-    noun = _NOUNS.get(annotation, ("a value", "values"))[plural]
+    noun = limits.get("says") or _NOUNS.get(annotation, ("a value", "values"))[plural]
     if "ge" in limits and "le" in limits:
         return f"{noun} from {limits['ge']} to {limits['le']}"
     return noun + "".join(f" {_BOUNDS[k]} {v}" for k, v in limits.items() if k in _BOUNDS)
@@ -52,7 +53,7 @@ def _bare(annotation: Any) -> tuple[Any, dict[str, Any]]:
         return annotation, {}
     bare, *metadata = get_args(annotation)
     items = [part for item in metadata for part in (item, *getattr(item, "metadata", ()))]
-    names = (*_BOUNDS, "min_length", "max_length")
+    names = (*_BOUNDS, "min_length", "max_length", "says")
     return bare, {n: getattr(i, n) for i in items for n in names if getattr(i, n, None) is not None}
 
 
@@ -103,6 +104,8 @@ def _advice(node: Node, annotation: Any) -> str:
 def _words(annotation: Any) -> list[str]:
     if get_origin(annotation) is Literal:
         return [str(a) for a in get_args(annotation)]
+    if isinstance(annotation, Says):
+        return [*annotation.words]
     return [word for a in get_args(annotation) for word in _words(a)]
 
 

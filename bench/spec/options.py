@@ -6,9 +6,24 @@ Constructors of parts annotate their keyword-only parameters with these names, o
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
+
+
+@dataclass(frozen=True)
+class Added:
+    """Marks an option that a part got later: at its default it is no part of a run's identity."""
+
+
+@dataclass(frozen=True)
+class Says:
+    """Tells an error message what a checked text may be, and the words to look for a near one in."""
+
+    says: str
+    words: tuple[str, ...]
+
 
 PositiveInt = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]  # `32/784` and `dz/dx` are numbers, too
@@ -21,9 +36,72 @@ Milestones = Annotated[list[PositiveInt], Field(min_length=1, max_length=100)]  
 Width = Annotated[int, Field(ge=1, le=16_384)]  # between two layers this wide lies a gigabyte of weights
 Widths = Annotated[list[Width], Field(min_length=1, max_length=16)]  # hidden widths, input side first
 
-Activation = Literal["relu", "tanh", "identity"]
+# Elementwise activations of torch.nn, and their options with torch's defaults
+ACTIVATIONS: dict[str, dict[str, float]] = {
+    "CELU": {"alpha": 1.0},
+    "ELU": {"alpha": 1.0},
+    "GELU": {},
+    "Hardshrink": {"lambd": 0.5},
+    "Hardsigmoid": {},
+    "Hardswish": {},
+    "Hardtanh": {"min_val": -1.0, "max_val": 1.0},
+    "LeakyReLU": {"negative_slope": 0.01},
+    "LogSigmoid": {},
+    "Mish": {},
+    "ReLU": {},
+    "ReLU6": {},
+    "SELU": {},
+    "SiLU": {},
+    "Sigmoid": {},
+    "Softplus": {"beta": 1.0, "threshold": 20.0},
+    "Softshrink": {"lambd": 0.5},
+    "Softsign": {},
+    "Tanh": {},
+    "Tanhshrink": {},
+}
+SHORT_ACTIVATIONS = ("relu", "tanh", "identity")
+
+
+def activation_text(given: object) -> str:
+    """Write an activation as torch would, `LeakyReLU(negative_slope=0.2)`, of its name or {name, options}.
+
+    Options that are not given have torch's defaults; short names stay. Raises ValueError.
+    """
+    said: dict[str, Any] = dict(given) if isinstance(given, dict) else {"name": given}
+    name = said.pop("name", None)
+    if name in SHORT_ACTIVATIONS and not said:
+        return str(name)
+    if not isinstance(name, str) or name not in ACTIVATIONS or not said.keys() <= ACTIVATIONS[name].keys():
+        raise ValueError("no activation")
+    if any(isinstance(value, bool) or not isinstance(value, int | float) for value in said.values()):
+        raise ValueError("no number")
+    options = {key: float(said.get(key, default)) for key, default in ACTIVATIONS[name].items()}
+    return f"{name}({', '.join(f'{k}={v}' for k, v in options.items())})" if options else name
+
+
+def activation_parts(text: str) -> tuple[str, dict[str, float]]:
+    """Read the name and the options of what `activation_text` wrote."""
+    name, _, options = text.rstrip(")").partition("(")
+    pairs = (option.split("=") for option in options.split(", ") if option)
+    return name, {key: float(value) for key, value in pairs}
+
+
+Activation = Annotated[
+    str,
+    BeforeValidator(activation_text),
+    Says(
+        "relu, tanh, identity or one of torch.nn such as {name: LeakyReLU, negative_slope: 0.2}",
+        (*SHORT_ACTIVATIONS, *ACTIVATIONS),
+    ),
+]
 # One for all layers, or one a layer
 Activations = Activation | Annotated[list[Activation], Field(min_length=1)]
+# Of an MLP, which had none of these at first
+BatchNorms = Annotated[bool, Added()]
+Dropout = Annotated[float, Field(ge=0, lt=1), Added()]
+Initialisation = Annotated[
+    Literal["torch", "xavier-uniform", "xavier-normal", "kaiming-uniform", "kaiming-normal"], Added()
+]
 Mean = Literal["sigmoid", "linear"]  # how a Gaussian's mean is made of the decoder's output
 # torch's words: "sum" over pixels (or latents) and images, "batchmean" divides by images, "mean" by both
 Reduction = Literal["sum", "batchmean", "mean"]

@@ -30,7 +30,7 @@ from bench.spec.experiment import (
 )
 from bench.spec.grammar import Draft, expand
 from bench.spec.matrix import Cell
-from bench.spec.options import Positive
+from bench.spec.options import Added, Positive
 from bench.spec.source import Mapping, Node, Sequence, given
 
 LOSSES = ("train_loss", "test_loss", "validation_loss")  # of the curves
@@ -188,7 +188,12 @@ class _Resolver:
         title = f"{kind} {name}"
         options = block.take(*(key for key in block if key not in ("name", "file")))
         options.place = block["name"].place
-        values = check(entry.model, options, title, ratio).model_dump()
+        fields = entry.model.model_fields
+        values = {
+            key: value
+            for key, value in check(entry.model, options, title, ratio).model_dump().items()
+            if Added() not in fields[key].metadata or value != fields[key].default
+        }
         if file:
             return Part(name=name, options=values, sha256=file.sha256).located(file.path)
         _refuse_misfits(title, values, options)
