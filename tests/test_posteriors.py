@@ -48,6 +48,21 @@ def test_density_kl_and_samples_are_those_of_one_gaussian(name: str) -> None:
     assert (q.kl() >= 0).all()
 
 
+def test_heads_mean_what_their_names_say() -> None:
+    mean, second = heads()
+    scales = {
+        "gaussian": (second / 2).exp(), "gaussian-log-sigma": second.exp(),
+        "gaussian-softplus": (1 + second.exp()).log(), "gaussian-raw-sigma": second**2,
+    }  # fmt: skip
+    assert scales.keys() == POSTERIORS.keys()
+    for name, scale in scales.items():
+        q = POSTERIORS[name](mean, second)
+        torch.testing.assert_close(q.scale, scale)
+        torch.testing.assert_close(q.log_prob_each(normal(5, 3)), as_torch(q).log_prob(normal(5, 3)))
+        if name != "gaussian-raw-sigma":  # document 000 charges another's
+            torch.testing.assert_close(q.charged_kl, q.kl())
+
+
 @pytest.mark.parametrize("name", POSTERIORS)
 def test_closed_form_kl_is_the_monte_carlo_kl(name: str) -> None:
     q = POSTERIORS[name](*heads())

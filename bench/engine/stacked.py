@@ -34,7 +34,7 @@ from bench.parts.networks import (
 )
 from bench.parts.objectives import Elbo
 from bench.parts.pixels import Grey, Normalised, Threshold
-from bench.parts.posteriors import gaussian, gaussian_raw_sigma
+from bench.parts.posteriors import POSTERIORS
 from bench.parts.priors import StandardNormal
 from bench.parts.protocols import Objective
 from bench.parts.vae import VAE
@@ -230,5 +230,5 @@ FORMS: dict[type[nn.Module], Callable[[list[Any]], nn.Module]] = {
 
 # Exactly these: what else a model is made of may need all of its axes
 KNOWN = {
-    *FORMS, VAE, gaussian, gaussian_raw_sigma, StandardNormal, Grey, Threshold, Normalised, Elbo,
+    *FORMS, VAE, *POSTERIORS.values(), StandardNormal, Grey, Threshold, Normalised, Elbo,
 }  # fmt: skip

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.functional import softplus
 
 
 @dataclass(frozen=True)
@@ -61,4 +62,21 @@ def gaussian_raw_sigma(mean: Tensor, second: Tensor) -> Q:
     return Q(mean, variance, torch.log(variance), charged_kl)
 
 
-POSTERIORS = {"gaussian": gaussian, "gaussian-raw-sigma": gaussian_raw_sigma}
+def gaussian_log_sigma(mean: Tensor, second: Tensor) -> Q:
+    """N(mean, σ²) with the second head as ln σ."""
+    return gaussian(mean, 2 * second)
+
+
+def gaussian_softplus(mean: Tensor, second: Tensor) -> Q:
+    """N(mean, σ²) with σ = ln(1 + e^second), the softplus of the second head."""
+    scale = softplus(second)
+    log_scale = torch.log(scale)
+    return Q(mean, scale, log_scale, 0.5 * (mean**2 + scale**2 - 1) - log_scale)
+
+
+POSTERIORS = {
+    "gaussian": gaussian,
+    "gaussian-log-sigma": gaussian_log_sigma,
+    "gaussian-softplus": gaussian_softplus,
+    "gaussian-raw-sigma": gaussian_raw_sigma,
+}
