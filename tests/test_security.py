@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import re
@@ -193,3 +194,54 @@ def test_a_known_vulnerability_is_red_unless_accepted_with_a_reason(
 
 
 # What our own code may call
+
+
+UNSAFE = {
+    "pickle", "cPickle", "dill", "cloudpickle", "marshal", "shelve", "joblib", "jsonpickle", "xml",
+    "telnetlib", "ftplib",
+}  # fmt: skip
+CALLS = {
+    "eval", "exec", "compile", "__import__", "os.system", "os.popen", "yaml.load", "yaml.load_all",
+    "yaml.full_load", "yaml.unsafe_load", "yaml.Loader", "yaml.FullLoader", "yaml.UnsafeLoader",
+    "tempfile.mktemp", "hashlib.new",
+}  # fmt: skip
+ALLOWED = {("parts.py", "eval")}  # annotations of our own source, never a user's text
+SOURCES = sorted((ROOT / "bench").rglob("*.py"))
+
+
+def unsafe(tree: ast.AST) -> Iterator[str]:
+    """What a module imports or calls that runs what it reads."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names if alias.name.split(".")[0] in UNSAFE)
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in UNSAFE:
+            yield str(node.module)
+        elif isinstance(node, ast.Attribute) and ast.unparse(node) in CALLS:
+            yield ast.unparse(node)
+        elif isinstance(node, ast.Call):
+            named = ast.unparse(node.func)
+            keywords = {k.arg: ast.unparse(k.value) for k in node.keywords}
+            if named in CALLS:
+                yield named
+            if named == "torch.load" and keywords.get("weights_only") != "True":
+                yield "torch.load without weights_only=True"
+            if keywords.get("shell", "False") != "False" or keywords.get("allow_pickle", "False") != "False":
+                yield f"{named} with shell or allow_pickle"
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_nothing_runs_what_it_reads(path: Path) -> None:
+    found = set(unsafe(ast.parse(path.read_text(encoding="utf-8"))))
+    assert {name for name in found if (path.name, name) not in ALLOWED} == set()
+
+
+@pytest.mark.parametrize(
+    "code",
+    ["import pickle", "from joblib import load", "yaml.load(x)", "yaml.parse(x, Loader=yaml.Loader)",
+     "eval(x)", "torch.load(f)", "torch.load(f, weights_only=False)", "subprocess.run(x, shell=True)",
+     "os.system(x)", "np.load(f, allow_pickle=True)"],
+)  # fmt: skip
+def test_what_runs_what_it_reads_is_seen(code: str) -> None:
+    assert list(unsafe(ast.parse(code)))
+    harmless = "torch.load(f, weights_only=True); yaml.safe_load(x); run(x, shell=False)"
+    assert not list(unsafe(ast.parse(harmless)))
