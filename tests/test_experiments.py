@@ -34,7 +34,7 @@ def reductions(variant: Variant) -> tuple[object, object, object]:
 def test_all_are_shipped():
     assert [path.stem for path in FILES] == [
         "all", "beta", "convergence", "documents", "encoder", "latent", "likelihood", "objectives",
-        "precision", "rate", "reduction", "stability",
+        "peers", "precision", "rate", "reduction", "stability",
     ]  # fmt: skip
 
 
@@ -43,13 +43,14 @@ def test_every_experiment_asks_a_question_and_says_where_published_numbers_were_
     experiment = load(path)
     assert experiment.question.endswith("?")
     assert (experiment.dataset, experiment.offline_fallback) == ("mnist", "digits")
-    assert experiment.seeds == (0, 1, 2, 3, 4)
+    assert experiment.seeds == ((0, 1) if path.stem == "peers" else (0, 1, 2, 3, 4))
     runs = list(experiment.runs())
-    assert len({run.identity("digest") for run in runs}) == len(runs) == 5 * len(experiment.variants)
+    expected = len(experiment.seeds) * len(experiment.variants)
+    assert len({run.identity("digest") for run in runs}) == len(runs) == expected
     for variant in experiment.variants.values():
         for row in variant.published:
             assert row.source
-            assert 90 < row.value * row.to_nats < 190  # an MNIST VAE's loss, in whatever unit it was printed
+            assert 90 < row.value * row.to_nats < 200  # an MNIST VAE's loss, in whatever unit it was printed
             assert row.epoch is None or row.epoch <= variant.epochs
 
 
