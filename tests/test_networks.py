@@ -50,6 +50,8 @@ def test_an_activation_is_a_name_or_a_mapping_with_torchs_defaults(tmp_path: Pat
     steep = a_spec(tmp_path, ", activation: {name: LeakyReLU, negative_slope: 0.2}")
     assert steep.encoder.options["activation"] == "LeakyReLU(negative_slope=0.2)"
     assert untrained(steep, (28, 28)).encoder.trunk[1].negative_slope == 0.2
+    again = a_spec(tmp_path, ", activation: LeakyReLU(negative_slope=0.2)")  # as a record has it
+    assert again.key("digest") == steep.key("digest")
     named = a_spec(tmp_path, ", activation: [LeakyReLU]").encoder.options["activation"]
     assert named == ["LeakyReLU(negative_slope=0.01)"]
 
@@ -59,6 +61,7 @@ REFUSED = {
     "activation: {name: LeakyReLU, slope: 0.2}": "activation is a mapping; allowed: relu, tanh",
     "activation: {name: ELU, alpha: soft}": "activation is a mapping; allowed: relu, tanh",
     "activation: [relu, {name: relu, alpha: 1}]": "activation holds a mapping; allowed: relu, tanh",
+    "activation: LeakyReLU(0.2)": "activation is .LeakyReLU",
     "activation: Transformer": "activation is 'Transformer'; allowed: relu, tanh",
     "dropout: 1": "dropout is 1; allowed: a number of at least 0 below 1",
     "init: xavier": "init is 'xavier'; allowed: torch, xavier-uniform, .*; did you mean 'xavier-",

@@ -420,6 +420,17 @@ def test_weights_give_the_numbers_again(folder: Path) -> None:
 
 
 @pytest.mark.usefixtures("here")
+def test_a_loss_without_nats_and_an_activation_of_torch_are_measured_again(tmp_path: Path) -> None:
+    encoder = part("mlp", activation="LeakyReLU(negative_slope=0.2)")
+    run = a_run(encoder=encoder, objective=part("warm-up", images=100, start=0.0, beta=1.0))
+    execute(Job(run.identity(DATA.digest), run, tmp_path / "run", {"git": {}}), SHARED, lambda *_: None)
+    findings = Findings()
+    weights._run(findings, tmp_path / "run", "warm", DATA, SHARED.reference, samples=True)
+    assert findings.differences == []
+    assert findings.counts["measurements"] > 20
+
+
+@pytest.mark.usefixtures("here")
 def test_what_was_forged_alike_does_not_agree_with_the_weights(folder: Path) -> None:
     record = run_path(folder, "plain") / "record.json"
     forged = {"test_loss": 1.0001, "knn_accuracy": 0.9, "frechet_distance": 1.01, "parameters": 2}

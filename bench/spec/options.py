@@ -65,10 +65,14 @@ SHORT_ACTIVATIONS = ("relu", "tanh", "identity")
 def activation_text(given: object) -> str:
     """Write an activation as torch would, `LeakyReLU(negative_slope=0.2)`, of its name or {name, options}.
 
-    Options that are not given have torch's defaults; short names stay. Raises ValueError.
+    Options that are not given have torch's defaults; short names stay, and so does what is written already.
+    Raises ValueError.
     """
-    said: dict[str, Any] = dict(given) if isinstance(given, dict) else {"name": given}
-    name = said.pop("name", None)
+    if isinstance(given, dict):
+        said: dict[str, Any] = dict(given)
+        name = said.pop("name", None)
+    else:
+        name, said = activation_parts(str(given))
     if name in SHORT_ACTIVATIONS and not said:
         return str(name)
     if not isinstance(name, str) or name not in ACTIVATIONS or not said.keys() <= ACTIVATIONS[name].keys():

@@ -106,8 +106,10 @@ def _run(
     chosen = (record.get("chosen") or {}).get("epoch", saved.run.epochs)
     measured = Measured(saved.run, model, Training("verify", chosen=chosen), images, labels, reference)
     rows = (metric for metric in AGAIN if samples or metric.footing != "samples")
+    values = {metric.name: attrgetter(metric.value)(measured) for metric in rows}
     due = {
-        "metrics": {metric.name: float(attrgetter(metric.value)(measured)) for metric in rows},
+        # An objective may not say its loss in nats
+        "metrics": {name: float(value) for name, value in values.items() if value is not None},
         "calibration": asdict(measured.calibration),
         "kl_per_unit": measured.kl_per_unit(),
     }
