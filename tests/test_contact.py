@@ -185,7 +185,7 @@ def test_the_report_shows_the_sheets_with_captions_and_the_same_bytes_each_time(
     sheets = {file: (tmp_path / "figures" / file).read_bytes() for file in contact.captions(load(tmp_path))}
     for file in sheets:
         assert f"](figures/{file})" in report
-    assert "the same z for every variant of a latent size" in report
+    assert "the same z in all of one latent size" in report
     contact._cut.cache_clear()
     write_report(tmp_path)
     assert {file: (tmp_path / "figures" / file).read_bytes() for file in sheets} == sheets

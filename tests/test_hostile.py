@@ -97,7 +97,7 @@ class Tags(HTMLParser):
 
 PAGE = {
     "h1", "h2", "h3", "p", "strong", "em", "table", "thead", "tbody", "tr", "th", "td", "ul", "li", "code",
-    "pre", "img", "br", "blockquote",
+    "pre", "img", "br", "blockquote", "a", "details", "summary",
 }  # fmt: skip
 
 
@@ -117,7 +117,8 @@ def test_hostile_text_stays_text_in_the_report(
     page, other = Tags(rendered(report.read_text(encoding="utf-8"))), plain[fallback]
     assert {tag for tag, _ in page.found} <= PAGE
     for tag, attributes in page.found:
-        assert attributes.keys() <= {"src", "alt", "style"}, (tag, attributes)
+        assert attributes.keys() <= {"src", "alt", "style", "href"}, (tag, attributes)
+        assert str(attributes.get("href", "#")).startswith("#")
         assert str(attributes.get("style", "text-align:left")).startswith("text-align:")
         assert str(attributes.get("src", "figures/x")).startswith("figures/")
     assert sum(tag == "h1" for tag, _ in page.found) == 1

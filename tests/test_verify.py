@@ -157,7 +157,9 @@ def test_what_was_written_agrees_and_is_left_alone(original: Path) -> None:
     "report", sorted(ROOT.glob("reports/mnist/*/results.csv")), ids=lambda p: p.parent.name
 )
 def test_the_reports_of_this_repository_agree(report: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(figures, "_png", lambda figure: b"-")  # its bytes are no difference, and take seconds
+    drawn = (report.parent / "figures").glob("*.png")  # another's bytes are no difference, and take seconds
+    there = {path.name: ("", path.read_bytes()) for path in drawn if path.name in figures.FIGURES}
+    monkeypatch.setattr(figures, "draw", lambda results: there)
     assert verify(report.parent).differences == []
 
 
