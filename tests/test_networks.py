@@ -58,11 +58,11 @@ def test_an_activation_is_a_name_or_a_mapping_with_torchs_defaults(tmp_path: Pat
 
 REFUSED = {
     "activation: LeakyRelu": "allowed: relu, tanh, identity or one of torch.nn such as .* mean 'LeakyReLU'?",
-    "activation: {name: LeakyReLU, slope: 0.2}": "activation is a mapping; allowed: relu, tanh",
-    "activation: {name: ELU, alpha: soft}": "activation is a mapping; allowed: relu, tanh",
-    "activation: [relu, {name: relu, alpha: 1}]": "activation holds a mapping; allowed: relu, tanh",
+    "activation: {name: LeakyReLU, slope: 0.2}": "is a mapping with the unknown option 'slope'",
+    "activation: {name: ELU, alpha: soft}": "activation is a mapping with 'alpha', which is no number",
+    "activation: [relu, {name: relu, alpha: 1}]": "activation holds a mapping with options of 'relu'",
     "activation: LeakyReLU(0.2)": "activation is .LeakyReLU",
-    "activation: Transformer": "activation is 'Transformer'; allowed: relu, tanh",
+    "activation: Transformer": "activation is 'Transformer'",
     "dropout: 1": "dropout is 1; allowed: a number of at least 0 below 1",
     "init: xavier": "init is 'xavier'; allowed: torch, xavier-uniform, .*; did you mean 'xavier-",
 }

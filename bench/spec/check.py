@@ -83,10 +83,12 @@ def check(model: type[M], node: Mapping, what: str, ratio: Fraction | None = Non
         what = f"{what}: the default of {first} is {repr(field.default)[:60]}"
         raise node.error(f"{what}; allowed: {allowed}; correct it, or write `{first}: ...` here")
     # Each member of a union reports; the report that got furthest into the value says most
-    walks = [_walk(node, p["loc"]) for p in problems if str(p["loc"][0]) == first]
-    depth, bad = max(walks, key=lambda walk: walk[0])
+    walks = [(*_walk(node, p["loc"]), p) for p in problems if str(p["loc"][0]) == first]
+    depth, bad, problem = max(walks, key=lambda walk: walk[0])
     verb = "holds" if depth > 1 else "is"
-    raise bad.error(f"{what}: {first} {verb} {given(bad)}; allowed: {allowed}; {_advice(bad, annotation)}")
+    reason = problem["msg"].partition("Value error, ")[2] if isinstance(bad, Mapping) else ""
+    shown = f"{given(bad)} with {reason}" if reason else given(bad)
+    raise bad.error(f"{what}: {first} {verb} {shown}; allowed: {allowed}; {_advice(bad, annotation)}")
 
 
 def _advice(node: Node, annotation: Any) -> str:

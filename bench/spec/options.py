@@ -11,6 +11,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
+from bench.spec.source import given_text
+
 
 @dataclass(frozen=True)
 class Added:
@@ -75,10 +77,15 @@ def activation_text(given: object) -> str:
         name, said = activation_parts(str(given))
     if name in SHORT_ACTIVATIONS and not said:
         return str(name)
-    if not isinstance(name, str) or name not in ACTIVATIONS or not said.keys() <= ACTIVATIONS[name].keys():
-        raise ValueError("no activation")
-    if any(isinstance(value, bool) or not isinstance(value, int | float) for value in said.values()):
-        raise ValueError("no number")
+    if not isinstance(name, str) or name not in ACTIVATIONS:
+        raise ValueError(
+            f"options of {given_text(str(name))}" if name in SHORT_ACTIVATIONS else "another name"
+        )
+    for key, value in said.items():
+        if key not in ACTIVATIONS[name]:
+            raise ValueError(f"the unknown option {given_text(str(key))}")
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise ValueError(f"{given_text(str(key))}, which is no number")
     options = {key: float(said.get(key, default)) for key, default in ACTIVATIONS[name].items()}
     return f"{name}({', '.join(f'{k}={v}' for k, v in options.items())})" if options else name
 
