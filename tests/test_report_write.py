@@ -195,6 +195,13 @@ def test_a_picture_no_longer_shown_is_removed(tmp_path: Path):
     assert len(list((tmp_path / "figures/runs").iterdir())) == 4
 
 
+def test_a_page_of_before_is_gone_where_none_is_made(tmp_path: Path):
+    write_report(small(tmp_path), figures=False)
+    assert (tmp_path / "report.html").is_file()
+    write_report(tmp_path, figures=False, html=False)
+    assert not (tmp_path / "report.html").exists()
+
+
 def test_nothing_half_written_is_left_behind(folder: Path):
     assert not [p for p in folder.rglob(".*") if p.is_file()]
 

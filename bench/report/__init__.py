@@ -19,7 +19,7 @@ def write_report(folder: Path, figures: bool = True, *, html: bool = True, latex
     Valid from no finished run on; every file is replaced whole, the report last, and equal records give equal
     bytes. With `figures=False` none is drawn and those already there are linked. Of runs whose pictures are
     not here, as reports are published, the copies beside the report are shown and kept. `tables.tex` is made
-    with `latex=True`, and again where there is one; with `html=False` no `report.html` is.
+    with `latex=True`, and again where there is one; with `html=False` no `report.html` is, and one of before is gone.
 
     Raises:
         BenchError: the folder holds no `experiment.json`, or cannot be written.
@@ -39,8 +39,7 @@ def write_report(folder: Path, figures: bool = True, *, html: bool = True, latex
         context = render.context(results, captions, pictures)
         if latex or (folder / "tables.tex").exists():
             _replace(folder / "tables.tex", tables_in_latex(context).encode())
-        if html:
-            _replace(folder / "report.html", render.html(context).encode())
+        _optional(folder / "report.html", render.html(context).encode() if html else None)
         _replace(report, render.markdown(context).encode())
         for path in (folder / copies.COPIES).glob("*.*"):  # no longer shown, and the run has its own
             if path.relative_to(folder).as_posix() not in pictures.copies and not copies.stands_for_its_run(

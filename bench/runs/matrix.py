@@ -237,7 +237,7 @@ class Matrix:
             self.stopped = f"{_title(job)} {record['status']}: {record['reason']}"
             raise _StopMatrixError
         if time.monotonic() - self._last_report > self._report_cost / REPORT_SHARE:
-            self._report()
+            self._report(html=False)  # that compresses every picture: once, at the end
 
     def _end(self, job: Job, record: Record) -> None:
         for run_id in self._names[job.folder.name]:
@@ -248,10 +248,10 @@ class Matrix:
         self.display.end(job.id, _title(job), record)
         self._under_way.pop(job.id, None)
 
-    def _report(self) -> None:
+    def _report(self, *, html: bool = True) -> None:
         started = time.monotonic()
         try:
-            write_report(self.plan.folder)
+            write_report(self.plan.folder, html=html)
         except BenchError as error:
             self.stopped = str(error)
             raise
