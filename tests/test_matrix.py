@@ -44,7 +44,7 @@ class Store:
 @pytest.fixture
 def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Matrix:
     """A matrix of two runs that stops at the first failure."""
-    monkeypatch.setattr(matrix, "write_report", lambda folder: folder)
+    monkeypatch.setattr(matrix, "write_report", lambda folder, *, html: folder)
     data = SimpleNamespace(name="tiny", digest="d" * 32)
     (tmp_path / "experiment.json").write_text('{"variants": {}, "planned": {}}')
     runs = tuple(SimpleNamespace(id=run_id, key=run_id) for run_id in "ab")
@@ -122,7 +122,7 @@ def test_a_report_that_cannot_be_written_is_told_once_and_the_runs_are_still_sen
 ) -> None:
     asked = []
 
-    def full(folder: Path) -> Path:
+    def full(folder: Path, *, html: bool) -> Path:
         asked.append(folder)
         raise BenchError("cannot write the report: No space left on device")
 

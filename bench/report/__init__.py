@@ -19,7 +19,8 @@ def write_report(folder: Path, figures: bool = True, *, html: bool = True, latex
     Valid from no finished run on; every file is replaced whole, the report last, and equal records give equal
     bytes. With `figures=False` none is drawn and those already there are linked. Of runs whose pictures are
     not here, as reports are published, the copies beside the report are shown and kept. `tables.tex` is made
-    with `latex=True`, and again where there is one; with `html=False` no `report.html` is, and one of before is gone.
+    with `latex=True`, and again where there is one; with `html=False` no `report.html` is, and one of before
+    is gone.
 
     Raises:
         BenchError: the folder holds no `experiment.json`, or cannot be written.
