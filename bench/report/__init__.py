@@ -33,11 +33,11 @@ def write_report(folder: Path, figures: bool = True, *, html: bool = True, latex
             _replace(folder / copy, source.read_bytes())
         _replace(folder / "results.csv", frame.results_csv(results))
         _replace(folder / "summary.csv", frame.summary_csv(results))
-        told = render.effect_rows(results)
-        _optional(folder / "effects.csv", frame.csv(effects.frame(told, results.margin)) if told else None)
-        _optional(folder / "published.csv", published.published_csv(published.compare(results)))
-        report = folder / "report.md"
         context = render.context(results, captions, pictures)
+        rows = context["rows"]
+        _optional(folder / "effects.csv", frame.csv(effects.frame(rows, results.margin)) if rows else None)
+        _optional(folder / "published.csv", published.published_csv(context["comparisons"]))
+        report = folder / "report.md"
         if latex or (folder / "tables.tex").exists():
             _replace(folder / "tables.tex", tables_in_latex(context).encode())
         _optional(folder / "report.html", render.html(context).encode() if html else None)

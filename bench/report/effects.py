@@ -171,7 +171,8 @@ def of_axis(results: Results, axis: str) -> list[Row]:
     these explain it, else every setting.
     """
     rows = []
-    for c in contrasts(results, axis):
+    by_metric = {c.metric.name: c for c in contrasts(results, axis)}
+    for c in by_metric.values():
         if len(c.cells) > 2:
             rows += _of_many(axis, c)
             continue
@@ -183,7 +184,6 @@ def of_axis(results: Results, axis: str) -> list[Row]:
             )
     whole = iter(_holm([row for row in rows if not row.turns]))
     rows = [row if row.turns else next(whole) for row in rows]
-    by_metric = {c.metric.name: c for c in contrasts(results, axis)}
     return [
         each for row in rows for each in (row, *(apart(row, by_metric[row.metric.name]) if row.turns else ()))
     ]

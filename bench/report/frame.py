@@ -84,13 +84,13 @@ def results_csv(results: Results) -> bytes:
 
 def summary_csv(results: Results) -> bytes:
     """One row per variant: mean, 95 % interval and n of every metric, over finished seeds."""
-    rows = []
+    rows, names = [], metric_names(results)
     for v in results.variants:
         row: dict[str, object] = {
             "variant": v.name, "latent": v.latent, "likelihood_class": v.likelihood_class, "beta": v.beta,
             "beta_eff": v.beta_eff, "finished": len(v.finished), "planned": len(v.runs),
         }  # fmt: skip
-        for name in metric_names(results):
+        for name in names:
             value = v.estimate(name)
             known = (value.mean, value.low, value.high, value.n) if value else (None, None, None, 0)
             row |= {f"{name}_{what}": x for what, x in zip(("mean", "low", "high", "n"), known, strict=True)}

@@ -34,17 +34,15 @@ DISTURBED = 1.5  # times as fast as another seed: more than two runs at once tak
 def context(results: Results, figures: Mapping[str, str], gallery: Gallery) -> dict[str, Any]:
     """Everything that a report says. `figures` maps the relative path of each figure to its caption."""
     found, comparisons = answers.answers(results), published.compare(results)
-    changes = effect_rows(results)
+    rows = effect_rows(results)
     counts = Counter(run.status for run in results.runs)
-    seeds = sorted({len(v.finished) for v in results.variants if v.finished})
-    falls = [v for v in results.variants if v.saturated]
     return {
         "results": results, "title": results.experiment.get("name") or results.folder.name,
         "question": results.experiment.get("question"), "command": results.experiment.get("command"),
         "counts": [(state, counts[state]) for state in sorted(counts, key=_order)],
         "done": len(results.runs) - counts["missing"], "elsewhere": _elsewhere(results),
         "twins": [v for v in results.variants if v.same_as],
-        "claims": claims.verdicts(results), "seeds": seeds,
+        "claims": claims.verdicts(results), "rows": rows, "comparisons": comparisons,
         "top": found[: answers.MOST], "rest": found[answers.MOST :],
         "matrix": tables.matrix(results), "footing": tables.one_footing(results),
         "samples": tables.footing(results, "samples"),
@@ -53,10 +51,11 @@ def context(results: Results, figures: Mapping[str, str], gallery: Gallery) -> d
         "published": published.table(comparisons), "off": published.switched_off(results),
         "quoted": [v for v in results.variants if v.settings.get("published")],
         "notes": [v for v in results.variants if v.settings.get("note")],
-        "figures": figures, "gallery": gallery, "effects": effects.table(changes, results.margin),
+        "figures": figures, "gallery": gallery, "effects": effects.table(rows, results.margin),
         "rates": rate.tables(results), "left_out": rate.left_out(results),
         "details": tables.footing(results, "details"), "own": tables.own_terms(results),
-        "latent": tables.latent(results), "saturated": falls, "settings": tables.settings(results),
+        "latent": tables.latent(results), "settings": tables.settings(results),
+        "saturated": [v for v in results.variants if v.saturated],
         "meanings": [answers.weights(results), answers.variances(results), answers.unlike(results)],
         "cost": tables.cost(results), "evaluation": tables.evaluation(results),
         "machines": tables.machines(results), "speed_spread": tables.speed_spread(results),
