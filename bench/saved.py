@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from bench.parts.vae import VAE, build
 from bench.spec import registry as parts
 from bench.spec.experiment import PARTS, Run
 from bench.store import records
+from bench.store.files import WEIGHTS as LARGEST
+from bench.store.files import read_regular
 from bench.store.records import RECORD, WEIGHTS, Record, RunFolder
 
 FIRST_SHAPE = [28, 28]  # of the images of runs from before records said it
@@ -108,11 +111,10 @@ def _weights(saved: Saved) -> bytes:
             f"bench run SPEC --fresh --only {saved.run.variant} makes them"
         )
     try:
-        found = records.digest(file)
-        content = file.read_bytes() if found == recorded else b""
+        content = read_regular(file, LARGEST, under=2)
     except OSError as error:
         raise BenchError(f"cannot read {file}: {error.strerror}; bring it back, or run again") from None
-    if found != recorded:
+    if hashlib.sha256(content).hexdigest() != recorded:
         raise BenchError(
             f"{file} is truncated or not the file that {RECORD} names (its sha256 differs); "
             f"bring that one back, or remove {saved.folder} and run again"

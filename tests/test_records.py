@@ -15,7 +15,10 @@ from bench.errors import BenchError
 from bench.store import records
 from bench.store.records import RunFolder
 
-RECORD = {"format": 2, "id": "mlp-s0-0123abcd", "status": "finished", "metrics": {"elbo": -105.125}}
+RECORD = {
+    "format": 2, "id": "mlp-s0-0123abcd", "variant": "mlp", "seed": 0, "run": {}, "status": "finished",
+    "metrics": {"elbo": -105.125},
+}  # fmt: skip
 
 
 def test_a_record_reads_back_as_it_was_written(tmp_path: Path) -> None:

@@ -390,7 +390,6 @@ def test_every_law_holds_whatever_the_parts(original: Path, variant: str) -> Non
         (off("calibration", "variance", by=1.1), "MSE, variance and KL gives"),
         (off("metrics", "gaussian_bits_per_dim"), "metrics.gaussian_bits_per_dim: found"),
         (off("metrics", "train_seconds"), "the sum over epochs gives"),
-        (lambda r: r["curves"][1].update(kl=math.inf), "curves[1].kl is inf, not a finite number"),
         (lambda r: r.pop("kl_per_unit"), "not as bench writes it (KeyError: 'kl_per_unit')"),
         (lambda r: r.update(curves=3), "not as bench writes it (TypeError"),
     ],

@@ -8,6 +8,8 @@ Exit codes: 0 all finished, 1 some runs failed or diverged, 2 bad input, 130 int
 from __future__ import annotations
 
 import errno
+import io
+import os
 import sys
 
 import typer
@@ -35,6 +37,10 @@ UsageError: type[typer.BadParameter] = typer.BadParameter.__mro__[1]
 def main() -> None:
     """Entry point: expected errors are one line and exit 2; tracebacks are for our own bugs."""
     code = 2
+    os.environ["MPLBACKEND"] = "agg"  # bench draws without a screen; an unknown one would end it
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal may not know every letter
+            stream.reconfigure(errors="replace")
     try:
         code = app(prog_name="bench", standalone_mode=False) or 0
     except BenchError as error:

@@ -16,7 +16,7 @@ from bench.evaluation.metrics import Metric
 from bench.report.inference import Ranking
 from bench.report.results import Results, Variant, load
 from bench.report.tables import ARROWS, cell, finished
-from bench.store.records import STATUSES
+from bench.store.shapes import STATUSES
 
 if TYPE_CHECKING:
     from bench.runs.matrix import Matrix

@@ -13,6 +13,7 @@ from bench.parts.posteriors import Q
 from bench.parts.vae import VAE
 from bench.pictures import grids, plots
 from bench.spec.experiment import Run
+from bench.store.files import picture
 from bench.store.records import RunFolder
 from bench.store.tiles import COLUMNS
 
@@ -64,7 +65,7 @@ class Album:
         for shown in sorted(e for e in self.shown if e <= epoch):
             for key in ("samples", "reconstructions"):
                 path = self.folder.pictures / _name(key, shown)
-                with Image.open(path) as image:
+                with picture(path, under=3) as image:
                     image.load()
                     if key == "samples":
                         self.samples[shown] = image.copy()

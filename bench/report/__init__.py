@@ -8,6 +8,7 @@ from bench.errors import BenchError
 from bench.report import contact, copies, effects, frame, gallery, published, render
 from bench.report.latex import render as tables_in_latex
 from bench.report.results import Results, load
+from bench.store.files import PICTURE, is_own, no_link, read_regular
 from bench.store.whole import replacing
 
 __all__ = ["write_report"]
@@ -27,10 +28,11 @@ def write_report(folder: Path, figures: bool = True, *, html: bool = True, latex
     """
     results = load(folder)
     try:
+        no_link(folder / "figures", folder / copies.COPIES)
         captions = _write_figures(folder, results, draw=figures)
         pictures = gallery.collect(results)
         for copy, source in pictures.copies.items():
-            _replace(folder / copy, source.read_bytes())
+            _replace(folder / copy, read_regular(source, PICTURE, under=3))
         _replace(folder / "results.csv", frame.results_csv(results))
         _replace(folder / "summary.csv", frame.summary_csv(results))
         context = render.context(results, captions, pictures)
@@ -84,7 +86,7 @@ def _optional(path: Path, content: bytes | None) -> None:
 
 def _replace(path: Path, content: bytes) -> None:
     """Write a file whole or not at all; one that holds the same bytes is left alone."""
-    if path.is_file() and path.read_bytes() == content:
+    if is_own(path) and path.read_bytes() == content:
         return
     with replacing(path) as partial:
         partial.write_bytes(content)

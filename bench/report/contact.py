@@ -20,6 +20,7 @@ from bench.report import copies
 from bench.report.cells import plain
 from bench.report.copies import Picture
 from bench.report.results import Results, Run, Variant
+from bench.store.files import picture
 from bench.store.tiles import COLUMNS, GREY, TILE, fitted, page, write
 
 STRIP = COLUMNS * TILE  # 560
@@ -260,7 +261,7 @@ def _cell(path: Path | None, row: int) -> Image.Image:
 
 @lru_cache(maxsize=4096)
 def _cut(path: Path, stamp: tuple[int, int], row: int) -> Image.Image:
-    with Image.open(path) as grid:
+    with picture(path, under=3) as grid:
         tile = grid.width // COLUMNS
         strip = grid.convert("L").crop((0, row * tile, grid.width, (row + 1) * tile))
         return strip if tile == TILE else strip.resize((STRIP, TILE), Image.Resampling.NEAREST)
@@ -269,7 +270,7 @@ def _cut(path: Path, stamp: tuple[int, int], row: int) -> Image.Image:
 @lru_cache(maxsize=64)
 def _half(path: Path, stamp: tuple[int, int]) -> Image.Image:
     """A manifold without the doubling of its pixels."""
-    with Image.open(path) as grid:
+    with picture(path, under=3) as grid:
         return grid.convert("L").resize((STRIP, STRIP), Image.Resampling.NEAREST)
 
 

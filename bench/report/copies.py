@@ -14,6 +14,7 @@ from typing import Any
 
 from bench.errors import BenchError
 from bench.store.experiments import ExperimentFolder
+from bench.store.files import is_own
 
 COPIES = "figures/runs"
 _LISTED = re.compile(r"pictures/(?P<file>[^/]+\.(?:png|gif))")
@@ -38,8 +39,8 @@ def pictures(folder: Path, run_id: str, record: Mapping[str, Any]) -> list[Pictu
     report, where the run's own is not here.
     """
     run = ExperimentFolder(folder).run(run_id)
-    own = run.pictures.glob("*.*")
-    names = {f"pictures/{path.name}" for path in own if path.is_file()} | set(record.get("artifacts") or ())
+    own = {f"pictures/{path.name}" for path in run.pictures.glob("*.*") if is_own(path, under=3)}
+    names = own | set(record.get("artifacts") or ())
     found = sorted(
         (*_kind(match["file"]), name) for name in names if (match := _LISTED.fullmatch(name)) is not None
     )
@@ -50,11 +51,10 @@ def pictures(folder: Path, run_id: str, record: Mapping[str, Any]) -> list[Pictu
     for kind, epoch, name in found:
         source = run.path / name
         copy = f"{COPIES}/{run_id}-{kind}{source.suffix}"
-        if not source.is_file() and name == last[kind]:
+        if not is_own(source, under=3) and name == last[kind]:
             source = folder / copy
-        made.append(
-            Picture(kind, None if epoch < 0 else epoch, name, source if source.is_file() else None, copy)
-        )
+        here = source if is_own(source, under=3) else None
+        made.append(Picture(kind, None if epoch < 0 else epoch, name, here, copy))
     return made
 
 

@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageSequence
 
+from bench.store.files import picture as open_picture
+
 EFFORT = 40  # of 100: more is slower, and smaller by a fiftieth
 
 
@@ -30,7 +32,7 @@ def embed(path: Path) -> Embedded | None:
     Grids whose pixels are doubled both ways are halved.
     """
     try:
-        state = path.stat()
+        state = path.lstat()
         return _embed(path, state.st_mtime_ns, state.st_size)
     except Exception:  # Pillow raises what its decoders do: SyntaxError, OSError, struct.error and more
         return None
@@ -38,7 +40,7 @@ def embed(path: Path) -> Embedded | None:
 
 @lru_cache(maxsize=256)
 def _embed(path: Path, _changed: int, _size: int) -> Embedded:
-    with Image.open(path) as picture:
+    with open_picture(path) as picture:
         width, height = picture.size
         frames, times = [], []
         for frame in ImageSequence.Iterator(picture):

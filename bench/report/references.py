@@ -78,7 +78,6 @@ def references(results: Results) -> list[str]:
     found |= {PARTS[part] for part in used | {("dataset", results.dataset)} if part in PARTS}
     if any(v.beta is not None and v.beta != 1 for v in results.variants):
         found.add(BETA)
-    rows = results.baselines.get("rows")
-    if any("prob" in str(row.get("name", "")).lower() for row in (rows if isinstance(rows, list) else [])):
+    if any("prob" in str(row.get("name", "")).lower() for row in results.baselines.get("rows", [])):
         found.add(PPCA)
     return sorted(found | set(STATISTICS if results.finished else ()))

@@ -16,7 +16,8 @@ from bench.errors import BenchError
 from bench.evaluation.metrics import METRICS, Metric
 from bench.report.inference import Ranking, rank
 from bench.report.statistics import MARGIN, Estimate, Values, estimate
-from bench.store.experiments import ExperimentFolder, Planned
+from bench.store.experiments import ExperimentFolder
+from bench.store.shapes import Planned
 
 # What differs between machines in a way that changes times; the rest is told in the protocol.
 TIMING = ("device", "device_name", "threads", "precision", "engine", "replicas", "torch")

@@ -181,8 +181,7 @@ def _notes(
 
 def baseline_rows(results: Results) -> list[tuple[str, Mapping[str, Any]]]:
     """Baselines by name; they have no seeds, and are never ranked."""
-    rows = results.baselines.get("rows")
-    return [(baseline_name(row), row) for row in (rows if isinstance(rows, list) else [])]
+    return [(baseline_name(row), row) for row in results.baselines.get("rows", [])]
 
 
 def baseline_name(row: Mapping[str, Any]) -> str:
@@ -193,13 +192,8 @@ def baseline_name(row: Mapping[str, Any]) -> str:
 
 def yardsticks(results: Results) -> list[tuple[str, Mapping[str, Any]]]:
     """What training images and noise have in the eyes of the feature networks."""
-    found = results.baselines.get("samples")
-    rows = found.items() if isinstance(found, Mapping) else ()
-    return [
-        (str(row.get("name") or YARDSTICKS.get(key, key)), row)
-        for key, row in rows
-        if isinstance(row, Mapping)
-    ]
+    rows = results.baselines.get("samples", {}).items()
+    return [(str(row.get("name") or YARDSTICKS.get(key, key)), row) for key, row in rows]
 
 
 def one_footing(results: Results) -> list[Table]:

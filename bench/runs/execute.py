@@ -33,6 +33,7 @@ from bench.parts.protocols import TwoTermObjective
 from bench.parts.vae import VAE, likelihood_class
 from bench.pictures.album import Album, Emit
 from bench.spec.experiment import Run
+from bench.store.files import no_link
 from bench.store.records import DONE, Record, RunFolder
 from bench.store.whole import replacing
 
@@ -136,6 +137,7 @@ class _Attempt:
                 "stacked": stacked,
             },
         )
+        no_link(job.folder, RunFolder(job.folder).pictures)
         self.start = self.checkpoint.load() if job.resume else None
         if self.start is None:
             shutil.rmtree(job.folder, ignore_errors=True)  # an earlier attempt: the record is written last

@@ -25,6 +25,7 @@ from bench.errors import BenchError, did_you_mean
 from bench.pictures import grids
 from bench.saved import Saved, model_of, read_saved
 from bench.store.experiments import RUNS, ExperimentFolder, experiments
+from bench.store.files import picture
 from bench.store.records import RECORD
 from bench.tracking.fetch import MLFLOW_ID, fetch
 
@@ -179,7 +180,7 @@ def read_image(path: Path, shape: Sequence[int]) -> Tensor:
     """
     height, width = shape
     try:
-        with Image.open(path, formats=("PNG", "JPEG")) as file:
+        with picture(path, formats=("PNG", "JPEG")) as file:
             image = ImageOps.exif_transpose(file)
             if image.mode.startswith("I"):  # 16 bits, which Pillow would clip at 255
                 image = Image.fromarray((np.asarray(image, np.float64) / 257).round().astype(np.uint8))

@@ -25,7 +25,7 @@ from bench.runs.plan import Plan, Planned
 from bench.runs.progress import Display
 from bench.store.experiments import BASELINES, ExperimentFolder
 from bench.store.lock import LOCK, claimed, held
-from bench.store.records import CHECKPOINT, Record, read_json, write_json_atomic
+from bench.store.records import CHECKPOINT, Record, write_json_atomic
 from bench.tracking import Tracker, Writer
 
 HERE = Path(__file__).resolve().parent
@@ -99,20 +99,19 @@ def shared_context(plan: Plan, display: Display) -> SharedContext:
     display.say(f"yardstick: the classifiers of {data.name} (trained once, then cached) and the baselines")
     nets, accuracy, digest = classifiers(data)
     reference = Reference.of(nets, data.test_images.flatten(1).float() / 255)
-    path = plan.folder / BASELINES
     latents = sorted({variant.latent for variant in plan.experiment.variants.values()})
     key = {"data": data.digest, "classifier": digest, "latents": latents}
-    known: Any = None
-    with contextlib.suppress(OSError, ValueError):  # absent or damaged: it is made again
-        known = read_json(path)
-    if not isinstance(known, dict) or known.get("of") != key:
+    known: dict[str, Any] = {}
+    with contextlib.suppress(BenchError):  # damaged: it is made again
+        known = ExperimentFolder(plan.folder).baselines()
+    if known.get("of") != key:
         scores = {name: asdict(s) for name, s in yardstick(data, reference).items()}
         content = baselines(data, latents) | {
             "of": key,
             "samples": scores,
             "classifier": {"accuracy": accuracy, "digest": digest, "networks": len(nets)},
         }
-        write_json_atomic(path, content)
+        write_json_atomic(plan.folder / BASELINES, content)
     return SharedContext(data, plan.device, reference)
 
 

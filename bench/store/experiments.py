@@ -12,56 +12,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Required
+from typing import Any
 
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
-from typing_extensions import TypedDict
+from pydantic import ValidationError
 
-from bench.errors import BenchError
+from bench.errors import BenchError, printable
 from bench.store import records
 from bench.store.records import Record, RunFolder
+from bench.store.shapes import Baselines, Planned, Spec
 
 RUNS = "runs"  # the folder of all runs, in the folder of reports
 SPEC = "experiment.json"
 BASELINES = "baselines.json"
 OLD_RUNS = "records"  # where the first edition kept the runs of an experiment, in its folder
-KEY = r"^[0-9a-f]{16}-s\d{1,10}$"
-
-_LOOSE = ConfigDict(extra="allow", strict=True)
-
-
-class Planned(TypedDict):
-    """One run of an experiment: its variant there, its seed, and its folder in the store."""
-
-    variant: str
-    seed: int
-    run: Annotated[str, Field(pattern=KEY)]
-
-
-class _Settings(TypedDict, total=False):
-    __pydantic_config__ = _LOOSE  # type: ignore[misc]
-
-    latent: int | None
-    epochs: int | None
-    axes: dict[str, Any] | None
-    published: list[dict[str, Any]] | None
-
-
-class _Spec(TypedDict, total=False):
-    """The types that readers of experiment.json rely on."""
-
-    __pydantic_config__ = _LOOSE  # type: ignore[misc]
-
-    variants: Required[dict[str, _Settings]]
-    planned: dict[str, Planned] | None
-    seeds: list[int] | None
-
-
-@cache
-def _shape() -> TypeAdapter[_Spec]:
-    return TypeAdapter(_Spec)
 
 
 @dataclass(frozen=True)
@@ -86,9 +51,7 @@ class ExperimentFolder:
         file = self.path / SPEC
         why = "does not exist"
         try:
-            found = records.read_json(file)
-            _shape().validate_python(found)
-            return dict(found)
+            return dict(records.read_json(file, Spec))
         except FileNotFoundError:
             pass
         except ValidationError as error:
@@ -106,16 +69,19 @@ class ExperimentFolder:
         return self.spec.get("planned") or {}
 
     def baselines(self) -> dict[str, Any]:
-        """Read baselines.json, metrics under their names of today; empty where it cannot be read."""
+        """Read baselines.json, metrics under their names of today; empty where it is absent.
+
+        Raises BenchError for one that is damaged.
+        """
+        file = self.path / BASELINES
         try:
-            table = records.read_json(self.path / BASELINES)
-        except (OSError, ValueError):
+            table: dict[str, Any] = records.read_json(file, Baselines)
+        except FileNotFoundError:
             return {}
-        if not isinstance(table, dict):
-            return {}
-        if isinstance(rows := table.get("rows"), list):
-            table["rows"] = [records.renamed(row) for row in rows if isinstance(row, dict)]
-        return table
+        except (OSError, ValueError) as error:
+            why = records.fault(error) if isinstance(error, ValidationError) else printable(str(error))
+            raise BenchError(f"{file} cannot be used ({why}); remove it, bench run makes it anew") from None
+        return table | {"rows": [records.renamed(row) for row in table.get("rows", [])]}
 
     def run(self, run_id: str) -> RunFolder:
         """Find the folder of a planned run."""

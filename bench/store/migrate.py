@@ -21,6 +21,7 @@ from bench.store import records
 from bench.store.experiments import OLD_RUNS, RUNS, SPEC
 from bench.store.lock import LOCK, claimed, held
 from bench.store.records import DONE, RECORD, Record, RunFolder, write_json_atomic
+from bench.store.shapes import Value
 
 NAMES = ("id", "variant", "run", "axes", "trained_as")  # what copies of a run differ in
 
@@ -113,7 +114,7 @@ def _keys(spec: dict[str, Any], digest: str | None) -> dict[str, str | None]:
 
 def _json(file: Path) -> dict[str, Any]:
     try:
-        found = records.read_json(file) if file.is_file() else {}
-    except ValueError as error:
-        raise BenchError(f"{file} is damaged ({error}); bring it back, or remove it") from None
-    return found if isinstance(found, dict) else {}
+        found: dict[str, Any] = records.read_json(file, dict[str, Value]) if file.is_file() else {}
+    except (OSError, ValueError):
+        raise BenchError(f"{file} is damaged; bring it back, or remove it") from None
+    return found

@@ -7,20 +7,19 @@ import json
 import math
 import os
 from collections.abc import Mapping
-from functools import cache
 from pathlib import Path
 from typing import Any
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
-from typing_extensions import TypedDict
+from pydantic import ValidationError
+from pydantic_core import from_json
 
 from bench.errors import BenchError, printable
+from bench.store.files import is_own, read_regular
+from bench.store.shapes import FORMAT, Recorded, Value, shape
 from bench.store.whole import replacing
 
-FORMAT = 2  # raised whenever an older record could no longer be read correctly
 # What metrics of format 1 are called today; other names are as they were
 RENAMED = {"elbo_gaussian": "gaussian_bits_per_dim", "log_px_bernoulli": "iwae_bernoulli"}
-STATUSES = ("finished", "diverged", "failed", "interrupted")
 DONE = ("finished", "diverged")  # a diverged run is a result: the same seed diverges again
 RECORD = "record.json"
 WEIGHTS = "weights.safetensors"
@@ -28,36 +27,6 @@ CHECKPOINT = "checkpoint.safetensors"  # of a run under way; gone once it has en
 MOST = 64_000_000  # bytes of a record or an experiment; the curves of a year of epochs are less
 
 Record = dict[str, Any]
-Table = dict[str, Any] | None
-
-
-class Shape(TypedDict, total=False):
-    """The types that readers of a record rely on; what is absent, and what is more, is no fault."""
-
-    __pydantic_config__ = ConfigDict(extra="allow", strict=True)  # type: ignore[misc]
-
-    id: str
-    variant: str
-    seed: int
-    run: Table
-    reason: str | None
-    diverged: Table
-    chosen: Table
-    yardstick: int
-    beta_eff: float | None
-    likelihood_class: str | None
-    metrics: Table
-    monte_carlo_error: Table
-    kl_per_unit: list[float] | None
-    curves: list[dict[str, Any]] | None
-    calibration: Table
-    evaluation_seconds: Table
-    environment: Table
-    data: Table
-    git: Table
-    command: str | None
-    artifacts: dict[str, str] | None
-    mlflow: Table
 
 
 class RunFolder:
@@ -83,7 +52,7 @@ class RunFolder:
 
     def files(self) -> list[str]:
         """Relative paths of everything in the folder, in order, hidden files left out."""
-        files = (f for f in sorted(self.path.rglob("*")) if f.is_file() and not f.name.startswith("."))
+        files = (f for f in sorted(self.path.rglob("*")) if is_own(f, under=2) and not f.name.startswith("."))
         return [f.relative_to(self.path).as_posix() for f in files]
 
     def artifacts(self) -> dict[str, str]:
@@ -103,21 +72,15 @@ def read(path: Path | str) -> Record | None:
     path = Path(path)
     file = path if path.name == RECORD else path / RECORD
     try:
-        record = read_json(file)
+        record: Record = read_json(file, Recorded, under=2)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
-        raise BenchError(f"cannot read {file}: {error.strerror}; check its permissions") from error
-    except ValueError:  # broken JSON and broken UTF-8 alike
-        raise _untrusted(file, "is truncated or not JSON") from None
-    if not isinstance(record, dict) or record.get("format") not in range(1, FORMAT + 1):
-        raise _untrusted(file, f"is not a bench record of format 1 to {FORMAT}")
-    if not isinstance(record.get("id"), str) or record.get("status") not in STATUSES:
-        raise _untrusted(file, f"lacks an id or a status out of {', '.join(STATUSES)}")
-    try:
-        _shape().validate_python(record)
+        raise BenchError(f"cannot read {file}: {error.strerror}; bring it back, or allow reading") from error
     except ValidationError as error:
         raise _untrusted(file, f"is not a bench record: {fault(error)}") from None
+    except ValueError:  # broken JSON and broken UTF-8 alike
+        raise _untrusted(file, "is truncated or not JSON") from None
     return _upgraded(record) if record["format"] == 1 else record
 
 
@@ -137,37 +100,22 @@ def _upgraded(record: Record) -> Record:
     return record | tables | {"yardstick": 1}
 
 
-def read_json(file: Path) -> Any:
-    """Read a JSON file, to a limit.
+def read_json(file: Path, kind: Any, *, under: int = 1) -> Any:
+    """Read a file of JSON of one of the kinds in `bench.store.shapes`; `under` as for `read_regular`.
 
-    Raises OSError where it cannot be read; ValueError for what is no JSON, over MOST bytes, nested without
-    end, or holds a number that is none.
+    Raises OSError where it cannot be read or is no regular file of at most MOST bytes; ValueError for what is
+    no JSON, a ValidationError for what is of another kind.
     """
-    if file.exists() and not file.is_file():
-        raise ValueError("no regular file")
-    with file.open("rb") as stream:
-        content = stream.read(MOST + 1)
-    if len(content) > MOST:
-        raise ValueError("too large")
-    try:
-        return json.loads(content.decode("utf-8"), parse_constant=_not_finite)
-    except RecursionError:
-        raise ValueError("nested too deep") from None
+    found = from_json(read_regular(file, MOST, under=under), allow_inf_nan=False)
+    for each in (Value, kind):
+        shape(each).validate_python(found, strict=True)
+    return found
 
 
 def fault(error: ValidationError) -> str:
     """Say what is wrong first, and where, on one line."""
     first = error.errors(include_url=False, include_context=False)[0]
     return printable(f"{'.'.join(map(str, first['loc']))}: {first['msg']}"[:200])
-
-
-@cache
-def _shape() -> TypeAdapter[Shape]:
-    return TypeAdapter(Shape)
-
-
-def _not_finite(constant: str) -> float:
-    raise ValueError(f"{constant}: a record holds finite numbers only")
 
 
 def digest(file: Path | str) -> str:

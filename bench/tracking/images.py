@@ -8,6 +8,8 @@ from pathlib import Path
 
 from PIL import Image
 
+from bench.store.files import picture as open_picture
+
 WIDTH = 256  # pixels; the UI enlarges narrower pictures by blurring them
 EPOCH_PICTURE = re.compile(r"(?P<key>.+)-epoch-(?P<step>\d+)")  # samples-epoch-020.png
 
@@ -33,7 +35,7 @@ def convert(picture: Picture, folder: Path) -> None:
     """
     file, key, step = picture
     try:
-        with Image.open(file) as opened:
+        with open_picture(file, under=3) as opened:
             image = opened.convert(opened.mode if opened.mode in ("L", "RGB") else "RGB")
     except Exception as error:  # Pillow has many kinds
         raise UnreadableError(f"{file} cannot be read: {error}") from None

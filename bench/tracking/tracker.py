@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.errors import redacted
-from bench.store.records import FORMAT, RECORD, Record, RunFolder
+from bench.store.files import is_own
+from bench.store.records import RECORD, Record, RunFolder
+from bench.store.shapes import FORMAT
 from bench.tracking import entries, images, owner, views
 from bench.tracking.store import claimed, connect, experiment_id, is_server, reason, resolve_uri, search
 from bench.tracking.ui import links
@@ -167,8 +169,11 @@ class Tracker:
                 *folder.glob("*.csv"),
                 *folder.glob("figures/**/[!.]*.*"),
             ]:
-                inside = file.parent.relative_to(folder).as_posix()
-                self._client.log_artifact(mlflow_id, str(file), None if inside == "." else inside)
+                inside = file.parent.relative_to(folder)
+                if is_own(file, under=len(inside.parts) + 1):
+                    self._client.log_artifact(
+                        mlflow_id, str(file), inside.as_posix() if inside.parts else None
+                    )
             self._log_images(mlflow_id, [(f, f.stem, 1) for f in folder.glob("figures/**/contact*.png")])
         return mlflow_id
 
@@ -237,10 +242,12 @@ class Tracker:
         end = max(entries.milliseconds(record.get("finished")) or _now(), attempt.began)
         final = entries.final_metrics(record).items()
         self._client.log_batch(mlflow_id, metrics=[Metric(key, value, end, 0) for key, value in final])
-        if folder.weights.exists():
+        if is_own(folder.weights, under=2):
             self._client.log_artifact(mlflow_id, str(folder.weights))
         for file in sorted(folder.pictures.glob("[!.]*.*")):
-            if not images.EPOCH_PICTURE.fullmatch(file.stem):  # those are in the image grid
+            if is_own(file, under=3) and not images.EPOCH_PICTURE.fullmatch(
+                file.stem
+            ):  # those are in the image grid
                 self._client.log_artifact(mlflow_id, str(file), "pictures")
         text = json.dumps({"format": FORMAT, **record}, indent=1, ensure_ascii=False, allow_nan=False)
         self._client.log_text(mlflow_id, text, RECORD)

@@ -9,19 +9,17 @@ import csv
 import io
 import math
 import re
-import shutil
 from collections.abc import Mapping
 from difflib import SequenceMatcher
 from itertools import zip_longest
 from pathlib import Path
 from urllib.parse import unquote
 
-from PIL import Image
-
 from bench.report.contact import is_sheet
 from bench.report.copies import COPIES, pictures
 from bench.store.experiments import ExperimentFolder
-from bench.store.records import Record, digest
+from bench.store.files import PICTURE, is_own, picture, read_regular
+from bench.store.records import MOST, Record, digest
 from bench.verify.findings import Findings
 
 INPUTS = {"experiment.json", "baselines.json"}
@@ -37,10 +35,10 @@ def bring_pictures(folder: Path, again: Path) -> None:
     """Copy what a report may rest on besides records: copies of runs' pictures, and contact sheets."""
     sheets = filter(is_sheet, (folder / "figures").glob("*.png"))
     for path in (*(folder / COPIES).glob("*.*"), *sheets):
-        if path.is_file():
+        if is_own(path, under=len(path.relative_to(folder).parts)):
             target = again / path.relative_to(folder)
             target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path, target)
+            target.write_bytes(read_regular(path, PICTURE))
 
 
 def check_files(findings: Findings, home: ExperimentFolder, again: Path, found: Mapping[str, Record]) -> None:
@@ -50,18 +48,19 @@ def check_files(findings: Findings, home: ExperimentFolder, again: Path, found: 
     Where its bytes are others, that is told, but is no difference.
     """
     recorded = {
-        picture.copy: (record.get("artifacts") or {}).get(picture.listed)
+        each.copy: (record.get("artifacts") or {}).get(each.listed)
         for run_id, record in found.items()
-        for picture in pictures(home.path, run_id, record)
+        for each in pictures(home.path, run_id, record)
     }
     redrawn = []
     report = home.path / "report.md"
-    linked = {unquote(link) for link in LINK.findall(_text(report))} if report.is_file() else set()
+    linked = {unquote(link) for link in LINK.findall(_text(report))} if is_own(report) else set()
     there = {f"figures/{name}" for name in _under(home.path / "figures")}
     due = (_under(again) - INPUTS) | (linked - there)
     for name in sorted(there | due):
         ours, theirs = home.path / name, again / name
-        if not findings.present("files", name, found=ours.is_file(), due=name in due):
+        own = is_own(ours, under=len(Path(name).parts))
+        if not findings.present("files", name, found=own, due=name in due):
             continue
         if ours.suffix == ".csv":
             try:
@@ -86,12 +85,12 @@ def check_files(findings: Findings, home: ExperimentFolder, again: Path, found: 
 
 
 def _under(folder: Path) -> set[str]:
-    files = (path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
+    files = (path for path in folder.rglob("*") if is_own(path) and not path.name.startswith("."))
     return {path.relative_to(folder).as_posix() for path in files}
 
 
 def _text(path: Path) -> str:
-    return path.read_text(encoding="utf-8", errors="replace")
+    return read_regular(path, MOST).decode("utf-8", errors="replace")
 
 
 def _csv(findings: Findings, name: str, found: str, due: str) -> None:
@@ -177,8 +176,8 @@ def _changed(found: str, due: str) -> tuple[str, str]:
 def _whole(path: Path) -> bool:
     """Check whether a picture's pixels can be read."""
     try:
-        with Image.open(path) as picture:
-            picture.load()
+        with picture(path) as opened:
+            opened.load()
     except Exception:  # Pillow raises what its decoders do: SyntaxError, OSError, struct.error and more
         return False
     return True

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 from pydantic import ValidationError
 
@@ -41,7 +40,7 @@ def check_runs(findings: Findings, home: ExperimentFolder) -> dict[str, Record]:
         else:
             found[run_id] = record
             findings.counts["records"] += 1
-    data, bare = read_baselines(home).get("of", {}).get("data"), 0
+    data, bare = home.baselines().get("of", {}).get("data"), 0
     for run_id, record in found.items():
         bare += _artifacts(findings, home, run_id, record)
         try:
@@ -58,12 +57,6 @@ def check_runs(findings: Findings, home: ExperimentFolder) -> dict[str, Record]:
     if bare:
         findings.unchecked.append(f"weights and pictures of {bare} run{'s' * (bare > 1)} are not here")
     return found
-
-
-def read_baselines(home: ExperimentFolder) -> Mapping[str, Any]:
-    """Read baselines.json; empty where it is absent or not as bench writes it."""
-    table = home.baselines()
-    return table if all(isinstance(table.get(key), dict) for key in ("of", "samples", "classifier")) else {}
 
 
 def _artifacts(findings: Findings, home: ExperimentFolder, run_id: str, record: Record) -> bool:
@@ -108,9 +101,6 @@ def _identity(
 
 
 def _laws(findings: Findings, run_id: str, record: Record, run: Run) -> None:
-    for place, value in numbers_in(record):
-        if not math.isfinite(value):
-            findings.check("laws", False, f"{run_id}: {place} is {value}, not a finite number")
     if record["status"] == "finished":
         lists = WEIGHTS in (record.get("artifacts") or {})
         findings.check("laws", lists, f"{run_id}: the record lists no {WEIGHTS}")

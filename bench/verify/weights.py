@@ -29,7 +29,7 @@ from bench.saved import model_of, read_saved
 from bench.store.experiments import ExperimentFolder
 from bench.store.records import Record
 from bench.verify.findings import Findings
-from bench.verify.runs import numbers_in, read_baselines
+from bench.verify.runs import numbers_in
 
 # The device that trained gives the same numbers again. Another one adds up in another order, which may bring
 # an image to another side of a border, and end a fit a step earlier or later
@@ -63,7 +63,7 @@ def measure_again(
         data = load(dataset, data_dir)
         nets, accuracy, digest = classifiers(data)
         reference = Reference.of(nets, data.test_images.flatten(1).float() / 255)
-        table = read_baselines(home)
+        table = home.baselines()
         same_net = table.get("classifier", {}).get("digest") == digest
         # The baselines
         due = baselines(data, table.get("of", {}).get("latents", ()))

@@ -1,0 +1,136 @@
+"""What bench's files of JSON may hold: the types, sizes and numbers that every reader relies on."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Annotated, Any, Literal, Required, get_args
+
+from pydantic import ConfigDict, Field, TypeAdapter
+from typing_extensions import TypeAliasType, TypedDict
+
+KEY = r"^[0-9a-f]{16}-s\d{1,10}$"
+FORMAT = 2  # raised whenever an older record could no longer be read correctly
+
+Status = Literal["finished", "diverged", "failed", "interrupted"]
+STATUSES: tuple[str, ...] = get_args(Status)
+
+Text = Annotated[str, Field(max_length=100_000, pattern=r"^[^\x00]*$")]
+Name = Annotated[str, Field(max_length=300, pattern=r"^[^\x00]*$")]
+Whole = Annotated[int, Field(ge=-(2**63), lt=2**63)]
+Real = Annotated[float, Field(ge=-1e60, le=1e60, allow_inf_nan=False)]  # its fourth power is a number too
+Number = Whole | Real
+Value = TypeAliasType("Value", "bool | Whole | Real | Text | list[Value] | dict[Name, Value] | None")
+Table = dict[Name, Value] | None
+Numbers = Annotated[dict[Name, Number | None], Field(max_length=1_000)] | None
+
+_LOOSE = ConfigDict(extra="allow", strict=True)
+
+
+class Epoch(TypedDict, total=False):
+    """A row of the curves."""
+
+    __pydantic_config__ = _LOOSE  # type: ignore[misc]
+
+    epoch: Required[Annotated[int, Field(ge=1, le=100_000)]]
+    test_loss_nats: Number | None
+
+
+class Diverged(TypedDict, total=False):
+    """Where a run diverged."""
+
+    __pydantic_config__ = _LOOSE  # type: ignore[misc]
+
+    epoch: Whole
+    term: Text | None
+
+
+class Data(TypedDict, total=False):
+    """What a run was trained on."""
+
+    __pydantic_config__ = _LOOSE  # type: ignore[misc]
+
+    name: Text
+    digest: Text
+    train: Whole
+    test: Whole
+
+
+class Recorded(TypedDict, total=False):
+    """A record; what is absent, and what is more, is no fault."""
+
+    __pydantic_config__ = _LOOSE  # type: ignore[misc]
+
+    format: Required[Annotated[int, Field(ge=1, le=FORMAT)]]
+    id: Required[Name]
+    status: Required[Status]
+    variant: Required[Name]
+    seed: Required[Annotated[int, Field(ge=0, lt=2**63)]]
+    run: Required[Table]
+    reason: Text | None
+    diverged: Diverged | None
+    chosen: Table
+    yardstick: Annotated[int, Field(ge=1, le=1_000)]
+    beta_eff: Number | None
+    likelihood_class: Text | None
+    metrics: Numbers
+    monte_carlo_error: Numbers
+    kl_per_unit: list[Number] | None
+    curves: Annotated[list[Epoch], Field(max_length=100_000)] | None
+    calibration: Table
+    evaluation_seconds: Numbers
+    environment: Table
+    data: Data | None
+    git: Table
+    command: Text | None
+    artifacts: Annotated[dict[Name, Name], Field(max_length=10_000)] | None
+    mlflow: Table
+
+
+class Planned(TypedDict):
+    """One run of an experiment: its variant there, its seed, and its folder in the store."""
+
+    variant: Name
+    seed: Whole
+    run: Annotated[str, Field(pattern=KEY)]
+
+
+class Settings(TypedDict, total=False):
+    """A variant."""
+
+    __pydantic_config__ = _LOOSE  # type: ignore[misc]
+
+    latent: Whole | None
+    epochs: Annotated[int, Field(ge=1, le=100_000)] | None
+    patience: Annotated[int, Field(ge=0, le=100_000)] | None
+    axes: Table
+    published: list[dict[Name, Value]] | None
+
+
+class Spec(TypedDict, total=False):
+    """experiment.json."""
+
+    __pydantic_config__ = _LOOSE  # type: ignore[misc]
+
+    variants: Required[Annotated[dict[Name, Settings], Field(max_length=2_000)]]
+    planned: Annotated[dict[Name, Planned], Field(max_length=100_000)] | None
+    seeds: list[Whole] | None
+    question: Text | None
+    command: Text | None
+    equivalence_margin: Number | None
+
+
+class Baselines(TypedDict, total=False):
+    """baselines.json."""
+
+    __pydantic_config__ = _LOOSE  # type: ignore[misc]
+
+    rows: Annotated[list[dict[Name, Value]], Field(max_length=10_000)]
+    of: dict[Name, Value]
+    samples: dict[Name, dict[Name, Value]]
+    classifier: dict[Name, Value]
+
+
+@cache
+def shape(kind: Any) -> TypeAdapter[Any]:
+    """Make the reader of one kind of file, once."""
+    return TypeAdapter(kind)
