@@ -242,6 +242,16 @@ def test_a_mistake_with_a_file_is_one_line_where_it_stands(tmp_path, encoder):
     assert not {"own.py.imported", "stolen"} & {path.name for path in tmp_path.iterdir()}
 
 
+def test_no_code_refuses_a_file_and_nothing_else(tmp_path):
+    own_run(tmp_path)
+    with pytest.raises(
+        BenchError, match=r"f\.yaml:3:23: encoder: file 'own\.py' is code, which --no-code refuses"
+    ):
+        load(tmp_path / "f.yaml", code=False)
+    (tmp_path / "f.yaml").write_text(TEXT.replace("ENCODER", "name: mlp, hidden: [3]"))
+    assert load(tmp_path / "f.yaml", code=False).variants
+
+
 def test_the_class_is_imported_from_the_bytes_that_were_checked(tmp_path):
     source = "from typing import Literal\n" + SOURCE.partition("class Circle")[0]
     part = own_run(tmp_path, source=source).encoder

@@ -18,6 +18,7 @@ from bench.cli.options import (
     Epochs,
     Executor,
     Fresh,
+    NoCode,
     Only,
     Quick,
     Quiet,
@@ -47,6 +48,7 @@ def run(
     reports: Reports = Path("reports"),
     fresh: Fresh = False,
     quick: Quick = False,
+    no_code: NoCode = False,
     workers: Workers = None,
     executor: Executor = "local",
     address: Address = None,
@@ -83,6 +85,7 @@ def plan(
     reports: Reports = Path("reports"),
     fresh: Fresh = False,
     quick: Quick = False,
+    no_code: NoCode = False,
     workers: Workers = None,
 ) -> None:
     """Print every run with its state and why, and the time it should take; nothing is created."""

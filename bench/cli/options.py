@@ -32,6 +32,7 @@ Executor = Annotated[str, typer.Option(help="local, or ray: the nodes of a Ray c
 Address = Annotated[
     str | None, typer.Option(help="The Ray cluster's, auto or HOST:PORT; by default this machine's.")
 ]
+NoCode = Annotated[bool, typer.Option("--no-code", help="Refuse an experiment that names a Python file.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress on stderr.")]
 
 
@@ -49,7 +50,9 @@ def request_of(context: typer.Context) -> Request:
         dataset, seeds = dataset or "digits", seeds or (0, 1, 2)
     changed = {"seeds": seeds, "dataset": dataset, "only": tuple(given["only"] or ())}
     names = {field.name for field in fields(Request)} & given.keys()
-    request = Request(load(given["spec"]), **{name: given[name] for name in names} | changed)
+    request = Request(
+        load(given["spec"], code=not given["no_code"]), **{name: given[name] for name in names} | changed
+    )
     check_executor(request.executor, request.address)
     assert request.chosen  # noqa: S101  a glob that matches nothing is refused here, before torch is imported
     return request

@@ -75,6 +75,25 @@ def parts(
             print(f"  {metric.name}: {metric.description or metric.title}")
 
 
+@app.command(epilog="Example: bench check mine.py")
+def check(
+    file: Annotated[Path, typer.Argument(help="A Python file with parts of your own.", show_default=False)],
+    name: Annotated[str | None, typer.Option(help="One class or function only.")] = None,
+    kind: Annotated[str | None, typer.Option(help="What it is to be, such as encoder.")] = None,
+) -> None:
+    """Hold parts of your own to their protocols on random input, running their file with your rights."""
+    from bench.parts.check import check_file
+
+    found = check_file(file, name, kind)
+    print(f"{printable(str(file))}, run with your rights:")
+    for part in found:
+        print(printable(f"{part.name}: {part.fault or f'good as {part.kind}'}"))
+    if wrong := sum(bool(part.fault) for part in found):
+        raise BenchError(
+            f"{wrong} of {len(found)} parts of {file} would not work; correct them and check again"
+        )
+
+
 @app.command(epilog="Example: bench ui")
 def ui(
     tracking_uri: Uri = None,

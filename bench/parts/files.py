@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import sys
 import traceback
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib.abc import SourceLoader
 from importlib.machinery import ModuleSpec
 from importlib.util import module_from_spec
@@ -41,6 +41,24 @@ def part_class(registry: Mapping[str, T], part: Part) -> T:
     return found
 
 
+def keep(parts: Iterable[Part], folder: Path) -> None:
+    """Copy the files that parts come from to a folder, each as its SHA-256 begins and as it is called.
+
+    Raises BenchError for a file that is not as it was when the experiment was read.
+    """
+    for part in parts:
+        if part.file and part.sha256:
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / f"{part.sha256[:8]}-{part.file.name}").write_bytes(_source(part.file, part.sha256))
+
+
+def _source(path: Path, wanted: str) -> bytes:
+    source = content(path, "a Python file (.py)")
+    if hashlib.sha256(source).hexdigest() != wanted:
+        raise BenchError(f"{path} has changed since the experiment was read; run the command again")
+    return source
+
+
 class _Loader(SourceLoader):
     """Loads the very bytes that were checked, and keeps no compiled copy beside them."""
 
@@ -59,10 +77,7 @@ def _module(path: Path, wanted: str) -> ModuleType:
     name = f"bench_part_{wanted}"
     if name in sys.modules:
         return sys.modules[name]
-    source = content(path, "a Python file (.py)")
-    if hashlib.sha256(source).hexdigest() != wanted:
-        raise BenchError(f"{path} has changed since the experiment was read; run the command again")
-    loader = _Loader(path, source)
+    loader = _Loader(path, _source(path, wanted))
     spec = ModuleSpec(name, loader, origin=str(path))
     spec.has_location = True  # the module's __file__ is the path
     module = sys.modules[name] = module_from_spec(spec)  # where its dataclasses look for their types

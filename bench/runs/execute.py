@@ -28,11 +28,12 @@ from bench.errors import BenchError
 from bench.evaluation.measure import Measured
 from bench.evaluation.metrics import YARDSTICK
 from bench.evaluation.samples import Reference
+from bench.parts.files import keep
 from bench.parts.lookup import objective_of
 from bench.parts.protocols import TwoTermObjective
 from bench.parts.vae import VAE, likelihood_class
 from bench.pictures.album import Album, Emit
-from bench.spec.experiment import Run
+from bench.spec.experiment import PARTS, Run
 from bench.store.files import no_link
 from bench.store.records import DONE, Record, RunFolder
 from bench.store.whole import replacing
@@ -137,7 +138,7 @@ class _Attempt:
                 "stacked": stacked,
             },
         )
-        no_link(job.folder, RunFolder(job.folder).pictures)
+        no_link(job.folder, RunFolder(job.folder).pictures, RunFolder(job.folder).parts)
         self.start = self.checkpoint.load() if job.resume else None
         if self.start is None:
             shutil.rmtree(job.folder, ignore_errors=True)  # an earlier attempt: the record is written last
@@ -164,6 +165,7 @@ class _Attempt:
         """Make the model, and the data where they are not given."""
         self.images, self.labels = divided or divide(self.run, self.shared.data, self.shared.device)
         self.model = untrained(self.run, self.shared.data.shape).to(self.shared.device)
+        keep((getattr(self.run, kind) for kind in PARTS), self.folder.parts)
         self.record |= self._known()
         test = self.images.test.unflatten(1, self.shared.data.shape)
         self.album = Album(self.run, test, self.labels.test, self.folder, self.emit, full=self.job.full)

@@ -46,8 +46,11 @@ class Head(BaseModel):
     equivalence_margin: Positive = 1.0
 
 
-def load(path: Path) -> Experiment:
-    """Read the experiment in a YAML file. Raises BenchError with file, line and column of what is wrong."""
+def load(path: Path, *, code: bool = True) -> Experiment:
+    """Read the experiment in a YAML file; without `code` it may name no Python file.
+
+    Raises BenchError with file, line and column of what is wrong.
+    """
     draft = expand(path)
     if not names_folder(path.stem, FILE_STEM):
         what = f"{printable(str(path))}: the file's name names a folder of reports"
@@ -60,7 +63,7 @@ def load(path: Path) -> Experiment:
         if seeds[i] in seeds[:i]:
             raise leaf.error(f"seeds: {seeds[i]} again; allowed: different whole numbers; remove one")
     dataset, fallback = _dataset(draft.head.get("dataset"))
-    resolver = _Resolver(draft, dataset)
+    resolver = _Resolver(draft, dataset, code=code)
     for name, block in draft.architectures.items():
         resolver.check_architecture(f"architecture {name}", block)
     variants = {
@@ -127,7 +130,8 @@ def _claims(node: Node | None, variants: Iterable[str]) -> tuple[Claim, ...]:
 class _Resolver:
     """What checking the settings of a file takes beside them; each Python file is read once."""
 
-    def __init__(self, draft: Draft, dataset: str) -> None:
+    def __init__(self, draft: Draft, dataset: str, *, code: bool) -> None:
+        self.code = code
         self.dataset = dataset
         self.pixels = math.prod(registry.image_shape(dataset))
         said = draft.head.get("evaluation", Mapping(draft.head.place))
@@ -201,6 +205,9 @@ class _Resolver:
 
     def module(self, kind: str, node: Node) -> registry.Module:
         """Read the file of a part, which is relative to the YAML file that names it."""
+        if not self.code:
+            what = f"{kind}: file {given(node)} is code, which --no-code refuses"
+            raise node.error(f"{what}; allowed: bench's own parts; read the file, then leave --no-code out")
         file = Path(node.place.file).parent / text_of(node, f"{kind}: file")
         try:
             if file.suffix != ".py":

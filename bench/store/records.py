@@ -37,6 +37,7 @@ class RunFolder:
         self.record = self.path / RECORD
         self.weights = self.path / WEIGHTS
         self.pictures = self.path / "pictures"
+        self.parts = self.path / "parts"  # copies of the user's own files, to repeat it; never imported
 
     def write_record(self, record: Mapping[str, Any]) -> None:
         """Write record.json atomically; it comes last, so a folder that has one is complete.

@@ -1,0 +1,41 @@
+"""The examples of docs/bring-your-own.md are good parts, and train."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from test_groups import shared
+
+from bench.parts.check import check_file
+from bench.runs.execute import Job, SharedContext, execute
+from bench.spec.experiment import PARTS
+from bench.spec.resolve import load
+
+__all__ = ["shared"]  # a fixture
+PAGE = (Path(__file__).parents[1] / "docs/bring-your-own.md").read_text(encoding="utf-8")
+SECTIONS = dict(re.findall(r"^## (.+?)\n(.*?)(?=^## |\Z)", PAGE, re.MULTILINE | re.DOTALL))
+
+
+def block(section: str, language: str = "python") -> str:
+    [found] = re.findall(rf"```{language}\n(.*?)```", SECTIONS[section], re.DOTALL)
+    return str(found)
+
+
+def test_a_part_of_every_kind_is_good_and_trains(tmp_path: Path, shared: SharedContext) -> None:
+    kinds = ("Encoder", "Decoder", "Posterior", "Likelihood", "Input and target", "Objective", "Optimizer",
+             "Schedule")  # fmt: skip
+    mine, spec = tmp_path / "mine.py", tmp_path / "mine.yaml"
+    mine.write_text("\n\n".join(block(kind) for kind in kinds))
+    spec.write_text(block("All of it in an experiment", "yaml"))
+    assert [part.fault for part in check_file(mine)] == [""] * len(kinds)
+    [run] = load(spec).runs()
+    assert {getattr(run, kind).file for kind in PARTS} == {mine}
+    record = execute(Job("mine-s0", run, tmp_path / "run", {}), shared, lambda *_: None)
+    assert record["status"] == "finished", record.get("traceback")
+    first, last = record["curves"]
+    assert last["train_loss"] < first["train_loss"]
+    # The file is kept with what it trained
+    copy = f"parts/{run.encoder.sha256[:8]}-mine.py"
+    assert record["artifacts"][copy] == run.encoder.sha256
+    assert (tmp_path / "run" / copy).read_bytes() == mine.read_bytes()
