@@ -168,3 +168,8 @@ def key_of(run_id: str) -> str:
     """A key in the store for a run of this id: its digits twice, and its seed."""
     name, _, digits = run_id.rpartition("-")
     return f"{digits}{digits}-s{name.rpartition('-s')[2]}"
+
+
+def a_record(name: str, status: str = "finished") -> dict[str, Any]:
+    """The least that a record has to say."""
+    return {"id": name, "status": status, "variant": "small", "seed": 0, "run": {}}

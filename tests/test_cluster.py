@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 import torch
+from factory import a_record
 from forked import bench
 from test_cli import SPEC
 from test_groups import CPU, Ears, check_equal, jobs_of, workshop
@@ -81,7 +82,7 @@ def test_a_group_tells_once_what_two_attempts_did(tmp_path: Path) -> None:
     take((job.id, "epoch", {"epoch": 1}, {}), group)
     take((job.id, "image", {"path": "elsewhere", "key": "a", "step": 1}, again), group)
     take((job.id, "epoch", {"epoch": 2}, {}), group)
-    take((job.id, "done", {"id": job.id, "status": "finished"}, {"weights": b"w"}), group)
+    take((job.id, "done", a_record(job.id), {"weights": b"w"}), group)
     assert not group.jobs
     assert [what[1:3] for what in ears.heard] == [
         ("starting",), ("epoch", 1), ("image", None), ("retry", None), ("epoch", 2), ("ended",)
@@ -100,7 +101,7 @@ def test_a_group_that_keeps_losing_its_process_fails(tmp_path: Path) -> None:
         assert group.jobs
         group.begin()
         if attempt == 2:
-            group.hear(one.id, "done", {"id": one.id, "status": "finished"})
+            group.hear(one.id, "done", a_record(one.id))
         group.lose("gone")
     assert not group.jobs
     assert ears.records[one.id]["status"] == "finished", "what is recorded stays"
@@ -127,7 +128,7 @@ def test_a_folder_that_cannot_be_written_is_no_finished_run(tmp_path: Path) -> N
     group = TaskGroup([job], ears, 1)
     group.begin()
     job.folder.write_text("in the way")
-    take((job.id, "done", {"id": job.id, "status": "finished"}, {"weights": b"w"}), group)
+    take((job.id, "done", a_record(job.id), {"weights": b"w"}), group)
     assert ears.records[job.id]["status"] == "failed"
     assert "could not be written" in ears.records[job.id]["reason"]
 
@@ -138,7 +139,7 @@ def test_a_file_that_was_not_written_is_missed(tmp_path: Path) -> None:
     group = TaskGroup([job], ears, 1)
     group.begin()
     listed = {"pictures/kl.png": "0" * 64}
-    take((job.id, "done", {"id": job.id, "status": "finished", "artifacts": listed}, {}), group)
+    take((job.id, "done", a_record(job.id) | {"artifacts": listed}, {}), group)
     assert "pictures/kl.png is missing" in ears.records[job.id]["reason"]
 
 

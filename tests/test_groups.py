@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from factory import a_dataset, a_run, part
+from factory import a_dataset, a_record, a_run, part
 
 from bench.engine import checkpoint
 from bench.evaluation import bound, refit
@@ -214,9 +214,9 @@ def test_a_worker_that_ends_between_its_record_and_the_news_of_it_loses_nothing(
     over: Callable[[TaskGroup], None], tmp_path: Path
 ) -> None:
     jobs, ears = jobs_of(tmp_path, [0, 1]), Ears()
-    record = {"id": jobs[0].id, "status": "finished"}
+    record = a_record(jobs[0].id)
     for job in jobs:  # of an earlier command, to be done afresh
-        RunFolder(job.folder).write_record({"id": job.id, "status": "diverged"})
+        RunFolder(job.folder).write_record(a_record(job.id, "diverged"))
     group = TaskGroup(jobs, ears, 2)
     group.begin()
     RunFolder(jobs[0].folder).write_record(record)

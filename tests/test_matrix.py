@@ -9,7 +9,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
-from factory import a_run
+from factory import a_record, a_run
 from tracked import until
 
 from bench.errors import BenchError
@@ -167,7 +167,7 @@ variants: {a: {latent: 2}, b: {latent: 3}}
     for file in (left_out, done):
         file.parent.mkdir(parents=True)
         file.touch()
-    RunFolder(done.parent).write_record({"id": "b-s0-0", "status": "finished"})
+    RunFolder(done.parent).write_record(a_record("b-s0-0"))
     made = Matrix(plan.again(), cast(Tracker, Store()), Display({}, 0.0, quiet=True))
     made.open()
     assert (left_out.exists(), done.exists()) == (True, False)
