@@ -9,7 +9,6 @@ from test_groups import shared
 
 from bench.parts.check import check_file
 from bench.runs.execute import Job, SharedContext, execute
-from bench.spec.experiment import PARTS
 from bench.spec.resolve import load
 
 __all__ = ["shared"]  # a fixture
@@ -24,15 +23,16 @@ def block(section: str, language: str = "python") -> str:
 
 def test_a_part_of_every_kind_is_good_and_trains(tmp_path: Path, shared: SharedContext) -> None:
     kinds = ("Encoder", "Decoder", "Posterior", "Likelihood", "Input and target", "Objective", "Optimizer",
-             "Schedule")  # fmt: skip
+             "Schedule", "Metric")  # fmt: skip
     mine, spec = tmp_path / "mine.py", tmp_path / "mine.yaml"
     mine.write_text("\n\n".join(block(kind) for kind in kinds))
     spec.write_text(block("All of it in an experiment", "yaml"))
     assert [part.fault for part in check_file(mine)] == [""] * len(kinds)
     [run] = load(spec).runs()
-    assert {getattr(run, kind).file for kind in PARTS} == {mine}
+    assert {part.file for part in run.parts} == {mine}
     record = execute(Job("mine-s0", run, tmp_path / "run", {}), shared, lambda *_: None)
     assert record["status"] == "finished", record.get("traceback")
+    assert 0 < record["metrics"]["Sharpness"] < 1
     first, last = record["curves"]
     assert last["train_loss"] < first["train_loss"]
     # The file is kept with what it trained

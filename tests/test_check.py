@@ -87,6 +87,11 @@ MISTAKES = {
     "def climb(parameters): return torch.optim.SGD(parameters, lr=0.1, maximize=True)": "do not lower a sum",
     "def none(parameters): return None": "it gives a NoneType; due is a torch.optim.Optimizer",
     "def none(optimizer): return optimizer": "it gives a SGD; due is a torch.optim.lr_scheduler",
+    "def depth(model, images): return images.mean(1)": "it gives a tensor [5]; due is one number",
+    "def depth(model, images): return 'deep'": "it gives a str; due is one number",
+    "def depth(model, images): return float('nan')": "it gives nan; due is a finite number, or None",
+    "def depth(model, images): return images.mul_(0).sum()": "it changes the model or the images",
+    "class Depth:\n    direction = 'up'\n    def __call__(self, model, images): ...": "direction is \"'up'\"",
     "def needs(parameters, *, lr: float): ...": "its option lr has no default to check it with",
     "def needs(parameters, *, lr=1): ...": "option lr of needs: no annotation; allowed: int",
 }  # fmt: skip
@@ -121,13 +126,14 @@ def test_parts_are_told_apart_by_their_methods_and_helpers_are_left_alone(tmp_pa
     good = (NETWORK.format("return self.map(x).chunk(2, -1)"), LIKELIHOOD.format(CONSTANT, "output"))
     rest = PIXELS.format(0.5, "mean / 2"), Q.format(NORMAL, WHOLE)
     others = "class Layer(nn.Linear): ...\ndef _hidden(mean, second): ...\nclass Loss:\n    " \
-        "def __call__(self, terms, seen): return terms.rate\n"  # fmt: skip
+        "def __call__(self, terms, seen): return terms.rate\n" \
+        "def depth(model, images): return images.mean()\n"  # fmt: skip
     found = checked(tmp_path, "".join((*good, *rest, others)))
     assert {part.name: part.kind for part in found} == {
         "Net": "encoder", "Squares": "likelihood", "Shifted": "target", "posterior": "posterior",
-        "Loss": "objective",
+        "Loss": "objective", "depth": "metric",
     }  # fmt: skip
-    assert [part.fault for part in found] == [""] * 5
+    assert [part.fault for part in found] == [""] * 6
 
 
 def test_a_posterior_of_other_heads_is_checked_with_its_encoder(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import fields
 from functools import cached_property
 from operator import attrgetter
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -26,7 +27,7 @@ from bench.evaluation.bound import EncoderBound, LogPx
 from bench.evaluation.footing import Calibration, Elbos
 from bench.evaluation.metrics import METRICS
 from bench.evaluation.samples import Reference, SampleScores
-from bench.parts.lookup import objective_of
+from bench.parts.lookup import called, objective_of
 from bench.parts.posteriors import Q
 from bench.parts.vae import VAE, parameter_count
 from bench.spec.experiment import Run
@@ -246,8 +247,17 @@ class Measured:
     def metrics(self) -> dict[str, float]:
         """Give every row of the table that has a finite value: a metric without one is absent, not zero."""
         found = {metric.name: attrgetter(metric.value)(self) for metric in METRICS}
-        values = {name: float(value) for name, value in found.items() if value is not None}
+        values = {name: float(value) for name, value in (found | self._own()).items() if value is not None}
         return {name: value for name, value in values.items() if math.isfinite(value)}
+
+    @torch.no_grad()
+    def _own(self) -> dict[str, Any]:
+        """Ask the metrics of the user's own, each of the model and the test images in grey levels [N, D]."""
+        found = {}
+        for part in self.run.metrics:
+            with self._timed(part.name):
+                found[part.name] = called("metric", part)(self.model, self.images.test.float() / 255)
+        return found
 
     def monte_carlo_error(self) -> dict[str, float]:
         """Give the standard errors that sampling z, and images of a subset, leave in one run's values.

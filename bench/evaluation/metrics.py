@@ -8,8 +8,9 @@ read the table at no cost.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 Direction = Literal["higher", "lower"]
 Footing = Literal["own", "common", "details", "latent", "samples", "cost"]
@@ -137,3 +138,13 @@ METRICS = (
     Metric("images_per_second", "speed", "images/s", None, "cost", "images_per_second"),
     Metric("peak_memory_mb", "peak memory", "MB", None, "cost", "peak_memory_mb"),
 )  # fmt: skip
+
+
+def own_metrics(variants: Iterable[Mapping[str, Any]]) -> list[Metric]:
+    """Give the metrics of the user's own that variants say they have: of the model, so all are compared."""
+    said = {each["name"]: each for settings in variants for each in settings.get("metrics") or ()}
+    return [
+        Metric(name, m["title"], m.get("unit", ""), m.get("direction"), "common", "", "", "of the user's own")
+        for name, m in said.items()
+        if name not in {metric.name for metric in METRICS}
+    ]

@@ -21,9 +21,10 @@ from bench.errors import BenchError, did_you_mean, printable
 from bench.parts import laws
 from bench.parts.files import part_class
 from bench.spec.experiment import PARTS, Part
+from bench.spec.own import own_metric
 from bench.spec.registry import Module, read_module
 
-KINDS = (*PARTS, "prior")
+KINDS = (*dict.fromkeys((*PARTS, "prior", "metric")),)
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,12 @@ def kind_of(made: Any) -> str | None:
     """Tell the kind of part by the methods of a class or the parameters of a function; None if it is none."""
     given = _positional(made)
     if not isinstance(made, type):
-        by_name = {"params": "optimizer", "parameters": "optimizer", "optimizer": "schedule"}
+        by_name = {
+            "params": "optimizer",
+            "parameters": "optimizer",
+            "optimizer": "schedule",
+            "model": "metric",
+        }
         return by_name.get(given[0], "posterior") if given else None
     called = _positional(getattr(made, "forward", made.__call__))[1:]
     decodes = "decoder" in made.__name__.lower() or called[:1] == ["z"]
@@ -76,6 +82,7 @@ def kind_of(made: Any) -> str | None:
         (bool(given), None),  # a class that the user's own code makes: a layer, a distribution
         (hasattr(made, "log_prob"), "prior" if hasattr(made, "sample") else "likelihood"),
         ("terms" in called or "seen" in called, "objective"),
+        (called[:1] == ["model"], "metric"),
         (bool(called), "posterior"),
     )
     return next((kind for holds, kind in signs if holds), None)
@@ -121,9 +128,12 @@ class _Own:
 
     def _hold(self, name: str) -> None:
         kind, make = self.kinds[name], self.made(name)
+        called = make() if kind in ("posterior", "metric") and isinstance(self.imported(name), type) else make
         if kind == "posterior":
-            made = make() if isinstance(self.imported(name), type) else make
-            laws.posterior(made, self._heads(made))
+            laws.posterior(called, self._heads(called))
+        elif kind == "metric":
+            own_metric(Part(name=name, sha256=self.module.sha256), self.module)
+            laws.metric(called)
         elif kind == "encoder":
             laws.encoder(make, "posterior" in self.kinds.values())
         elif kind == "decoder":

@@ -16,9 +16,12 @@ import torch
 from torch import Tensor, nn
 
 from bench.parts.likelihoods import Bernoulli
-from bench.parts.posteriors import gaussian
+from bench.parts.networks import MLPDecoder, MLPEncoder
+from bench.parts.pixels import Grey
+from bench.parts.posteriors import POSTERIORS, gaussian
 from bench.parts.priors import StandardNormal
 from bench.parts.protocols import LossTerms, TwoTermObjective
+from bench.parts.vae import VAE
 
 SHAPE, LATENT = (28, 28), 3  # of what a part is made for: MNIST's images
 PIXELS = math.prod(SHAPE)
@@ -303,3 +306,26 @@ def schedule(make: Make) -> None:
         rate = float(part.get_last_lr()[0])
         if not (math.isfinite(rate) and rate >= 0):
             raise Fault(f"its learning rate after epoch {epoch} is {rate}; due is a number of 0 or more")
+
+
+def metric(measure: Callable[..., Any]) -> None:
+    """Hold a metric to its protocol, on an untrained model: one number, or None where it is not defined."""
+    encoder = MLPEncoder(SHAPE, LATENT, hidden=[7])
+    decoder = MLPDecoder(SHAPE, LATENT, hidden=[7])
+    likelihood, posterior = Bernoulli(), POSTERIORS["gaussian"]
+    model = VAE(encoder, decoder, posterior, likelihood, Grey(), Grey(), LATENT).eval()  # type: ignore[arg-type]
+    images = torch.rand(IMAGES, PIXELS)
+    before = [tensor.clone() for tensor in (images, *model.parameters())]
+    with torch.no_grad():
+        value = measure(model, images)
+    if value is None:
+        return
+    try:
+        number = float(value)
+    except (TypeError, ValueError, RuntimeError):
+        what = f"a tensor {[*value.shape]}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
+        raise Fault(f"it gives {what}; due is one number, or None where it is not defined") from None
+    if not math.isfinite(number):
+        raise Fault(f"it gives {number}; due is a finite number, or None where it is not defined")
+    if any(not torch.equal(a, b) for a, b in zip(before, (images, *model.parameters()), strict=True)):
+        raise Fault("it changes the model or the images that it is given; work on a copy")

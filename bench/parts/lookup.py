@@ -26,6 +26,7 @@ REGISTRIES: dict[str, Mapping[str, Callable[..., Any]]] = {
     "objective": OBJECTIVES,
     "optimizer": OPTIMIZERS,
     "schedule": SCHEDULES,
+    "metric": {},  # bench's own are no parts
 }
 
 
@@ -41,10 +42,15 @@ def make(kind: str, part: Part, *given: Any) -> Any:
 
 def posterior_of(run: Run) -> Any:
     """Give the run's posterior: a function of the encoder's heads, or an instance of a class of such."""
-    found = find("posterior", run.posterior)
+    return called("posterior", run.posterior)
+
+
+def called(kind: str, part: Part) -> Any:
+    """Give a part that is called as it is: a function with its options, or an instance of a class."""
+    found = find(kind, part)
     if isinstance(found, type):
-        return found(**run.posterior.options)
-    return partial(found, **run.posterior.options) if run.posterior.options else found
+        return found(**part.options)
+    return partial(found, **part.options) if part.options else found
 
 
 def objective_of(run: Run) -> Objective:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bench.errors import BenchError, did_you_mean
-from bench.evaluation.metrics import METRICS, Metric
+from bench.evaluation.metrics import METRICS, Metric, own_metrics
 from bench.report.effects import unequal
 from bench.report.pairs import near_twins, parts
 from bench.report.results import Results, Variant, load
@@ -120,7 +120,7 @@ def _pair(a: Variant, b: Variant) -> Comparison:
 
 def _comparable(a: Variant, b: Variant, *, objective: bool) -> tuple[list[Metric], list[str]]:
     """The metrics that may be set side by side, and why the others may not."""
-    kept, notes = list(METRICS), []
+    kept, notes = [*METRICS, *own_metrics([a.settings, b.settings])], []
     if not a.likelihood_class or a.likelihood_class != b.likelihood_class:
         kept = [m for m in kept if m.footing != "own"]
         notes.append(

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.errors import BenchError
-from bench.evaluation.metrics import METRICS, Metric
+from bench.evaluation.metrics import METRICS, Metric, own_metrics
 from bench.report.inference import Ranking, rank
 from bench.report.statistics import MARGIN, Estimate, Values, estimate
 from bench.store.experiments import ExperimentFolder
@@ -299,7 +299,13 @@ def load(folder: Path) -> Results:
         if own or not home.planned:
             twin = first.setdefault(tuple(run.key for run in own), name) if own else name
             variants.append(Variant(name, settings, own, newest, twin if twin != name else ""))
-    return Results(folder, home.spec, tuple(variants), home.baselines())
+    return Results(
+        folder,
+        home.spec,
+        tuple(variants),
+        home.baselines(),
+        (*METRICS, *own_metrics(home.spec["variants"].values())),
+    )
 
 
 def _run(home: ExperimentFolder, run_id: str, plan: Planned) -> Run:

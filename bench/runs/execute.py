@@ -33,7 +33,7 @@ from bench.parts.lookup import objective_of
 from bench.parts.protocols import TwoTermObjective
 from bench.parts.vae import VAE, likelihood_class
 from bench.pictures.album import Album, Emit
-from bench.spec.experiment import PARTS, Run
+from bench.spec.experiment import Run
 from bench.store.files import no_link
 from bench.store.records import DONE, Record, RunFolder
 from bench.store.whole import replacing
@@ -165,7 +165,7 @@ class _Attempt:
         """Make the model, and the data where they are not given."""
         self.images, self.labels = divided or divide(self.run, self.shared.data, self.shared.device)
         self.model = untrained(self.run, self.shared.data.shape).to(self.shared.device)
-        keep((getattr(self.run, kind) for kind in PARTS), self.folder.parts)
+        keep(self.run.parts, self.folder.parts)
         self.record |= self._known()
         test = self.images.test.unflatten(1, self.shared.data.shape)
         self.album = Album(self.run, test, self.labels.test, self.folder, self.emit, full=self.job.full)

@@ -112,7 +112,9 @@ def make_plan(request: Request, *, download: bool = True) -> Plan:
     """
     experiment = request.experiment
     for claim in experiment.claims:
-        if claim.on not in (known := [metric.name for metric in METRICS if metric.direction]):
+        known = [metric.name for metric in METRICS if metric.direction]
+        known += [each.name for each in next(iter(experiment.variants.values())).metrics if each.direction]
+        if claim.on not in known:
             what = f"{experiment.path}: claim {claim.name}: {claim.on!r} is no metric that has a better"
             raise BenchError(f"{what}{did_you_mean(claim.on, known)}")
     require_matching_torch()

@@ -8,7 +8,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -74,7 +74,7 @@ class Part(_Frozen):
         """Give the file to import the part from; None for a built-in one and for one read from a record."""
         return self._file
 
-    def located(self, file: Path) -> Part:
+    def located(self, file: Path) -> Self:
         """Copy the part with the file to import it from."""
         copy = self.model_copy()
         copy._file = file
@@ -84,6 +84,14 @@ class Part(_Frozen):
     def _dump(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         # Built-in parts are dumped, and hashed, as they were before there were others
         return {key: value for key, value in handler(self).items() if value is not None}
+
+
+class OwnMetric(Part):
+    """A metric from a file of the user's own, with what the file says of it: how a report shows it."""
+
+    title: str
+    unit: str = ""
+    direction: Literal["higher", "lower"] | None = None  # None: a description, never ranked
 
 
 class Published(_Frozen):
@@ -126,7 +134,7 @@ class Size(_Frozen):
     latent: Annotated[int, Field(ge=1, le=4096)]
 
 
-ADDED = ("patience", "clip_norm")  # settings that came later: at 0 they are as good as absent
+ADDED = ("patience", "clip_norm", "metrics")  # settings that came later: empty they are as good as absent
 
 
 class Settings(Size):
@@ -153,6 +161,7 @@ class Settings(Size):
     drop_last: bool  # leave out the last batch of an epoch if it is smaller
     precision: Literal["fp32", "bf16"]
     importance_samples: Annotated[int, Field(ge=1, le=100_000)] = 200  # K of iwae_bernoulli
+    metrics: list[OwnMetric] = []  # of the user's own, beside the table's
 
     @model_serializer(mode="wrap")
     def _dump(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -161,7 +170,8 @@ class Settings(Size):
 
 
 # What a variant says in YAML: all of it but what is said once a file
-SETTINGS = tuple(name for name in Settings.model_fields if name not in ("dataset", "importance_samples"))
+ONCE = ("dataset", "importance_samples", "metrics")
+SETTINGS = tuple(name for name in Settings.model_fields if name not in ONCE)
 PARTS = tuple(name for name in SETTINGS if Settings.model_fields[name].annotation is Part)
 ABOUT = ("document", "published", "note")  # true of one variant, never inherited by another
 
@@ -172,6 +182,11 @@ class Run(Settings):
     variant: Slug
     seed: Seed
     document: str | None = None
+
+    @property
+    def parts(self) -> list[Part]:
+        """All of its parts, which may be from files of the user's own."""
+        return [*(getattr(self, kind) for kind in PARTS), *self.metrics]
 
     def key(self, digest: str, engine: int = ENGINE) -> str:
         """Name the run by what determines its result: `<16 hex digits>-s<seed>`, its folder in a store.

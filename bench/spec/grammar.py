@@ -12,7 +12,7 @@ from bench.spec.experiment import ABOUT, MAX_VARIANTS, PARTS, SETTINGS, SLUG, na
 from bench.spec.matrix import Cell, cells, written
 from bench.spec.source import Leaf, Mapping, Node, Place, given, given_text, read, read_text, trap
 
-HEAD = ("question", "dataset", "seeds", "evaluation", "equivalence_margin", "claims")
+HEAD = ("question", "dataset", "seeds", "evaluation", "metrics", "equivalence_margin", "claims")
 BLOCKS = ("defaults", "architectures", "variants", "matrix")
 NETWORK = ("encoder", "decoder", "latent")  # what an architecture says
 MAX_CHAIN = 32  # files, or variants, that extend one another

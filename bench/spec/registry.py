@@ -69,6 +69,16 @@ class Module:
     assigned: dict[str, ast.expr]
     sha256: str
 
+    def said(self, symbol: str) -> dict[str, object]:
+        """Read the literals that a class assigns to its attributes; nothing of a function."""
+        node = self.defined[symbol]
+        found: dict[str, object] = {}
+        for each in node.body if isinstance(node, ast.ClassDef) else ():
+            targets = each.targets if isinstance(each, ast.Assign) else [getattr(each, "target", None)]
+            if isinstance(each, ast.Assign | ast.AnnAssign) and isinstance(each.value, ast.Constant):
+                found |= {t.id: each.value.value for t in targets if isinstance(t, ast.Name)}
+        return found
+
     def entry(self, kind: str, symbol: str, name: str) -> Entry:
         """Read a class or function as the part `name`. Raises BenchError where its options cannot be read."""
         fields: dict[str, Any] = {}

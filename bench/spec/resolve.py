@@ -19,6 +19,7 @@ from bench.spec.experiment import (
     PARTS,
     Claim,
     Experiment,
+    OwnMetric,
     Part,
     Published,
     Seeds,
@@ -31,6 +32,7 @@ from bench.spec.experiment import (
 from bench.spec.grammar import Draft, expand
 from bench.spec.matrix import Cell
 from bench.spec.options import Added, Positive
+from bench.spec.own import own_metric
 from bench.spec.source import Mapping, Node, Sequence, given
 
 LOSSES = ("train_loss", "test_loss", "validation_loss")  # of the curves
@@ -139,6 +141,7 @@ class _Resolver:
         self.evaluation = mapping_of(said, "evaluation", example, known)
         self.read = cache(registry.read_module)
         self.entry = cache(registry.Module.entry)
+        self.metrics = self._metrics(draft.head.get("metrics"))
 
     def variant(self, name: str, node: Mapping, cell: Cell | None) -> Variant:
         what = f"variant {name}"
@@ -151,6 +154,7 @@ class _Resolver:
         beside: dict[str, Any] = {kind: self.part(kind, node[kind], what, ratio) for kind in PARTS}
         beside |= {"name": name, "label": cell.label if cell else name, "axes": cell.axes if cell else {}}
         beside |= {"dataset": self.dataset, "published": _published(node.get("published"), what)}
+        beside |= {"metrics": self.metrics}
         said = self.evaluation.over(node)
         said = said.take(*(key for key in said if key not in beside))
         variant = check(Variant, said, what, ratio, **beside)
@@ -165,6 +169,27 @@ class _Resolver:
                 f"{what}; allowed: with some; write `validation: 5000`, or another number"
             )
         return variant
+
+    def _metrics(self, node: Node | None) -> list[OwnMetric]:
+        """Read the metrics of the user's own."""
+        example = "{file: mine.py, name: Mine}"
+        if not isinstance(node, Sequence | None):
+            raise node.error(f"metrics is {given(node)}; allowed: a list; write `metrics: [{example}]`")
+        found: dict[str, OwnMetric] = {}
+        for item in node or ():
+            block = mapping_of(item, "a metric", example)
+            if "file" not in block:
+                what = "a metric without a file; allowed: those of your own, as bench's are measured anyway"
+                raise block.error(f"{what}; write `{example}`")
+            part = self.part("metric", block, "the experiment", None)
+            try:
+                metric = own_metric(part, self.module("metric", block["file"]))
+            except BenchError as error:
+                raise block["name"].error(str(error)) from None
+            if found.setdefault(metric.name, metric) is not metric:
+                what = f"metric {metric.name} again; allowed: each name once"
+                raise block["name"].error(f"{what}; remove one")
+        return [*found.values()]
 
     def check_architecture(self, what: str, block: Mapping) -> None:
         """Check a block that perhaps no variant uses."""

@@ -16,6 +16,9 @@ STATUSES: tuple[str, ...] = get_args(Status)
 
 Text = Annotated[str, Field(max_length=100_000, pattern=r"^[^\x00]*$")]
 Name = Annotated[str, Field(max_length=300, pattern=r"^[^\x00]*$")]
+Heading = Annotated[
+    str, Field(pattern=r"^[\w /%²³√·^().,+-]{0,40}$")
+]  # nothing that a table takes for markup
 Whole = Annotated[int, Field(ge=-(2**63), lt=2**63)]
 Real = Annotated[float, Field(ge=-1e60, le=1e60, allow_inf_nan=False)]  # its fourth power is a number too
 Number = Whole | Real
@@ -94,6 +97,17 @@ class Planned(TypedDict):
     run: Annotated[str, Field(pattern=KEY)]
 
 
+class OwnMetric(TypedDict, total=False):
+    """A metric of the user's own, as a report shows it."""
+
+    __pydantic_config__ = _LOOSE  # type: ignore[misc]
+
+    name: Required[Heading]
+    title: Required[Heading]
+    unit: Heading
+    direction: Literal["higher", "lower"] | None
+
+
 class Settings(TypedDict, total=False):
     """A variant."""
 
@@ -103,6 +117,7 @@ class Settings(TypedDict, total=False):
     epochs: Annotated[int, Field(ge=1, le=100_000)] | None
     patience: Annotated[int, Field(ge=0, le=100_000)] | None
     axes: Table
+    metrics: Annotated[list[OwnMetric], Field(max_length=1_000)]
     published: list[dict[Name, Value]] | None
 
 
