@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 
@@ -10,6 +11,8 @@ import torch
 from factory import PIXELS, SHAPE, a_run, a_vae, bytes_of, normal, part, random
 from torch import nn
 
+from bench.engine.images import untrained
+from bench.engine.stacked import stack
 from bench.parts.likelihoods import LIKELIHOODS, ContinuousBernoulli
 from bench.parts.networks import (
     DECODERS,
@@ -18,7 +21,10 @@ from bench.parts.networks import (
     ConvEncoder,
     FoldedConvTranspose2d,
     MLPEncoder,
+    flat,
+    planes,
 )
+from bench.parts.objectives import Elbo
 from bench.parts.pixels import PIXELS as TRANSFORMS
 from bench.parts.posteriors import POSTERIORS
 from bench.parts.vae import VAE, build, likelihood_class, parameter_count
@@ -160,8 +166,35 @@ def test_sizes_that_do_not_fit_are_refused() -> None:
     with pytest.raises(ValueError, match="3 activations for 2 hidden layers"):
         MLPEncoder((13,), 3, hidden=[11, 7], activation=["relu", "tanh", "relu"])
     for conv in (ConvEncoder, ConvDecoder):
-        with pytest.raises(ValueError, match="grey images of 28 x 28 pixels, not 32 x 32 x 3; use mlp"):
-            conv((32, 32, 3), 3)
+        with pytest.raises(ValueError, match="images of 8 x 8 pixels or more, not 7 x 30 x 3; use mlp"):
+            conv((7, 30, 3), 3)
+
+
+@pytest.mark.parametrize("shape", [(20, 12), (8, 9), (32, 31, 3), (64, 13, 3)])
+def test_convolutions_follow_the_shape_of_the_images(shape: tuple[int, ...]) -> None:
+    torch.manual_seed(0)
+    pixels = math.prod(shape)
+    model = build(a_run(encoder="conv-bn", decoder="conv-bn", latent=3), shape)
+    assert model.decode(normal(7, 5, 3)).shape == (7, 5, pixels)
+    check_gradients(model, random(5, pixels), normal(1, 5, 3))
+    # Pixels lie row by row, the channels of one beside each other; a corner sees its own neighbours only
+    x = random(pixels).double().requires_grad_()
+    first = model.double().encoder.trunk[0](planes(x.unsqueeze(0), shape))[0, 0]
+    seen = torch.autograd.grad(first[0, 0], x)[0].view(*shape[:2], -1) != 0
+    assert seen[:3, :3].all()
+    assert int(seen.sum()) == 9 * seen.shape[2]
+    torch.testing.assert_close(flat(planes(x, shape)), x)
+
+
+def test_stacked_convolutions_of_colour_images_are_each_replicas_own() -> None:
+    runs = [a_run(encoder="conv-bn", decoder="conv-bn", latent=3, seed=seed) for seed in (0, 1)]
+    models = [untrained(run, (9, 14, 3)).eval() for run in runs]
+    stacked = stack(models, Elbo()).eval()
+    x, noise = random(5, 378), normal(1, 2, 5, 3)
+    with torch.no_grad():
+        together = stacked(x, noise).output[0]
+        for r, model in enumerate(models):
+            torch.testing.assert_close(together[r], model(x, noise[:, r]).output[0], atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize("noise", [(5, 3), (1, 3)])

@@ -25,12 +25,13 @@ from torch.nn.functional import batch_norm, conv2d, conv_transpose2d
 from bench.engine.step import unknown_part
 from bench.parts.likelihoods import Bernoulli, ContinuousBernoulli, Gaussian, LearnedGaussian
 from bench.parts.networks import (
-    CONV_SHAPE,
     ConvDecoder,
     ConvEncoder,
     FoldedConvTranspose2d,
     MLPDecoder,
     MLPEncoder,
+    flat,
+    planes,
 )
 from bench.parts.objectives import Elbo
 from bench.parts.pixels import Grey, Normalised, Threshold
@@ -158,6 +159,7 @@ class _ConvEncoder(nn.Module):
     def __init__(self, encoders: list[Any]) -> None:
         super().__init__()
         self.replicas = len(encoders)
+        self.shape = encoders[0].shape
         self.trunk = _stacked([e.trunk for e in encoders])
         self.mean = _stacked([e.mean for e in encoders])
         self.second = _stacked([e.second for e in encoders])
@@ -165,7 +167,7 @@ class _ConvEncoder(nn.Module):
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Map x [R, B, D], or [B, D] for every replica, to the two heads, each [R, B, Z]."""
         x = x.expand(self.replicas, *x.shape[-2:])
-        h = self.trunk(x.transpose(0, 1).reshape(x.shape[1], self.replicas, *CONV_SHAPE))
+        h = self.trunk(planes(x.transpose(0, 1), self.shape).flatten(1, 2))
         return self.mean(h), self.second(h)
 
 
@@ -177,7 +179,7 @@ class _ConvDecoder(nn.Module):
 
     def forward(self, z: Tensor) -> Tensor:
         """Map z [R, B, Z] to the output [R, B, D]."""
-        return self.trunk(z).reshape(z.shape[1], self.replicas, -1).transpose(0, 1)  # type: ignore[no-any-return]
+        return flat(self.trunk(z).unflatten(1, (self.replicas, -1))).transpose(0, 1)
 
 
 def _container(modules: list[nn.Module]) -> nn.Module:

@@ -28,7 +28,7 @@ from bench.spec.options import (
     activation_parts,
 )
 
-CONV_SHAPE = (28, 28)  # of the images that document 002's network is made for
+CONV_SMALLEST = 8  # pixels a side that document 002's three convolutions need
 SHORT: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "tanh": nn.Tanh, "identity": nn.Identity}
 
 
@@ -76,28 +76,33 @@ def linear_encoder(shape: Shape, latent: int, *, hidden: Width) -> MLPEncoder:
 
 
 class ConvEncoder(nn.Module):
-    """Three convolutions with BatchNorm down to 128 features, then two heads of two layers (document 002)."""
+    """Three convolutions with BatchNorm, then two heads of two layers (document 002).
+
+    Images of 28 x 28 come down to the document's 128 features, 32 of 2 x 2.
+    """
 
     def __init__(self, shape: Shape, latent: int) -> None:
         super().__init__()
-        _refuse_unless_conv(shape)
+        self.shape = shape
+        channels, sides = _conv_sides(shape)
+        features = 32 * math.prod(sides[-1])
         self.trunk = nn.Sequential(
-            nn.Conv2d(1, 16, kernel_size=4, stride=2, padding=1),
+            nn.Conv2d(channels, 16, kernel_size=4, stride=2, padding=1),
             nn.BatchNorm2d(16),
             nn.ReLU(),
             nn.Conv2d(16, 32, kernel_size=4, stride=2, padding=1),
             nn.BatchNorm2d(32),
             nn.ReLU(),
-            nn.Conv2d(32, 32, kernel_size=5, stride=2),
+            nn.Conv2d(32, 32, kernel_size=5, stride=2, padding=_last_padding(sides[2])),
             nn.BatchNorm2d(32),  # no ReLU: as documented
             nn.Flatten(),
         )
-        self.mean = nn.Sequential(nn.Linear(128, 64), nn.ReLU(), nn.Linear(64, latent))
-        self.second = nn.Sequential(nn.Linear(128, 64), nn.ReLU(), nn.Linear(64, latent))
+        self.mean = nn.Sequential(nn.Linear(features, 64), nn.ReLU(), nn.Linear(64, latent))
+        self.second = nn.Sequential(nn.Linear(features, 64), nn.ReLU(), nn.Linear(64, latent))
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Map x [B, D] to the two heads, each [B, Z]."""
-        h = self.trunk(x.view(-1, 1, *CONV_SHAPE))
+        h = self.trunk(planes(x, self.shape))
         return self.mean(h), self.second(h)
 
 
@@ -141,41 +146,82 @@ class FoldedConvTranspose2d(nn.ConvTranspose2d):
             return super().forward(x, output_size)
         (h, w), (padding, _) = x.shape[-2:], cast("tuple[int, int]", self.padding)
         (rows, columns), (stride, _) = self.kernel_size, self.stride
-        size = ((h - 1) * stride - 2 * padding + rows, (w - 1) * stride - 2 * padding + columns)
+        more, wider = cast("tuple[int, int]", self.output_padding)
+        size = (
+            (h - 1) * stride - 2 * padding + rows + more,
+            (w - 1) * stride - 2 * padding + columns + wider,
+        )
         spread = self.weight.flatten(1).T @ x.flatten(2)  # [B, C'·rows·columns, H·W]
         image = fold(spread, size, (rows, columns), padding=padding, stride=stride)
         return image if self.bias is None else image + self.bias.view(-1, 1, 1)
 
 
 class ConvDecoder(nn.Module):
-    """Two linear layers and three transposed convolutions with BatchNorm (document 002)."""
+    """Two linear layers and three transposed convolutions with BatchNorm (document 002).
+
+    Each layer brings back the size that the encoder's had.
+    """
 
     def __init__(self, shape: Shape, latent: int) -> None:
         super().__init__()
-        _refuse_unless_conv(shape)
+        channels, sides = _conv_sides(shape)
+        last = _last_padding(sides[2])
+        grown = [(2 * (s - 1) + 5 - 2 * p) for s, p in zip(sides[3], last, strict=True)]
+        first, second, third = (
+            (a[0] - b[0], a[1] - b[1])  # what rounding down lost, each 0 or 1
+            for a, b in (
+                (sides[2], grown),
+                (sides[1], [2 * s for s in sides[2]]),
+                (sides[0], [2 * s for s in sides[1]]),
+            )
+        )
         self.trunk = nn.Sequential(
             nn.Linear(latent, 64),
             nn.ReLU(),
-            nn.Linear(64, 128),  # no ReLU: as documented
-            nn.Unflatten(1, (32, 2, 2)),
-            nn.ConvTranspose2d(32, 32, kernel_size=5, stride=2),
+            nn.Linear(64, 32 * math.prod(sides[3])),  # no ReLU: as documented
+            nn.Unflatten(1, (32, *sides[3])),
+            nn.ConvTranspose2d(32, 32, kernel_size=5, stride=2, padding=last, output_padding=first),
             nn.BatchNorm2d(32),
             nn.ReLU(),
-            nn.ConvTranspose2d(32, 16, kernel_size=4, stride=2, padding=1),
+            nn.ConvTranspose2d(32, 16, kernel_size=4, stride=2, padding=1, output_padding=second),
             nn.BatchNorm2d(16),
             nn.ReLU(),
-            FoldedConvTranspose2d(16, 1, kernel_size=4, stride=2, padding=1),
+            FoldedConvTranspose2d(16, channels, kernel_size=4, stride=2, padding=1, output_padding=third),
         )
 
     def forward(self, z: Tensor) -> Tensor:
         """Map z [..., Z] to the output [..., D]."""
-        return self.trunk(z.flatten(0, -2)).reshape(*z.shape[:-1], -1)  # type: ignore[no-any-return]
+        return flat(self.trunk(z.flatten(0, -2))).reshape(*z.shape[:-1], -1)
 
 
-def _refuse_unless_conv(shape: Shape) -> None:
-    if shape != CONV_SHAPE:
-        (h, w), given = CONV_SHAPE, " x ".join(map(str, shape))
-        raise ValueError(f"conv-bn is made for grey images of {h} x {w} pixels, not {given}; use mlp")
+def planes(x: Tensor, shape: Shape) -> Tensor:
+    """Bring images x [..., D] to [..., C, H, W], a plane a channel; of grey ones C is 1."""
+    height, width, *channels = shape
+    if not channels:
+        return x.reshape(*x.shape[:-1], 1, height, width)
+    return x.reshape(*x.shape[:-1], height, width, *channels).movedim(-1, -3)
+
+
+def flat(x: Tensor) -> Tensor:
+    """Bring planes x [..., C, H, W] to flat images [..., D]."""
+    return x.movedim(-3, -1).flatten(-3)
+
+
+def _conv_sides(shape: Shape) -> tuple[int, list[tuple[int, int]]]:
+    """Give the channels of images, and their height and width before each convolution and after the last."""
+    if len(shape) not in (2, 3) or min(shape[:2]) < CONV_SMALLEST:
+        given, smallest = " x ".join(map(str, shape)), f"{CONV_SMALLEST} x {CONV_SMALLEST}"
+        raise ValueError(f"conv-bn is made for images of {smallest} pixels or more, not {given}; use mlp")
+    height, width, *channels = shape
+    sides = [(height, width), (height // 2, width // 2), (height // 4, width // 4)]
+    last = [(side + 2 * p - 5) // 2 + 1 for side, p in zip(sides[2], _last_padding(sides[2]), strict=True)]
+    return (channels or [1])[0], [*sides, (last[0], last[1])]
+
+
+def _last_padding(sides: tuple[int, int]) -> tuple[int, int]:
+    """Pad what the last convolution's kernel of 5 would not fit into; the document's 7 x 7 it does."""
+    height, width = (2 * (side < 5) for side in sides)
+    return height, width
 
 
 class BatchNorm(nn.BatchNorm1d):
