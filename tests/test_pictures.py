@@ -26,7 +26,7 @@ from bench.report import contact
 from bench.runs import matrix
 from bench.runs.matrix import Matrix
 from bench.store.records import RunFolder
-from bench.store.tiles import TILE, enlargement, font, write
+from bench.store.tiles import TILE, enlargement, font, page, without_colour, write
 
 H, W = 5, 7
 LABELS = torch.arange(60) % 10
@@ -48,7 +48,8 @@ def tiles(image: Image.Image, height: int = H, width: int = W) -> np.ndarray:
     scale = enlargement(side)
     pixels = np.asarray(image)[::scale, ::scale]
     rows, columns = pixels.shape[0] // side, pixels.shape[1] // side
-    return pixels.reshape(rows, side, columns, side).swapaxes(1, 2)[:, :, :height, :width]
+    parted = pixels.reshape(rows, side, columns, side, *pixels.shape[2:])
+    return parted.swapaxes(1, 2)[:, :, :height, :width]
 
 
 def inputs_of(model: VAE) -> list[Tensor]:
@@ -82,8 +83,28 @@ def test_a_sheet_of_a_report_finds_the_tiles_of_any_grid(tmp_path: Path) -> None
     path = grids.save(grids.grid(grey), tmp_path / "new" / "grid.png")
     for row in (0, 1):
         strip = np.asarray(contact._cut(path, (0, 0), row))
-        assert strip.shape == (TILE, 10 * TILE)
-        assert strip[10, 10::TILE].tolist() == [10 * (10 * row + i) for i in range(10)]
+        assert strip.shape == (TILE, 10 * TILE, 3)
+        assert strip[10, 10::TILE, 1].tolist() == [10 * (10 * row + i) for i in range(10)]
+
+
+def test_colour_images_are_drawn_in_colour_grey_ones_beside_them_as_they_were(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    shape, model = (H, W, 3), a_model(pixels=H * W * 3)
+    images = bytes_of(10, H * W * 3).view(10, *shape)
+    shown = tiles(grids.reconstructions(model, images, 0))
+    assert (shown[0] == images.numpy()).all()
+    drawn = grids.samples(model, shape, 0)
+    made = grids.prior_means(model, 0, 100).mul(255).round().view(10, 10, *shape).numpy()
+    assert (tiles(drawn) == made).all()
+    assert tiles(grids.manifold(a_model(latent=2, pixels=H * W * 3), shape, 3)).shape == (3, 3, *shape)
+    one, between = grids.interpolations(model, images[:2], steps=2), W * enlargement(W) + grids.GAP
+    assert (tiles(one.crop((0, 0, between - grids.GAP, one.height)))[:, 0] == images[:2].numpy()).all()
+    with Image.open(grids.progress({1: drawn, 2: drawn}, tmp_path / "a.gif")) as gif:
+        pixels = np.asarray(gif.convert("RGB")).astype(int)[28:]
+        assert np.abs(pixels - np.asarray(drawn)[: len(pixels)]).mean() < 16  # of 256 colours
+    strip = np.asarray(contact._cut(grids.save(drawn, tmp_path / "grid.png"), (0, 0), 1))
+    small = np.asarray(drawn.resize((10 * W, 10 * W), Image.Resampling.NEAREST))[W : 2 * W]
+    assert (strip[TILE // W // 2 :: TILE // W, TILE // W // 2 :: TILE // W] == small).all()
 
 
 @pytest.mark.parametrize("name", ["grid.png", "progress.gif"])
@@ -205,9 +226,12 @@ def test_progress_stays_small_whatever_it_shows(tmp_path: Path) -> None:
 
 def test_words_are_written_in_greek_too() -> None:
     assert font(15).getmask("β").getbbox() != font(15).getmask("\uffff").getbbox()
-    page = Image.new("L", (100, 30), 255)
-    end = write(page, 2, 2, "β = 1", 15)
-    assert np.asarray(page).min() < 60
+    sheet = page(100, 30)
+    end = write(sheet, 2, 2, "β = 1", 15)
+    assert np.asarray(sheet).min() < 60
+    assert without_colour(sheet).mode == "L"
+    sheet.putpixel((0, 0), (255, 254, 255))
+    assert without_colour(sheet) is sheet
     assert 30 < end < 70
 
 

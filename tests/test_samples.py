@@ -144,9 +144,11 @@ def trainings(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return seen
 
 
-@pytest.mark.parametrize(("shape", "classes"), [((5, 19), 3), ((16, 16), 10), ((28, 28), 10), ((41, 33), 1)])
+@pytest.mark.parametrize(
+    ("shape", "classes"), [((5, 19), 3), ((16, 16), 10), ((28, 28), 10), ((41, 33), 1), ((9, 32, 3), 2)]
+)
 def test_the_classifier_takes_images_of_any_size_and_any_number_of_classes(
-    shape: tuple[int, int], classes: int
+    shape: tuple[int, ...], classes: int
 ) -> None:
     net = FeatureNet(shape, classes)
     images = random(11, *shape).flatten(1)

@@ -23,6 +23,7 @@ from torch.nn.functional import cross_entropy, pad
 
 from bench.data.datasets import Dataset, cache_dir
 from bench.engine.device import initialised, stream
+from bench.parts.networks import planes
 from bench.store.whole import replacing
 
 FEATURES = 64
@@ -52,7 +53,7 @@ class SampleScores:
 
 
 class FeatureNet(nn.Module):
-    """A convolutional classifier of images [H, W]; its last hidden layer is the feature space.
+    """A convolutional classifier of images [H, W] or [H, W, C]; its last hidden layer is the feature space.
 
     Images smaller than SMALLEST pixels a side are padded with black on their right and below.
     """
@@ -60,9 +61,9 @@ class FeatureNet(nn.Module):
     def __init__(self, shape: Sequence[int], classes: int) -> None:
         super().__init__()
         self.shape = tuple(shape)
-        height, width = self.sides = [max(side, SMALLEST) for side in shape]
+        height, width = self.sides = [max(side, SMALLEST) for side in shape[:2]]
         self.body = nn.Sequential(
-            nn.Conv2d(1, 16, 5),
+            nn.Conv2d(shape[2] if len(shape) > 2 else 1, 16, 5),
             nn.ReLU(),
             nn.MaxPool2d(2),
             nn.Conv2d(16, 32, 5),
@@ -84,8 +85,9 @@ class FeatureNet(nn.Module):
         return torch.cat([self._hidden(x) for x in grey.split(1000)]).cpu().double().numpy()
 
     def _hidden(self, grey: Tensor) -> Tensor:
-        (height, width), (rows, columns) = self.shape, self.sides
-        images = pad(grey.view(-1, 1, height, width), (0, columns - width, 0, rows - height))
+        height, width, *_ = self.shape
+        rows, columns = self.sides
+        images = pad(planes(grey, self.shape), (0, columns - width, 0, rows - height))
         return self.body(images)  # type: ignore[no-any-return]
 
     @torch.no_grad()

@@ -2,7 +2,8 @@
 
 The model is taken in the mode it is in, which should be eval, and images are as wide and high as the data's.
 
-Shapes: N images of H x W pixels, Z latents. What is called `shape` is (H, W).
+Shapes: N images of H x W pixels, Z latents. What is called `shape` is (H, W), or (H, W, 3) of images in
+colour, whose tensors have a last axis more.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from torch import Tensor
 from bench.engine.device import evaluation_noise
 from bench.evaluation.measure import encode, prior_means
 from bench.parts.vae import VAE
-from bench.store.tiles import COLUMNS, WHITE, enlargement, page, write
+from bench.store.tiles import COLUMNS, WHITE, enlargement, page, without_colour, write
 from bench.store.whole import replacing
 
 GAP = 8  # screen pixels between what is given and what is made
@@ -50,15 +51,16 @@ def columns_for(count: int) -> int:
 
 
 def grid(images: Tensor, columns: int | None = None) -> Image.Image:
-    """Tile grey images [N, H, W] in [0, 1] row by row; what is not covered is black.
+    """Tile images [N, H, W] or [N, H, W, 3] in [0, 1] row by row; what is not covered is black.
 
     A tile is a square, so that it can be found again in the picture.
     """
     columns = columns or columns_for(len(images))
-    rows, side = -(-len(images) // columns), max(images.shape[1:])
-    tiles = torch.zeros(rows * columns, side, side)
-    tiles[: len(images), : images.shape[1], : images.shape[2]] = images.cpu()
-    whole = tiles.view(rows, columns, side, side).transpose(1, 2).reshape(rows * side, columns * side)
+    count, height, width, *channels = images.shape
+    rows, side = -(-count // columns), max(height, width)
+    tiles = torch.zeros(rows * columns, side, side, *channels)
+    tiles[:count, :height, :width] = images.cpu()
+    whole = tiles.unflatten(0, (rows, columns)).transpose(1, 2).flatten(2, 3).flatten(0, 1)
     pixels = (whole.clamp(0, 1) * 255).round().byte().numpy()
     scale = enlargement(side)
     return Image.fromarray(np.ascontiguousarray(pixels)).resize(
@@ -118,13 +120,13 @@ def interpolations(model: VAE, images: Tensor, steps: int = 10) -> Image.Image:
     for part in parts:
         whole.paste(part, (left, 0))
         left += part.width + GAP
-    return whole
+    return without_colour(whole)
 
 
 def progress(frames: Mapping[int, Image.Image], path: Path) -> Path:
     """Write an animated GIF of the first samples of each epoch, its last frame held (document 004).
 
-    It has as many grey levels, evenly spaced from black to white, as keep it small.
+    It has as many grey levels, evenly spaced from black to white, or as many colours, as keep it small.
     """
     pages = [_frame(epoch, max(frames), image) for epoch, image in sorted(frames.items())]
     held = [700] * (len(pages) - 1) + [3000]  # milliseconds
@@ -144,13 +146,15 @@ def _frame(epoch: int, last: int, samples: Image.Image) -> Image.Image:
     frame.paste(samples.crop((0, 0, samples.width, shown)), (0, top))
     write(frame, 6, 3, f"epoch {epoch} of {last}", 17)
     full = samples.width - 200
-    frame.paste(200, (190, 10, 190 + full, 18))
-    frame.paste(0, (190, 10, 190 + round(full * epoch / last), 18))
-    return frame
+    frame.paste((200,) * 3, (190, 10, 190 + full, 18))
+    frame.paste((0,) * 3, (190, 10, 190 + round(full * epoch / last), 18))
+    return without_colour(frame)
 
 
 def _levels(image: Image.Image, levels: int) -> Image.Image:
-    """Give the same picture in a palette of so many greys."""
+    """Give the same picture in a palette of so many greys, or of eight times as many colours."""
+    if image.mode == "RGB":
+        return image.quantize(8 * levels, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
     index = image.point([round(value * (levels - 1) / WHITE) for value in range(WHITE + 1)])
     reduced = Image.frombytes("P", image.size, index.tobytes())
     reduced.putpalette([round(i * WHITE / (levels - 1)) for i in range(levels) for _ in range(3)])

@@ -1,7 +1,7 @@
 """Contact sheets: pages of variants side by side, cut from the pictures that their runs left behind.
 
-Greys are as they were drawn. A run that diverged keeps its row, and says so. A sheet that would show pictures
-which are not here is not drawn.
+Pixels are as they were drawn. A run that diverged keeps its row, and says so. A sheet that would show
+pictures which are not here is not drawn.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from bench.report.cells import plain
 from bench.report.copies import Picture
 from bench.report.results import Results, Run, Variant
 from bench.store.files import picture
-from bench.store.tiles import COLUMNS, GREY, TILE, fitted, page, write
+from bench.store.tiles import COLUMNS, GREY, TILE, fitted, page, without_colour, write
 
 STRIP = COLUMNS * TILE  # 560
 CELL = STRIP // 2  # five tiles above five
@@ -263,7 +263,7 @@ def _cell(path: Path | None, row: int) -> Image.Image:
 def _cut(path: Path, stamp: tuple[int, int], row: int) -> Image.Image:
     with picture(path, under=3) as grid:
         tile = grid.width // COLUMNS
-        strip = grid.convert("L").crop((0, row * tile, grid.width, (row + 1) * tile))
+        strip = grid.convert("RGB").crop((0, row * tile, grid.width, (row + 1) * tile))
         return strip if tile == TILE else strip.resize((STRIP, TILE), Image.Resampling.NEAREST)
 
 
@@ -271,7 +271,7 @@ def _cut(path: Path, stamp: tuple[int, int], row: int) -> Image.Image:
 def _half(path: Path, stamp: tuple[int, int]) -> Image.Image:
     """A manifold without the doubling of its pixels."""
     with picture(path, under=3) as grid:
-        return grid.convert("L").resize((STRIP, STRIP), Image.Resampling.NEAREST)
+        return grid.convert("RGB").resize((STRIP, STRIP), Image.Resampling.NEAREST)
 
 
 def _png(bands: Sequence[Image.Image]) -> bytes:
@@ -282,5 +282,5 @@ def _png(bands: Sequence[Image.Image]) -> bytes:
         whole.paste(band, (0, y))
         y += band.height
     out = io.BytesIO()
-    whole.save(out, "PNG", compress_level=9)
+    without_colour(whole).save(out, "PNG", compress_level=9)
     return out.getvalue()

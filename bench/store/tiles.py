@@ -31,8 +31,16 @@ def font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
 
 
 def page(width: int, height: int) -> Image.Image:
-    """Make an empty white page."""
-    return Image.new("L", (width, height), WHITE)
+    """Make an empty white page, in colour: `without_colour` makes it grey where nothing on it has one."""
+    return Image.new("RGB", (width, height), (WHITE,) * 3)
+
+
+def without_colour(image: Image.Image) -> Image.Image:
+    """Give a picture whose pixels are all grey one channel in place of three."""
+    if image.mode != "RGB":
+        return image
+    red, green, blue = image.split()
+    return red if red.tobytes() == green.tobytes() == blue.tobytes() else image
 
 
 def write(
@@ -40,7 +48,7 @@ def write(
 ) -> float:
     """Write one line of text with its top left at (x, y); give the x where it ends."""
     face = font(size, bold)
-    ImageDraw.Draw(image).text((x, y), words, fill=shade, font=face)
+    ImageDraw.Draw(image).text((x, y), words, fill=(shade,) * 3, font=face)
     return x + face.getlength(words)
 
 
