@@ -11,13 +11,13 @@ if TYPE_CHECKING:
 
 
 def load(*folders: str | Path) -> pd.DataFrame:
-    """Load the runs of experiments as one tidy table: see `bench.report.frame.read`.
+    """Load the runs of experiments as one tidy table: see `bench.report.results.read`.
 
     >>> import bench
     >>> runs = bench.load("reports/mnist/beta")
     >>> f"{runs.elbo_bernoulli[runs.beta == 1].mean():.2f}"
     '-102.92'
     """
-    from bench.report.frame import read  # pandas takes a while to import
+    from bench.report.results import read  # pandas takes a while to import
 
     return read(*folders)

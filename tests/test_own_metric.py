@@ -12,8 +12,8 @@ from test_groups import shared
 
 from bench.errors import BenchError
 from bench.report import write_report
-from bench.report.frame import results_csv
 from bench.report.results import load as results_of
+from bench.report.results import results_csv
 from bench.runs.execute import Job, SharedContext, execute
 from bench.saved import load_model
 from bench.spec.experiment import Run

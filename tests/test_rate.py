@@ -16,7 +16,7 @@ from scipy.stats import ttest_ind
 from bench.report import rate, rate_figure, write_report
 from bench.report.answers import answers
 from bench.report.rate import Pair, pairs
-from bench.report.results import SINCE, Results, load
+from bench.report.results import BY_NAME, Results, load
 
 BETAS = {"bernoulli": (0.25, 0.5, 1.0, 2.0), "gaussian": (0.125, 0.25, 0.5, 1.0, 2.0)}
 RATE = {"bernoulli": 25.0, "gaussian": 16.0}  # at β = 1
@@ -125,7 +125,7 @@ def test_a_value_of_an_older_definition_is_on_no_curve(
 ) -> None:
     found = results(tmp_path / "x")
     pair = the_pair(found)
-    monkeypatch.setitem(SINCE, "mse", 3)
+    monkeypatch.setitem(BY_NAME, "mse", dataclasses.replace(BY_NAME["mse"], since=3))
     assert not np.isnan(pair.a.at("mse", pair.rates)).all()  # all of one definition: they compare
     newer = tuple(dataclasses.replace(v, newest=3) for v in found.variants)
     old = the_pair(dataclasses.replace(found, variants=newer))

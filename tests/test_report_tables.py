@@ -17,8 +17,7 @@ from synthetic import Settings, settings
 import bench
 from bench.evaluation.metrics import METRICS, Metric
 from bench.report import tables, write_report
-from bench.report.frame import read, results_csv, summary_csv
-from bench.report.results import SINCE, Results, load
+from bench.report.results import BY_NAME, Results, load, read, results_csv, summary_csv
 from bench.report.tables import MOST, Cell, Table
 
 NOISE = (0.0, 0.02, -0.01, 0.03, -0.02)
@@ -114,7 +113,8 @@ def test_with_two_seeds_there_is_no_best_but_advice(tmp_path: Path) -> None:
 def test_values_of_an_older_definition_are_marked_and_never_tested(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(SINCE, "elbo_bernoulli", 2)
+    newer = dataclasses.replace(BY_NAME["elbo_bernoulli"], since=2)
+    monkeypatch.setitem(BY_NAME, "elbo_bernoulli", newer)
     levels = {name: {"elbo_bernoulli": value} for name, value in (("a", -90.0), ("b", -95.0), ("old", -50.0))}
     assert "°" not in marks(tables.one_footing(results(tmp_path, levels))).values()
     for run in synthetic.runs_of(tmp_path, "old-*").values():

@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from bench.errors import BenchError
-from bench.report import contact, copies, effects, frame, gallery, published, render
+from bench.report import contact, copies, effects, gallery, published, render
+from bench.report.frame import csv
 from bench.report.latex import render as tables_in_latex
-from bench.report.results import Results, load
+from bench.report.results import Results, load, results_csv, summary_csv
 from bench.store.files import PICTURE, is_own, no_link, read_regular
 from bench.store.whole import replacing
 
@@ -33,11 +34,11 @@ def write_report(folder: Path, figures: bool = True, *, html: bool = True, latex
         pictures = gallery.collect(results)
         for copy, source in pictures.copies.items():
             _replace(folder / copy, read_regular(source, PICTURE, under=3))
-        _replace(folder / "results.csv", frame.results_csv(results))
-        _replace(folder / "summary.csv", frame.summary_csv(results))
+        _replace(folder / "results.csv", results_csv(results))
+        _replace(folder / "summary.csv", summary_csv(results))
         context = render.context(results, captions, pictures)
         rows = context["rows"]
-        _optional(folder / "effects.csv", frame.csv(effects.frame(rows, results.margin)) if rows else None)
+        _optional(folder / "effects.csv", csv(effects.frame(rows, results.margin)) if rows else None)
         _optional(folder / "published.csv", published.published_csv(context["comparisons"]))
         report = folder / "report.md"
         if latex or (folder / "tables.tex").exists():

@@ -12,9 +12,10 @@ from bench.evaluation.metrics import Metric
 from bench.report import effects, pairs, rate
 from bench.report.cells import exact, plain
 from bench.report.effects import Row as EffectRow
+from bench.report.frame import number, numbers
 from bench.report.inference import Ranking
 from bench.report.published import COMPATIBLE, compare, final_values, switched_off
-from bench.report.results import Results, Variant, number, numbers
+from bench.report.results import Results, Variant
 from bench.report.statistics import Effect, average, estimate
 from bench.report.tables import (
     SAMPLES,

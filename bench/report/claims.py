@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from bench.evaluation.metrics import Metric
+from bench.report.frame import number
 from bench.report.pairs import near_twins
-from bench.report.results import Results, number
+from bench.report.results import Results
 from bench.report.statistics import Effect, advice, average, equivalence, one_sided, rejected
 
 

@@ -142,7 +142,7 @@ def _row(a: Variant, b: Variant, metric: Metric) -> Row:
     difference = average([pair], metric.scale, twins=near_twins(a, b))
     if metric.direction is None or difference is None:
         return Row(metric, difference, judged=False)
-    by = [max((run.yardstick for run in v.finished), default=1) >= metric.since for v in (a, b)]
+    by = [v.yardstick >= metric.since for v in (a, b)]
     if by[0] != by[1]:
         return Row(metric, None, judged=False, verdict="not compared: by two definitions, of two yardsticks")
     lost = [f"{who} lost {v.lost} of {len(v.runs)} seeds" for who, v in (("A", a), ("B", b)) if v.lost]

@@ -1,101 +1,130 @@
-"""The report as data: one tidy table with a row a run, and its summary with a row a variant.
-
-`bench.load("reports/all")` gives the first to anybody; results.csv and summary.csv are both as files.
-"""
+"""The report as data: one tidy table with a row a planned run, made from the records of an experiment."""
 
 from __future__ import annotations
 
-from pathlib import Path
+import math
+from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
 
-from bench.report.results import TIMING, Results, Variant, load
+from bench.errors import BenchError
+from bench.evaluation.metrics import METRICS, own_metrics
+from bench.store.experiments import ExperimentFolder
 
-INDEX = ["experiment", "variant", "seed"]
-COMPUTE = "compute_precision"  # `precision` is a metric's column
-ENVIRONMENT = tuple(COMPUTE if key == "precision" else key for key in TIMING)
+# What differs between machines in a way that changes times; the rest is told in the protocol.
+TIMING = ("device", "device_name", "threads", "precision", "engine", "replicas", "torch")
+ENVIRONMENT = tuple("compute_precision" if key == "precision" else key for key in TIMING)  # one is a metric
 PARTS = ("encoder", "decoder", "posterior", "prior", "likelihood", "target", "objective", "optimizer")
 RESULTS = ("id", "variant", "seed", "status", "outcome", "likelihood_class", "beta", "beta_eff")
+INNER = ("record", "losses", "diverged")  # no scalars: for the report alone
+COLUMNS = (*RESULTS, "run", "yardstick", "measured_epoch", "fall", *PARTS, "latent", "epochs", "batch_size",
+           *ENVIRONMENT, "machine", *INNER)  # fmt: skip
+FALL = 5  # epochs up to the one measured over which a run tells how fast its test loss still falls
 
 
-def read(*folders: str | Path) -> pd.DataFrame:
-    """Load the runs of one experiment or more as a tidy table: a row a planned run.
+def table(home: ExperimentFolder) -> pd.DataFrame:
+    """Make the table of an experiment: what is planned, what became of it, settings, machine, then metrics.
 
-    The index is (experiment, variant, seed). Columns hold what became of a run (`status`, `outcome`), its
-    settings, every metric under its name in `bench parts` (NaN where a run has none), its cost, and the
-    machine. `attrs` has the title and unit of each metric.
-
-    >>> import bench
-    >>> runs = bench.load("reports/mnist/beta")  # doctest: +SKIP
-    >>> runs.groupby("beta")["elbo_bernoulli"].mean()  # doctest: +SKIP
-
-    Raises:
-        BenchError: a folder holds no `experiment.json`.
+    `status` is finished, diverged, failed, interrupted, unreadable or missing. `run` is the folder in the
+    store. `outcome` says in words what went wrong, and `diverged` which epoch and term became non-finite.
+    `losses` is the test loss by epoch, in nats per image. `fall` says how fast that still fell at
+    `measured_epoch`: nats an epoch, over FALL epochs. `machine` is what has to be equal for times to be
+    pooled. The metrics are the columns of floats: those that bench knows in their order, then what else the
+    records hold.
     """
-    loaded = [load(Path(folder)) for folder in folders]
-    table = pd.concat([runs(results).infer_objects() for results in loaded])
-    metrics = {metric.name: metric for results in loaded for metric in results.metrics}
-    table.attrs = {name: f"{m.title}, {m.unit}".rstrip(", ") for name, m in metrics.items() if name in table}
-    return table
-
-
-def runs(results: Results) -> pd.DataFrame:
-    """Make the tidy table of an experiment's runs: see `read`."""
-    names = metric_names(results)
-    settings = {v.name: _settings(v) for v in results.variants}
+    settings = home.spec["variants"]
+    order = {name: place for place, name in enumerate(settings)}
+    planned = [(run_id, plan) for run_id, plan in home.planned.items() if plan["variant"] in order]
+    planned.sort(key=lambda each: (order[each[1]["variant"]], each[1]["seed"]))
     rows = []
-    for run in results.runs:
-        environment = run.record.get("environment") or {}
-        rows.append(
-            {
-                "experiment": results.folder.name, "variant": run.variant, "seed": run.seed, "id": run.id,
-                "run": run.key, "status": run.status, "outcome": run.outcome,
-                "likelihood_class": run.record.get("likelihood_class"), **settings[run.variant],
-                "beta_eff": run.record.get("beta_eff"), "yardstick": run.yardstick,
-                **{name: run.metrics.get(name) for name in names},
-                **{new: environment.get(old) for new, old in zip(ENVIRONMENT, TIMING, strict=True)},
-            }
-        )  # fmt: skip
-    columns = list(dict.fromkeys(key for row in rows for key in row)) or [*INDEX, *RESULTS]
-    table = pd.DataFrame(rows, columns=columns, dtype=object)  # a whole number stays one beside a missing one
-    return table.astype(dict.fromkeys(names, float)).set_index(INDEX)
+    for run_id, plan in planned:
+        variant, seed = plan["variant"], plan["seed"]
+        identity = {"id": run_id, "variant": variant, "seed": seed, "run": plan["run"]}
+        rows.append({**identity, **_outcome(home, run_id), **_settings(settings[variant])})
+    columns = list(dict.fromkeys([*COLUMNS, *(key for row in rows for key in row)]))
+    measured = [numbers(row["record"].get("metrics")) for row in rows]
+    present = {name for values in measured for name in values}.difference(columns)
+    known = [metric.name for metric in (*METRICS, *own_metrics(settings.values()))]
+    names = [*(name for name in known if name in present), *sorted(present.difference(known))]
+    told = [
+        [*map(row.get, columns), *map(values.get, names)] for row, values in zip(rows, measured, strict=True)
+    ]
+    found = pd.DataFrame(told, columns=[*columns, *names], dtype=object)  # 1 stays so beside a missing one
+    return found.astype(dict.fromkeys(names, float))
 
 
-def _settings(variant: Variant) -> dict[str, Any]:
-    parts = {kind: variant.part(kind)[0] or None for kind in PARTS}
-    axes = {f"axis.{axis}": value for axis, value in variant.axes.items()}
-    given = {key: variant.settings.get(key) for key in ("latent", "epochs", "batch_size")}
-    return {**parts, **given, "beta": variant.beta, **axes}
+def metric_names(table: pd.DataFrame) -> list[str]:
+    """The columns of metrics."""
+    return [str(name) for name in table.select_dtypes(float)]
 
 
-def metric_names(results: Results) -> list[str]:
-    """List metrics in the table's order, then whatever else the records hold."""
-    known = [m.name for m in results.metrics]
-    present = {name for run in results.runs for name in run.metrics}
-    return [n for n in known if n in present] + sorted(present - set(known))
+def _outcome(home: ExperimentFolder, run_id: str) -> dict[str, Any]:
+    """What became of a run, as its record says."""
+    try:
+        record = home.record(run_id)
+        status = "missing" if record is None else str(record["status"])
+    except BenchError:
+        record, status = None, "unreadable"
+    record = record or {}
+    curves = record.get("curves") or ()
+    losses = {row["epoch"]: float(x) for row in curves if (x := row.get("test_loss_nats")) is not None}
+    chosen = number((record.get("chosen") or {}).get("epoch"))  # by patience
+    measured = len(curves) if chosen is None else int(chosen)
+    first, last = losses.get(measured - FALL), losses.get(measured)
+    diverged = (record.get("diverged") or {}) if status == "diverged" else {}
+    told = f"epoch {diverged.get('epoch')}, {diverged.get('term')}" if diverged else ""
+    environment = record.get("environment") or {}
+    return {
+        "status": status, "outcome": record.get("reason") or told,
+        "likelihood_class": record.get("likelihood_class"), "beta_eff": record.get("beta_eff"),
+        "yardstick": record.get("yardstick", 1), "measured_epoch": measured,
+        "fall": None if first is None or last is None else (first - last) / FALL,
+        **{new: environment.get(old) for new, old in zip(ENVIRONMENT, TIMING, strict=True)},
+        "record": record, "losses": losses, "diverged": diverged,
+        "machine": ", ".join(str(environment[key]) for key in TIMING if environment.get(key) is not None),
+    }  # fmt: skip
 
 
-def results_csv(results: Results) -> bytes:
-    """One row per planned run, missing ones too: identity, outcome, every scalar metric."""
-    table = runs(results).reset_index()
-    return csv(table[[*RESULTS, *metric_names(results), *ENVIRONMENT]])
+def _settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """A variant's settings: its parts by name, its sizes, and its place on the axes of the matrix."""
+    return {
+        **{kind: part(settings, kind)[0] or None for kind in PARTS},
+        **{key: settings.get(key) for key in ("latent", "epochs", "batch_size")},
+        "beta": number(part(settings, "objective")[1].get("beta")),
+        **{f"axis.{axis}": label(value) for axis, value in (settings.get("axes") or {}).items()},
+    }
 
 
-def summary_csv(results: Results) -> bytes:
-    """One row per variant: mean, 95 % interval and n of every metric, over finished seeds."""
-    rows, names = [], metric_names(results)
-    for v in results.variants:
-        row: dict[str, object] = {
-            "variant": v.name, "latent": v.latent, "likelihood_class": v.likelihood_class, "beta": v.beta,
-            "beta_eff": v.beta_eff, "finished": len(v.finished), "planned": len(v.runs),
-        }  # fmt: skip
-        for name in names:
-            value = v.estimate(name)
-            known = (value.mean, value.low, value.high, value.n) if value else (None, None, None, 0)
-            row |= {f"{name}_{what}": x for what, x in zip(("mean", "low", "high", "n"), known, strict=True)}
-        rows.append(row)
-    return csv(pd.DataFrame.from_records(rows).astype(object))
+def part(settings: Mapping[str, Any], kind: str) -> tuple[str, dict[str, Any]]:
+    """Name and options of one part, whichever way the experiment writes it."""
+    given = settings.get(kind)
+    if not isinstance(given, Mapping):
+        return (str(given) if given is not None else "", {})
+    options = given.get("options")
+    rest = {k: v for k, v in given.items() if k not in ("name", "options")}
+    return str(given.get("name", "")), dict(options) if isinstance(options, Mapping) else rest
+
+
+def number(value: object) -> float | None:
+    """A finite number, or None."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return float(value) if math.isfinite(value) else None
+
+
+def numbers(value: object) -> dict[str, float]:
+    """The finite numbers of a mapping."""
+    if not isinstance(value, Mapping):
+        return {}
+    return {str(k): n for k, v in value.items() if (n := number(v)) is not None}
+
+
+def label(value: object) -> str:
+    """A setting as text: a part by its name, a number without a tail of zeros."""
+    if isinstance(value, Mapping):
+        return str(value.get("name", dict(value)))
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def csv(table: pd.DataFrame) -> bytes:

@@ -11,8 +11,8 @@ import pandas as pd
 from scipy.special import stdtrit
 
 from bench.report.cells import NOTHING, exact, fixed, signed
-from bench.report.frame import csv
-from bench.report.results import Results, Variant, number
+from bench.report.frame import csv, number
+from bench.report.results import Results, Variant
 from bench.report.statistics import MIN_SEEDS, Estimate, estimate, moments
 from bench.report.tables import Cell, Column, Row, Table, interval, shown
 from bench.store.records import DONE
@@ -76,10 +76,10 @@ def at_epoch(variant: Variant, metric: str, epoch: object) -> list[float]:
     key = f"{metric}_nats" if metric.endswith("_loss") else metric
     found = []
     for run in variant.runs:
-        rows = run.curves if run.status in DONE else ()
+        rows = (run.record.get("curves") or ()) if run.status in DONE else ()
         curve = [number(row.get(key)) for row in rows if row.get("epoch") == epoch]
         last = rows[-1].get("epoch") if rows else None
-        end = [run.metrics.get(key)] if run.finished and epoch in (None, last) else []
+        end = [variant.values(key).get(run.seed)] if epoch in (None, last) else []
         found += [value for value in (*curve, *end) if value is not None][:1]
     return found
 

@@ -19,10 +19,11 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from bench.report import answers, cells, claims, effects, embed, pairs, published, rate, tables
+from bench.report.frame import FALL, number, numbers
 from bench.report.gallery import Gallery
 from bench.report.inference import CERTAIN
 from bench.report.references import references
-from bench.report.results import FALL, SATURATED, Results, Run, number, numbers
+from bench.report.results import SATURATED, Results, Run
 from bench.report.statistics import MIN_SEEDS
 from bench.report.tables import Table
 
@@ -193,7 +194,7 @@ def _elsewhere(results: Results) -> list[tuple[str, int]]:
 def _protocol(results: Results) -> dict[str, Any]:
     """What the runs say of how they were made, each thing once, with how many say it."""
     runs = [run for run in results.runs if run.record]
-    calibration = [numbers(run.record.get("calibration")) for run in runs if run.finished]
+    calibration = [numbers(run.record.get("calibration")) for run in runs if run.status == "finished"]
     ranges = {
         sign: (min(values), max(values))
         for key, sign in (("epsilon", "ε"), ("temperature", "temperature"), ("variance", "σ²"))

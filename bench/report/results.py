@@ -1,121 +1,54 @@
-"""What the report reads: the resolved experiment and the records of exactly its planned runs.
+"""What a report says, before it is put into words: the tidy table, and each variant as a view of its rows.
 
-Nothing here or above it imports torch: a report can be rebuilt anywhere from the folders alone.
+Tables, figures, answers and CSVs take their numbers from there alone. Nothing here or above it imports torch:
+a report can be rebuilt anywhere from the folders.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
-from bench.errors import BenchError
+import pandas as pd
+
 from bench.evaluation.metrics import METRICS, Metric, own_metrics
+from bench.report.frame import (
+    ENVIRONMENT,
+    INNER,
+    RESULTS,
+    csv,
+    label,
+    metric_names,
+    number,
+    numbers,
+    part,
+    table,
+)
 from bench.report.inference import Ranking, rank
 from bench.report.statistics import MARGIN, Estimate, Values, estimate
 from bench.store.experiments import ExperimentFolder
-from bench.store.shapes import Planned
 
-# What differs between machines in a way that changes times; the rest is told in the protocol.
-TIMING = ("device", "device_name", "threads", "precision", "engine", "replicas", "torch")
-
-FALL = 5  # epochs up to the one measured over which a run tells how fast its test loss still falls
-SINCE = {metric.name: metric.since for metric in METRICS}
-SCALES = {metric.name: metric.scale for metric in METRICS}
+BY_NAME = {metric.name: metric for metric in METRICS}
 SATURATED = 0.7  # nats from ln N, about ln 2: z is mostly its own image's, N images tell no I(x; z)
 
-
-@dataclass(frozen=True)
-class Run:
-    """One planned run and what became of it; `missing` until its record is written."""
-
-    id: str
-    variant: str
-    seed: int
-    status: str  # finished, diverged, failed, interrupted, unreadable or missing
-    key: str = ""  # its folder in the store of runs
-    record: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def finished(self) -> bool:
-        """Whether its numbers count."""
-        return self.status == "finished"
-
-    @cached_property
-    def metrics(self) -> dict[str, float]:
-        """Finite metrics by name, beta_eff not among them."""
-        return numbers(self.record.get("metrics"))
-
-    @property
-    def curves(self) -> Sequence[Mapping[str, Any]]:
-        """One row per epoch."""
-        return self.record.get("curves") or ()
-
-    @property
-    def chosen(self) -> int:
-        """The epoch that was measured: the one that patience chose, or the last."""
-        of_patience = number((self.record.get("chosen") or {}).get("epoch"))
-        return len(self.curves) if of_patience is None else int(of_patience)
-
-    @property
-    def losses(self) -> dict[int, float]:
-        """Its test loss by epoch, nats per image."""
-        rows = ((row["epoch"], number(row.get("test_loss_nats"))) for row in self.curves)
-        return {int(epoch): value for epoch, value in rows if value is not None}
-
-    @property
-    def fall(self) -> float | None:
-        """How fast its test loss still fell at the epoch measured: nats an epoch, over FALL epochs."""
-        losses = self.losses
-        first, last = losses.get(self.chosen - FALL), losses.get(self.chosen)
-        return None if first is None or last is None else (first - last) / FALL
-
-    @property
-    def machine(self) -> tuple[str, ...]:
-        """What has to be equal for times to be pooled."""
-        environment = self.record.get("environment") or {}
-        return tuple(str(environment[key]) for key in TIMING if environment.get(key) is not None)
-
-    @property
-    def diverged(self) -> Mapping[str, Any]:
-        """Epoch and term that became non-finite; empty unless diverged."""
-        where = self.record.get("diverged")
-        return where if self.status == "diverged" and isinstance(where, Mapping) else {}
-
-    @property
-    def yardstick(self) -> int:
-        """The version of the definitions by which it was measured."""
-        return int(number(self.record.get("yardstick")) or 1)
-
-    @property
-    def outcome(self) -> str:
-        """What went wrong and where, in words; empty for a finished or missing run."""
-        told = f"epoch {self.diverged.get('epoch')}, {self.diverged.get('term')}" if self.diverged else ""
-        return str(self.record.get("reason") or told)
+Run: TypeAlias = Any  # a row of `bench.report.frame.table`: its columns are attributes
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Variant:
-    """One variant as resolved, with its planned runs in order of seed."""
+    """One variant as resolved, and the rows of its planned runs in order of seed."""
 
     name: str
     settings: Mapping[str, Any]
-    runs: tuple[Run, ...]
+    table: pd.DataFrame
     newest: int = 1  # yardstick of any run in the report
     same_as: str = ""  # an earlier variant with the very same runs: it is counted and ranked once
 
-    @cached_property
-    def finished(self) -> tuple[Run, ...]:
-        """The runs whose numbers count."""
-        return tuple(run for run in self.runs if run.finished)
-
-    @cached_property
-    def first(self) -> Run | None:
-        """The finished run of the smallest seed: whose pictures are shown."""
-        return self.finished[0] if self.finished else None
+    # What it is
 
     @property
     def title(self) -> str:
@@ -132,6 +65,10 @@ class Variant:
         """The matrix axes this variant sits on, values as text; empty for a variant written out by name."""
         return {key: label(value) for key, value in (self.settings.get("axes") or {}).items()}
 
+    def part(self, kind: str) -> tuple[str, dict[str, Any]]:
+        """Name and options of one part, whichever way the experiment writes it."""
+        return part(self.settings, kind)
+
     @property
     def beta(self) -> float | None:
         """β as its script writes it."""
@@ -144,15 +81,37 @@ class Variant:
         written = self.axes.get("beta", value)
         return f"{written} = {value}" if written == "dz/dx" else written
 
-    @property
+    @cached_property
     def beta_eff(self) -> float | None:
         """The weight on the KL once reconstruction is one image's sum, as the run derived it."""
-        return next((b for run in self.runs if (b := number(run.record.get("beta_eff"))) is not None), None)
+        return next((float(run.beta_eff) for run in self.runs if run.beta_eff is not None), None)
 
-    @property
+    @cached_property
     def likelihood_class(self) -> str:
         """Observation model and target: only inside one class do own-terms ELBOs compare."""
-        return next((str(c) for run in self.runs if (c := run.record.get("likelihood_class"))), "")
+        return next((run.likelihood_class for run in self.runs if run.likelihood_class), "")
+
+    # What became of its runs
+
+    @cached_property
+    def runs(self) -> tuple[Run, ...]:
+        """Its rows, one at a time."""
+        return tuple(self.table.itertuples(index=False))
+
+    @cached_property
+    def done(self) -> pd.DataFrame:
+        """The rows of finished runs, whose numbers count."""
+        return self.table[self.table.status == "finished"]
+
+    @cached_property
+    def finished(self) -> tuple[Run, ...]:
+        """The same, one at a time."""
+        return tuple(self.done.itertuples(index=False))
+
+    @property
+    def first(self) -> Run | None:
+        """The finished run of the smallest seed: whose pictures are shown."""
+        return self.finished[0] if self.finished else None
 
     @property
     def started(self) -> bool:
@@ -164,46 +123,49 @@ class Variant:
         """Planned seeds that ended without numbers, for which the mean of the others would be a selection."""
         return sum(run.status in ("diverged", "failed") for run in self.runs)
 
-    @property
+    @cached_property
     def collapsed(self) -> int:
         """Finished seeds whose latents carry nothing: no active unit, or a KL under 0.1 nats."""
-        return sum(r.metrics.get("active_units") == 0 or r.metrics.get("kl", 1) < 0.1 for r in self.finished)
+        units, kl = self.values("active_units"), self.values("kl")
+        return sum(units.get(run.seed) == 0 or kl.get(run.seed, 1) < 0.1 for run in self.finished)
 
-    def part(self, kind: str) -> tuple[str, dict[str, Any]]:
-        """Name and options of one part, whichever way the experiment writes it."""
-        given = self.settings.get(kind)
-        if not isinstance(given, Mapping):
-            return (str(given) if given is not None else "", {})
-        options = given.get("options")
-        rest = {k: v for k, v in given.items() if k not in ("name", "options")}
-        return str(given.get("name", "")), dict(options) if isinstance(options, Mapping) else rest
+    # What was measured
 
-    def values(self, metric: str) -> dict[int, float]:
+    @cached_property
+    def _values(self) -> dict[str, Values]:
+        found: dict[str, Values] = {}
+        for metric in metric_names(self.table):
+            known = self.done[self.done[metric].notna()]
+            current = known[known.yardstick >= since(metric)]
+            used = known if current.empty else current
+            found[metric] = dict(zip(used.seed, used[metric], strict=True))
+        return found
+
+    def values(self, metric: str) -> Values:
         """One metric by seed, of finished runs only; of runs by two definitions of it, those by the newer."""
-        runs = [run for run in self.finished if metric in run.metrics]
-        current = [run for run in runs if run.yardstick >= SINCE.get(metric, 1)]
-        return {run.seed: run.metrics[metric] for run in current or runs}
+        return self._values.get(metric, {})
+
+    @property
+    def yardstick(self) -> int:
+        """The newest definitions by which a finished run of it was measured."""
+        return max((run.yardstick for run in self.finished), default=1)
 
     def outdated(self, metric: str) -> bool:
         """Whether its values are by an older definition of a metric than others in the report."""
-        return max((run.yardstick for run in self.finished), default=1) < SINCE.get(metric, 1) <= self.newest
+        return self.yardstick < since(metric) <= self.newest
 
     def estimate(self, metric: str) -> Estimate | None:
         """Mean and half-width of one metric over seeds; None without a value."""
         values = list(self.values(metric).values())
-        return estimate(values, SCALES.get(metric, "linear")) if values else None
+        return estimate(values, BY_NAME[metric].scale if metric in BY_NAME else "linear") if values else None
 
     @property
     def saturated(self) -> bool:
         """Whether I(x; z) is within SATURATED of ln N, the most that N test images can show."""
-        mean, size = self.estimate("mutual_information"), self.test_images
-        return bool(mean and size and size > 1 and mean.mean > math.log(size) - SATURATED)
-
-    @property
-    def test_images(self) -> float | None:
-        """How many test images its runs were measured on, where that is one number."""
+        mean = self.estimate("mutual_information")
         sizes = {number((run.record.get("data") or {}).get("test")) for run in self.finished}
-        return sizes.pop() if len(sizes) == 1 else None
+        size = sizes.pop() if len(sizes) == 1 else None
+        return bool(mean and size and size > 1 and mean.mean > math.log(size) - SATURATED)
 
     def monte_carlo_error(self, metric: Metric) -> float | None:
         """Give the estimator's own standard error; one that all seeds share does not average out."""
@@ -214,12 +176,13 @@ class Variant:
         return math.sqrt(math.fsum(e**2 for e in known) / len(known) / (1 if metric.shared else len(known)))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Results:
     """Everything a report says, before it is put into words."""
 
     folder: Path
     experiment: Mapping[str, Any]
+    table: pd.DataFrame  # a row a planned run: COLUMNS, then its metrics
     variants: tuple[Variant, ...]
     baselines: Mapping[str, Any]
     metrics: tuple[Metric, ...] = METRICS
@@ -235,9 +198,14 @@ class Results:
         return tuple(run for variant in self.variants for run in variant.runs)
 
     @property
+    def done(self) -> pd.DataFrame:
+        """The rows of finished runs."""
+        return self.table[self.table.status == "finished"]
+
+    @property
     def finished(self) -> tuple[Run, ...]:
         """All runs whose numbers count."""
-        return tuple(run for run in self.runs if run.finished)
+        return tuple(run for variant in self.variants for run in variant.finished)
 
     @property
     def started(self) -> tuple[Variant, ...]:
@@ -251,7 +219,7 @@ class Results:
 
     @property
     def declared(self) -> str:
-        """The dataset that was asked for."""
+        """The dataset that the experiment asks for."""
         return label(self.experiment.get("declared_dataset") or self.dataset)
 
     @property
@@ -260,9 +228,9 @@ class Results:
         return bool(self.experiment.get("fallback"))
 
     def measured(self, *footings: str) -> tuple[Metric, ...]:
-        """Rows of the metric table, of these footings, that have at least one value."""
-        present = {name for run in self.finished for name in run.metrics}
-        return tuple(m for m in self.metrics if m.footing in footings and m.name in present)
+        """Rows of the metric table, of these footings or of all, that a finished run has a value of."""
+        of_these = (m for m in self.metrics if m.footing in footings or not footings)
+        return tuple(m for m in of_these if any(v.values(m.name) for v in self.variants))
 
     @cached_property
     def rankings(self) -> Mapping[str, Ranking]:
@@ -272,7 +240,7 @@ class Results:
 
     def metric(self, name: str) -> Metric | None:
         """One row of the metric table, if it has a value."""
-        return next((m for m in self.measured(*{m.footing for m in self.metrics}) if m.name == name), None)
+        return next((m for m in self.measured() if m.name == name), None)
 
 
 def ordered(variants: Iterable[Variant], metric: Metric) -> Ranking:
@@ -289,51 +257,65 @@ def ordered(variants: Iterable[Variant], metric: Metric) -> Ranking:
 def load(folder: Path) -> Results:
     """Read an experiment's folder, and the runs that it plans; raises BenchError without experiment.json."""
     home = ExperimentFolder(folder)
-    runs = [_run(home, run_id, plan) for run_id, plan in home.planned.items()]
-    runs.sort(key=lambda run: run.seed)
-    newest = max((run.yardstick for run in runs if run.finished), default=1)
+    runs = table(home)
+    newest = max(runs.yardstick[runs.status == "finished"], default=1)
     variants: list[Variant] = []
     first: dict[tuple[str, ...], str] = {}  # the runs of a variant -> its name
     for name, settings in home.spec["variants"].items():
-        own = tuple(run for run in runs if run.variant == name)
-        if own or not home.planned:
-            twin = first.setdefault(tuple(run.key for run in own), name) if own else name
+        own = runs[runs.variant == name]
+        if len(own) or not home.planned:
+            twin = first.setdefault(tuple(own.run), name) if len(own) else name
             variants.append(Variant(name, settings, own, newest, twin if twin != name else ""))
-    return Results(
-        folder,
-        home.spec,
-        tuple(variants),
-        home.baselines(),
-        (*METRICS, *own_metrics(home.spec["variants"].values())),
-    )
+    metrics = (*METRICS, *own_metrics(home.spec["variants"].values()))
+    return Results(folder, home.spec, runs, tuple(variants), home.baselines(), metrics)
 
 
-def _run(home: ExperimentFolder, run_id: str, plan: Planned) -> Run:
-    try:
-        record = home.record(run_id)
-    except BenchError:
-        return Run(run_id, plan["variant"], plan["seed"], "unreadable", plan["run"])
-    if record is None:
-        return Run(run_id, plan["variant"], plan["seed"], "missing", plan["run"])
-    return Run(run_id, plan["variant"], plan["seed"], str(record["status"]), plan["run"], record)
+def read(*folders: str | Path) -> pd.DataFrame:
+    """Load the runs of one experiment or more as a tidy table: a row a planned run.
+
+    The index is (experiment, variant, seed). Columns hold what became of a run (`status`, `outcome`), its
+    settings, the machine, its cost, and every metric under its name in `bench parts` (NaN where a run has
+    none). `attrs` has the title and unit of each metric.
+
+    >>> import bench
+    >>> runs = bench.load("reports/mnist/beta")  # doctest: +SKIP
+    >>> runs.groupby("beta")["elbo_bernoulli"].mean()  # doctest: +SKIP
+
+    Raises:
+        BenchError: a folder holds no `experiment.json`.
+    """
+    loaded = [load(Path(folder)) for folder in folders]
+    tables = [
+        found.table.drop(columns=[*INNER]).assign(experiment=found.folder.name).infer_objects()
+        for found in loaded
+    ]
+    runs = pd.concat(tables).set_index(["experiment", "variant", "seed"])
+    metrics = [metric for found in loaded for metric in found.metrics]
+    runs.attrs = {m.name: f"{m.title}, {m.unit}".rstrip(", ") for m in metrics if m.name in runs}
+    return runs
 
 
-def number(value: object) -> float | None:
-    """A finite number, or None."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    return float(value) if math.isfinite(value) else None
+def results_csv(results: Results) -> bytes:
+    """One row per planned run, missing ones too: identity, outcome, every scalar metric."""
+    return csv(results.table[[*RESULTS, *metric_names(results.table), *ENVIRONMENT]])
 
 
-def numbers(value: object) -> dict[str, float]:
-    """The finite numbers of a mapping."""
-    if not isinstance(value, Mapping):
-        return {}
-    return {str(k): n for k, v in value.items() if (n := number(v)) is not None}
+def summary_csv(results: Results) -> bytes:
+    """One row per variant: mean, 95 % interval and n of every metric, over finished seeds."""
+    rows = []
+    for v in results.variants:
+        row: dict[str, object] = {
+            "variant": v.name, "latent": v.latent, "likelihood_class": v.likelihood_class, "beta": v.beta,
+            "beta_eff": v.beta_eff, "finished": len(v.finished), "planned": len(v.runs),
+        }  # fmt: skip
+        for name in metric_names(results.table):
+            value = v.estimate(name)
+            known = (value.mean, value.low, value.high, value.n) if value else (None, None, None, 0)
+            row |= {f"{name}_{what}": x for what, x in zip(("mean", "low", "high", "n"), known, strict=True)}
+        rows.append(row)
+    return csv(pd.DataFrame.from_records(rows).astype(object))
 
 
-def label(value: object) -> str:
-    """A setting as text: a part by its name, a number without a tail of zeros."""
-    if isinstance(value, Mapping):
-        return str(value.get("name", dict(value)))
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+def since(metric: str) -> int:
+    """The yardstick from which on a metric has its definition of today."""
+    return BY_NAME[metric].since if metric in BY_NAME else 1

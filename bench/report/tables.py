@@ -6,6 +6,7 @@ Nothing here is Markdown, HTML or LaTeX: `render` writes a table as any of them.
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
@@ -14,9 +15,10 @@ from markupsafe import Markup
 
 from bench.evaluation.metrics import Metric
 from bench.report.cells import NOTHING, exact, plain, spread
+from bench.report.frame import number, numbers
 from bench.report.inference import Ranking
 from bench.report.pairs import axes
-from bench.report.results import Results, Run, Variant, number, numbers, ordered
+from bench.report.results import Results, Variant, ordered
 from bench.report.statistics import Estimate, estimate
 
 MOST = 7  # columns, so that a table fits a page
@@ -236,7 +238,7 @@ def settings(results: Results) -> Table:
     rows = []
     for v in results.variants:
         falls = [fall for run in v.finished if (fall := run.fall) is not None]
-        epochs = ", ".join(dict.fromkeys(str(run.chosen) for run in v.finished)) or NOTHING
+        epochs = ", ".join(dict.fromkeys(str(run.measured_epoch) for run in v.finished)) or NOTHING
         kind = v.likelihood_class or v.part("likelihood")[0] or NOTHING
         rows.append(Row((
             name(v), amount(number(v.latent), 3), Cell(kind), Cell(v.beta_text or NOTHING, v.beta),
@@ -283,28 +285,20 @@ def axis_value(axis: str, value: str) -> str:
     return f"{SIGNS.get(axis, axis)} = {value}" if value[:1].isdigit() else value
 
 
-def machines(results: Results) -> list[tuple[str, ...]]:
+def machines(results: Results) -> list[str]:
     """Every machine that timed a finished run, in order of appearance."""
     return list(dict.fromkeys(run.machine for run in results.finished))
 
 
-def by_machine(variant: Variant) -> dict[tuple[str, ...], list[Run]]:
-    """A variant's finished runs apart by machine: times are never pooled across machines."""
-    groups: dict[tuple[str, ...], list[Run]] = {}
-    for run in variant.finished:
-        groups.setdefault(run.machine, []).append(run)
-    return groups
-
-
 def cost(results: Results) -> Table | None:
-    """One row per variant and machine."""
+    """One row per variant and machine: times are never pooled across machines."""
     metrics, known = results.measured("cost"), machines(results)
     rows = []
     for v in results.variants:
-        for machine, runs in by_machine(v).items():
-            cells = [name(v), Cell(f"M{known.index(machine) + 1}")]
+        for machine, runs in v.done.groupby("machine", sort=False):
+            cells = [name(v), Cell(f"M{known.index(str(machine)) + 1}")]
             for metric in metrics:
-                values = [run.metrics[metric.name] for run in runs if metric.name in run.metrics]
+                values = runs[metric.name].dropna().tolist()
                 fixed = metric.name in FIXED and values
                 cells.append(amount(values[0]) if fixed else interval(estimate(values) if values else None))
             rows.append(Row((*cells, amount(len(runs)))))
@@ -314,26 +308,26 @@ def cost(results: Results) -> Table | None:
 
 def speed_spread(results: Results) -> float:
     """The largest ratio of images a second between seeds of one variant on one machine, at least 1."""
-    rates = (
-        [rate for run in runs if (rate := run.metrics.get("images_per_second"))]
-        for variant in results.variants
-        for runs in by_machine(variant).values()
-    )
-    return max((max(of_one) / min(of_one) for of_one in rates if of_one), default=1.0)
+    if not any(metric.name == "images_per_second" for metric in results.measured("cost")):
+        return 1.0
+    timed = results.done[results.done.images_per_second > 0]
+    speeds = timed.groupby(["variant", "machine"]).images_per_second
+    return float((speeds.max() / speeds.min()).max())
 
 
 def evaluation(results: Results) -> Table | None:
     """Seconds each part of the evaluation took, a run's mean, and its share of the training time."""
-    runs = [run for run in results.finished if numbers(run.record.get("evaluation_seconds"))]
-    training = sum(run.metrics.get("train_seconds", 0.0) for run in runs)
-    parts = dict.fromkeys(key for run in runs for key in numbers(run.record["evaluation_seconds"]))
-    totals = {p: sum(numbers(r.record["evaluation_seconds"]).get(p, 0.0) for r in runs) for p in parts}
-    totals["all of it"] = sum(totals.values())
+    seconds = [numbers(run.record.get("evaluation_seconds")) for run in results.finished]
+    known = [run for run, parts in zip(results.finished, seconds, strict=True) if parts]
+    if not known:
+        return None
+    training = sum(getattr(run, "train_seconds", 0.0) for run in known)
+    totals = Counter[str]()
+    for parts in seconds:
+        totals.update(parts)
     rows = []
-    for part, total in totals.items() if runs else ():
-        share = f"{100 * total / training:.1f} %" if training else NOTHING
-        rows.append(
-            Row((Cell(part), Cell(shown(plain(total / len(runs), 3)), total), Cell(shown(share), total)))
-        )
-    columns = (Column("evaluation"), Column("seconds a run"), Column("share of training"))
-    return Table(columns, tuple(rows)) if rows else None
+    for part, total in {**totals, "all of it": sum(totals.values())}.items():
+        share = f"{100 * total / training:.1f} %" if training > 0 else NOTHING
+        mean = shown(plain(total / len(known), 3))
+        rows.append(Row((Cell(part), Cell(mean, total), Cell(shown(share), total))))
+    return Table(tuple(map(Column, ("evaluation", "seconds a run", "share of training"))), tuple(rows))
