@@ -10,7 +10,6 @@ import typer
 app = typer.Typer(
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
-    add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     help="The fair, reproducible comparison of variational autoencoders.",

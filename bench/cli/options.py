@@ -2,18 +2,37 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import fields
+from glob import escape, glob
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bench.errors import BenchError
+from bench.errors import BenchError, printable
 
 if TYPE_CHECKING:
     from bench.runs.request import Request
 
-Spec = Annotated[Path, typer.Argument(help="The experiment, a YAML file.", show_default=False)]
+
+def _experiments(incomplete: str) -> list[str]:
+    """Complete the name of an experiment that ships, or the path of a YAML file."""
+    from bench.spec.shipped import SUFFIXES, shipped
+
+    paths = sorted(glob(f"{escape(incomplete)}*"))
+    files = [f"{p}/" if Path(p).is_dir() else p for p in paths if Path(p).is_dir() or p.endswith(SUFFIXES)]
+    return [*(name for name in shipped() if name.startswith(incomplete)), *files]
+
+
+Spec = Annotated[
+    Path,
+    typer.Argument(
+        help="The experiment: a YAML file, or a name of bench experiments.",
+        show_default=False,
+        autocompletion=_experiments,
+    ),
+]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
 Seeds = Annotated[str | None, typer.Option(help="How many (3), or which (0,4,7; a single one as 4,).")]
 Only = Annotated[list[str] | None, typer.Option(help="Variants matching this glob only; repeatable.")]
@@ -26,7 +45,9 @@ Uri = Annotated[
 Reports = Annotated[Path, typer.Option(help="The folder for reports and records.")]
 Fresh = Annotated[bool, typer.Option("--fresh", help="Do finished runs again.")]
 Quick = Annotated[bool, typer.Option("--quick", help="On digits with three seeds: minutes, no download.")]
-Report = Annotated[Path, typer.Argument(help="An experiment's folder, or its YAML file.", show_default=False)]
+Report = Annotated[
+    Path, typer.Argument(help="An experiment's folder, its YAML file or its name.", show_default=False)
+]
 Workers = Annotated[int | None, typer.Option(min=1, help="Runs at a time; by default one a core.")]
 Executor = Annotated[str, typer.Option(help="local, or ray: the nodes of a Ray cluster.")]
 Address = Annotated[
@@ -43,8 +64,12 @@ def request_of(context: typer.Context) -> Request:
     """
     from bench.runs.request import Request
     from bench.spec.resolve import load
+    from bench.spec.shipped import same_name_here
 
     given = dict(context.params)
+    if other := same_name_here(given["spec"]):
+        told = f"{given['spec']} is the experiment that ships with bench; {other} is not read"
+        print(f"bench: {printable(told)}", file=sys.stderr)
     seeds, dataset = seeds_of(given["seeds"]), given["dataset"]
     if given["quick"]:
         dataset, seeds = dataset or "digits", seeds or (0, 1, 2)
@@ -71,8 +96,10 @@ def check_executor(executor: str, address: str | None) -> None:
 
 
 def report_folder(given: Path, reports: Path, *holds: str) -> Path:
-    """Find the folder given, or that of a YAML file; raises BenchError unless it holds one of `holds`."""
-    folder = reports / given.stem if given.suffix in (".yaml", ".yml") else given
+    """Find a report's folder as `named` does; raises BenchError unless it holds one of `holds`."""
+    from bench.store.experiments import named
+
+    folder = named(given, reports)
     if not any((folder / name).is_file() for name in holds):
         raise BenchError(
             f"{folder} holds no {' or '.join(holds)}; give a folder that bench run has written: reports/all"

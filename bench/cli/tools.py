@@ -1,4 +1,4 @@
-"""The commands beside a matrix: draw, list, look, check."""
+"""The commands beside a matrix: begin, draw, list, look, check."""
 
 from __future__ import annotations
 
@@ -49,6 +49,27 @@ def generate(
 
     drawing = Drawing(kind, n, seed, tuple(from_images or ()), data_dir)
     print(draw(what, drawing, Places(reports, experiment, tracking_uri), out, force=force))
+
+
+@app.command(epilog="Example: bench experiments")
+def experiments() -> None:
+    """List the experiments that ship with bench, with the question of each."""
+    from bench.spec.resolve import load
+    from bench.spec.shipped import shipped
+
+    for name, file in shipped().items():
+        print(f"{name:<12} {load(file).question}")
+
+
+@app.command(epilog="Example: bench new mine.yaml")
+def new(
+    file: Annotated[Path, typer.Argument(help="The YAML file to write.", show_default=False)],
+) -> None:
+    """Write an experiment to start from, with comments, that runs as it is."""
+    from bench.spec.shipped import begin
+
+    begin(file)
+    print(f"{printable(str(file))}: bench run {printable(str(file))} trains it, and writes its report")
 
 
 @app.command(epilog="Example: bench parts likelihood")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from bench.errors import redacted
 from bench.spec.experiment import Experiment
+from bench.spec.shipped import shipped
 
 
 @dataclass(frozen=True)
@@ -54,9 +55,8 @@ class Request:
 
 
 def _shown(spec: Path) -> str:
-    """The spec's path as another person can use it: from here, or from the root of bench's own checkout."""
+    """The spec as another person can use it: by the name under which it ships, or by its path from here."""
     spec = spec.resolve()
-    for root in (Path.cwd(), Path(__file__).parents[2]):
-        if spec.is_relative_to(root):
-            return spec.relative_to(root).as_posix()
-    return spec.name
+    if shipped().get(spec.stem) == spec:
+        return spec.stem
+    return spec.relative_to(Path.cwd()).as_posix() if spec.is_relative_to(Path.cwd()) else spec.name

@@ -9,7 +9,7 @@ from pathlib import Path
 from bench.errors import BenchError
 from bench.pictures.grids import epochs_shown
 from bench.report import cells
-from bench.store.experiments import SPEC, ExperimentFolder
+from bench.store.experiments import SPEC, ExperimentFolder, named
 from bench.store.lock import LOCK, held
 from bench.store.records import Record
 from bench.tracking import Attempt, Tracker, TrackingError
@@ -58,8 +58,9 @@ def sync(given: Sequence[Path], reports: Path, uri: str | None) -> Iterator[Sync
 
 def folders(given: Sequence[Path], reports: Path) -> list[Path]:
     """Find the folders of the experiments that are meant; raises BenchError for one that is none."""
-    named = [reports / path.stem if path.suffix in (".yaml", ".yml") else path for path in given]
-    found = named or sorted(file.parent for file in reports.glob(f"**/{SPEC}"))
+    found = [named(path, reports) for path in given] or sorted(
+        file.parent for file in reports.glob(f"**/{SPEC}")
+    )
     for folder in found:
         if not ExperimentFolder(folder).exists:
             raise BenchError(f"{folder} holds no {SPEC}; give a folder that bench run has written")

@@ -10,6 +10,7 @@ from pathlib import Path
 from bench.spec.check import mapping_of, refuse_unknown_keys, text_of, word_of
 from bench.spec.experiment import ABOUT, MAX_VARIANTS, PARTS, SETTINGS, SLUG, names_folder
 from bench.spec.matrix import Cell, cells, written
+from bench.spec.shipped import shipped
 from bench.spec.source import Leaf, Mapping, Node, Place, given, given_text, read, read_text, trap
 
 HEAD = ("question", "dataset", "seeds", "evaluation", "metrics", "equivalence_margin", "claims")
@@ -103,7 +104,8 @@ def _refuse_many(count: int, place: Place, what: str) -> None:
 
 def _parent(path: Path, top: Mapping, children: tuple[Path, ...]) -> Draft:
     node = top["extends"]
-    target = path.parent / text_of(node, "extends")
+    word = text_of(node, "extends")
+    target = shipped().get(word, path.parent / word)
     shown, family = given_text(str(target)), (*children, path)
     try:
         usable = target.suffix in (".yaml", ".yml") and target.is_file()  # errors quote what it holds
@@ -112,7 +114,7 @@ def _parent(path: Path, top: Mapping, children: tuple[Path, ...]) -> Draft:
         usable = circular = False
     if not usable:
         what = f"extends {shown}, which is no file; allowed: a YAML file (.yaml, .yml), relative to this one"
-        raise node.error(f"{what}; correct the path")
+        raise node.error(f"{what}, or a name of bench experiments; correct the path")
     if circular:
         raise node.error(f"extends {shown}, which extends this file; remove one of the two")
     if len(family) > MAX_CHAIN:

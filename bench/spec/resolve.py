@@ -33,6 +33,7 @@ from bench.spec.grammar import Draft, expand
 from bench.spec.matrix import Cell
 from bench.spec.options import Added, Positive
 from bench.spec.own import own_metric
+from bench.spec.shipped import find
 from bench.spec.source import Mapping, Node, Sequence, given
 
 LOSSES = ("train_loss", "test_loss", "validation_loss")  # of the curves
@@ -49,10 +50,11 @@ class Head(BaseModel):
 
 
 def load(path: Path, *, code: bool = True) -> Experiment:
-    """Read the experiment in a YAML file; without `code` it may name no Python file.
+    """Read the experiment in a YAML file, or of a name that ships; without `code` it may name no Python file.
 
     Raises BenchError with file, line and column of what is wrong.
     """
+    path = find(path)
     draft = expand(path)
     if not names_folder(path.stem, FILE_STEM):
         what = f"{printable(str(path))}: the file's name names a folder of reports"

@@ -107,6 +107,14 @@ class ExperimentFolder:
         return {run_id: record for run_id, record in found if record is not None}
 
 
+def named(given: Path, reports: Path) -> Path:
+    """Find an experiment's folder as given, under `reports` by its YAML file, or there by its name."""
+    if given.suffix in (".yaml", ".yml"):
+        return reports / given.stem
+    by_name = len(given.parts) == 1 and not (given / SPEC).is_file() and (reports / given / SPEC).is_file()
+    return reports / given if by_name else given
+
+
 def experiments(reports: Path) -> list[ExperimentFolder]:
     """List the experiments in a folder of reports, by name."""
     return [ExperimentFolder(file.parent) for file in sorted(reports.glob(f"*/{SPEC}"))]
