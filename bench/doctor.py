@@ -90,7 +90,8 @@ def _devices() -> Finding:
 
 def _data(data_dir: Path | None) -> Iterator[Finding]:
     """Read and verify every data set. None is fetched."""
-    from bench.data.datasets import DATASETS, DataUnavailable, load
+    from bench.data.dataset import DataUnavailable
+    from bench.data.datasets import DATASETS, load
 
     for name in DATASETS:
         try:

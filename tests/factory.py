@@ -11,7 +11,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from bench.data.datasets import Dataset, load
+from bench.data.dataset import Dataset
+from bench.data.datasets import load
 from bench.engine.checkpoint import State
 from bench.engine.images import Images
 from bench.engine.loop import Row, Training, train

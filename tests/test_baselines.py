@@ -10,7 +10,7 @@ import torch
 from scipy.stats import multivariate_normal
 from sklearn.decomposition import PCA
 
-from bench.data.datasets import Dataset
+from bench.data.dataset import Dataset
 from bench.evaluation.baselines import baselines, pca_mse, pixel_mean, ppca_bits
 
 N, M, D = 211, 97, 11  # training images, test images, pixels: distinct, so that no transposed axis passes

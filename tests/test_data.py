@@ -13,7 +13,10 @@ import pytest
 import torch
 
 from bench.data import datasets as data
-from bench.data.datasets import DATASETS, Dataset, DataUnavailable, cache_dir, load, split
+from bench.data import fetch
+from bench.data.dataset import Dataset, DataUnavailable, assembled, split
+from bench.data.datasets import DATASETS, load
+from bench.data.fetch import cache_dir
 from bench.engine.device import stream
 from bench.errors import BenchError
 
@@ -175,9 +178,9 @@ def test_no_network_is_an_error_and_leaves_nothing_behind() -> None:
 
 
 def test_a_download_that_falls_silent_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(data, "STALL", 0.3)
+    monkeypatch.setattr(fetch, "STALL", 0.3)
     (tmp_path / "started").write_text("a byte")
-    assert data._watch(["sleep", "60"], tmp_path).startswith("no progress for")
+    assert fetch._watch(["sleep", "60"], tmp_path).startswith("no progress for")
 
 
 def test_a_folder_that_does_not_exist_is_an_error_even_for_digits(tmp_path: Path) -> None:
@@ -211,11 +214,11 @@ def test_the_digest_sees_every_byte_and_the_name(digits: Dataset) -> None:
         (digits.train_images.numpy(), digits.train_labels.numpy().astype(np.uint8)),
         (digits.test_images.numpy(), digits.test_labels.numpy().astype(np.uint8)),
     ]
-    assert data._dataset("digits", *pairs, "here").digest == digits.digest
-    assert data._dataset("other", *pairs, "here").digest != digits.digest
+    assert assembled("digits", *pairs, "here").digest == digits.digest
+    assert assembled("other", *pairs, "here").digest != digits.digest
     altered = pairs[1][1].copy()
     altered[-1] ^= 1
-    assert data._dataset("digits", pairs[0], (pairs[1][0], altered), "here").digest != digits.digest
+    assert assembled("digits", pairs[0], (pairs[1][0], altered), "here").digest != digits.digest
 
 
 def test_a_split_holds_out_a_fixed_share_of_sixty_thousand_images(digits: Dataset) -> None:

@@ -63,7 +63,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr("webbrowser.open", lambda *_: True)
     monkeypatch.setattr("bench.runs.matrix.run_matrix", lambda *_, **__: None)
     monkeypatch.setattr("bench.cli.closing.print_end", lambda _: True)
-    for begin in ("doctor.check", "tracking.pages", "data.datasets._fetch"):
+    for begin in ("doctor.check", "tracking.pages", "data.datasets.fetch"):
         monkeypatch.setattr(f"bench.{begin}", stop)
     monkeypatch.setattr("os.execve", stop)
     return tmp_path

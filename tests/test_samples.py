@@ -13,7 +13,7 @@ import torch
 from factory import a_dataset, random
 from scipy.linalg import sqrtm
 
-from bench.data.datasets import Dataset
+from bench.data.dataset import Dataset
 from bench.engine.device import initialised
 from bench.evaluation import samples
 from bench.evaluation.samples import FeatureNet, Reference, classifiers, frechet_distance, yardstick

@@ -11,66 +11,17 @@ from __future__ import annotations
 import gzip
 import hashlib
 import os
-import shutil
-import subprocess
-import sys
-import tempfile
-import time
 import zlib
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor
 from torch.nn.functional import interpolate
 
+from bench.data.dataset import FULL, Bytes, Dataset, DataUnavailable, assembled
+from bench.data.fetch import cache_dir, fetch
 from bench.errors import BenchError, did_you_mean
-
-Bytes = NDArray[np.uint8]
-
-STALL = 15.0  # seconds without a new byte after which a download is given up
-LONGEST = 600.0  # seconds after which any download is given up
-FULL = 60_000  # the training images that `validation` counts among: as many as MNIST has
-
-
-class DataUnavailable(BenchError):  # noqa: N818  a state of the world, not a mistake
-    """Say that a data set's files are nowhere and could not be fetched: the one error with a fallback."""
-
-
-@dataclass(frozen=True)
-class Dataset:
-    """Hold uint8 images [N, H, W] and int64 labels [N] of the training and the test set.
-
-    `digest` is 32 hex digits of the SHA-256 over name, shapes and bytes; `source`, a folder or a package,
-    is where they came from.
-    """
-
-    name: str
-    train_images: Tensor
-    train_labels: Tensor
-    test_images: Tensor
-    test_labels: Tensor
-    digest: str
-    source: str
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Give the shape of one image: (H, W)."""
-        return tuple(self.train_images.shape[1:])
-
-    @property
-    def classes(self) -> int:
-        """Count the classes: labels are 0 to classes − 1."""
-        return int(self.train_labels.max()) + 1
-
-    def share(self) -> Dataset:
-        """Move the tensors to shared memory, so that worker processes read one copy."""
-        for tensor in (self.train_images, self.train_labels, self.test_images, self.test_labels):
-            tensor.share_memory_()
-        return self
 
 
 def load(name: str, data_dir: Path | None = None, *, download: bool = True) -> Dataset:
@@ -86,39 +37,6 @@ def load(name: str, data_dir: Path | None = None, *, download: bool = True) -> D
             f"--data-dir {data_dir} is no folder; give the one that holds MNIST/raw, or leave it out"
         )
     return DATASETS[name](data_dir, download)
-
-
-def split(dataset: Dataset, validation: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Give int64 indices, ascending, of the training images to train on and of those held out.
-
-    Held out are the last `validation` images of a permutation drawn from the generator. `validation` counts
-    images of the 60,000 that MNIST has (document 002 holds out 6,000); a smaller set gives up the same share.
-    Raises BenchError unless images remain on both sides.
-    """
-    count = len(dataset.train_images)
-    held = validation if count >= FULL else round(validation * count / FULL)
-    if not (0 < held < count or validation == 0):
-        raise BenchError(
-            f"validation {validation} would hold out {held} of {dataset.name}'s {count} training images; "
-            f"give 0, or a number from 1 to {FULL - 1} that leaves images on both sides"
-        )
-    order = torch.randperm(count, generator=generator)
-    return order[: count - held].sort().values, order[count - held :].sort().values
-
-
-def cache_dir() -> Path:
-    """Name the user's cache of bench, in $XDG_CACHE_HOME or ~/.cache; it need not exist."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "bench"
-
-
-def _dataset(name: str, train: tuple[Bytes, Bytes], test: tuple[Bytes, Bytes], source: str) -> Dataset:
-    """Make tensors of (images, labels) as bytes, and their digest."""
-    arrays = (*train, *test)
-    digest = hashlib.sha256(f"{name} {[a.shape for a in arrays]}".encode())
-    for array in arrays:
-        digest.update(np.ascontiguousarray(array).data)
-    (x, y), (test_x, test_y) = ((torch.from_numpy(i), torch.from_numpy(k).long()) for i, k in (train, test))
-    return Dataset(name, x, y, test_x, test_y, digest.hexdigest()[:32], source)
 
 
 # IDX files
@@ -195,7 +113,7 @@ def _load_idx(
     folders = [Path(place) / layout / "raw" for place in places if place]
     raw = next((folder for folder in folders if any(f.path(folder).exists() for f in files)), None)
     if raw is None:
-        why = _fetch(layout, cache_dir()) if download else ""
+        why = fetch(layout, cache_dir()) if download else ""
         if why or not download:
             failed = f" and could not be fetched ({why})" if why else ""
             raise DataUnavailable(
@@ -207,59 +125,7 @@ def _load_idx(
     if missing := [file.name for file in files if not file.path(raw).exists()]:
         raise BenchError(f"{raw} lacks {', '.join(missing)}; put the files there, or delete the folder")
     train_x, train_y, test_x, test_y = (file.read(raw) for file in files)
-    return _dataset(name, (train_x, train_y), (test_x, test_y), str(raw))
-
-
-_FETCH = """
-import pathlib, socket, sys, torchvision.datasets
-layout, folder, seconds = sys.argv[1:]
-pathlib.Path(folder, "started").write_text("imports are over: from here on silence is the network's")
-socket.setdefaulttimeout(float(seconds))
-getattr(torchvision.datasets, layout)(folder, download=True)
-"""
-
-
-def _fetch(layout: str, cache: Path) -> str:
-    """Have torchvision fetch a data set into the cache, all or nothing; give why it failed, or "".
-
-    It runs in a process of its own: a name that never resolves and a silent server cannot be timed out inside
-    this one. The folder gets its final name once torchvision has verified and unpacked all of it.
-    """
-    try:
-        cache.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".fetch-", dir=cache) as folder:
-            why = _watch([sys.executable, "-c", _FETCH, layout, folder, str(STALL)], Path(folder))
-            final = cache / layout / "raw"
-            if not why and not final.exists():
-                final.parent.mkdir(exist_ok=True)
-                shutil.move(Path(folder) / layout / "raw", final)
-    except OSError as error:
-        return str(error)
-    return why
-
-
-def _watch(command: list[str], folder: Path) -> str:
-    """Run a command for as long as it goes on writing to `folder`; give why it failed, or ""."""
-    with (
-        tempfile.TemporaryFile("w+") as log,
-        subprocess.Popen(command, stdout=log, stderr=log) as process,  # noqa: S603  our own command
-    ):
-        size, start = 0, time.monotonic()
-        changed = start
-        while process.poll() is None:
-            time.sleep(0.1)
-            now, before, size = time.monotonic(), size, 0
-            for path in folder.rglob("*"):
-                with suppress(FileNotFoundError):  # renamed since it was listed
-                    size += path.stat().st_size
-            changed = changed if size == before else now
-            if (size and now - changed > STALL) or now - start > LONGEST:
-                process.kill()
-                return f"no progress for {now - changed:.0f} s"
-        if process.returncode == 0:
-            return ""
-        log.seek(0)
-        return (log.read().strip().splitlines() or ["no message"])[-1][:200]
+    return assembled(name, (train_x, train_y), (test_x, test_y), str(raw))
 
 
 # The data sets: `name -> function(data_dir, download)`
@@ -298,7 +164,7 @@ def digits(data_dir: Path | None, download: bool) -> Dataset:
     train_x, test_x, train_y, test_y = train_test_split(
         images, labels.astype(np.uint8), test_size=360, random_state=0, stratify=labels
     )
-    return _dataset("digits", (train_x, train_y), (test_x, test_y), "scikit-learn")
+    return assembled("digits", (train_x, train_y), (test_x, test_y), "scikit-learn")
 
 
 DATASETS = {"mnist": mnist, "fashion-mnist": fashion_mnist, "kmnist": kmnist, "digits": digits}

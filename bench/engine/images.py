@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from bench.data.datasets import Dataset, split
+from bench.data.dataset import Dataset, split
 from bench.engine.device import initialised, stream
 from bench.parts.protocols import Shape
 from bench.parts.vae import VAE, build

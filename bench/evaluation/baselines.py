@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy.special import xlogy
 from sklearn.decomposition import PCA
 
-from bench.data.datasets import Dataset
+from bench.data.dataset import Dataset
 from bench.evaluation.footing import DEQUANTISATION, bits_per_dim, gaussian_score
 
 Array = NDArray[np.float64]

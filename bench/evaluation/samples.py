@@ -21,7 +21,8 @@ from sklearn.metrics import pairwise_distances
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, pad
 
-from bench.data.datasets import Dataset, cache_dir
+from bench.data.dataset import Dataset
+from bench.data.fetch import cache_dir
 from bench.engine.device import initialised, stream
 from bench.parts.networks import planes
 from bench.store.whole import replacing

@@ -19,7 +19,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from bench.data.datasets import Dataset
+from bench.data.dataset import Dataset
 from bench.engine.checkpoint import Checkpoint, Pace, State
 from bench.engine.device import describe, reset_peak_memory
 from bench.engine.images import Images, Labels, divide, untrained

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 
 import torch
 
-from bench.data.datasets import Dataset
+from bench.data.dataset import Dataset
 from bench.engine.device import one_thread, synchronise
 from bench.engine.images import untrained
 from bench.engine.loop import make_step

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from bench.data.datasets import Dataset, DataUnavailable, split
+from bench.data.dataset import Dataset, DataUnavailable, split
 from bench.data.datasets import load as load_data
 from bench.doctor import require_matching_torch
 from bench.engine.checkpoint import epoch_kept

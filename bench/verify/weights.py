@@ -15,7 +15,8 @@ from typing import Any
 
 import torch
 
-from bench.data.datasets import Dataset, load
+from bench.data.dataset import Dataset
+from bench.data.datasets import load
 from bench.engine.device import one_thread
 from bench.engine.images import divide
 from bench.engine.loop import Training

@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from bench.cli.options import DataDir, Device, Only, Reports
-from bench.data.datasets import Dataset, load
+from bench.data.dataset import Dataset
+from bench.data.datasets import load
 from bench.engine.device import describe, pick
 from bench.errors import BenchError
 from bench.spec.experiment import Run

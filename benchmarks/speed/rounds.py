@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 import torch
 
-from bench.data.datasets import Dataset
+from bench.data.dataset import Dataset
 from bench.engine.device import available_cores
 from bench.errors import BenchError
 from bench.spec.experiment import Part, Run

@@ -1,0 +1,82 @@
+"""A data set in memory, its digest, and the images of it that are held out for validation."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from bench.errors import BenchError
+
+Bytes = NDArray[np.uint8]
+
+FULL = 60_000  # the training images that `validation` counts among: as many as MNIST has
+
+
+class DataUnavailable(BenchError):  # noqa: N818  a state of the world, not a mistake
+    """Say that a data set's files are nowhere and could not be fetched: the one error with a fallback."""
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Hold uint8 images [N, H, W] and int64 labels [N] of the training and the test set.
+
+    `digest` is 32 hex digits of the SHA-256 over name, shapes and bytes; `source`, a folder or a package,
+    is where they came from.
+    """
+
+    name: str
+    train_images: Tensor
+    train_labels: Tensor
+    test_images: Tensor
+    test_labels: Tensor
+    digest: str
+    source: str
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Give the shape of one image: (H, W)."""
+        return tuple(self.train_images.shape[1:])
+
+    @property
+    def classes(self) -> int:
+        """Count the classes: labels are 0 to classes − 1."""
+        return int(self.train_labels.max()) + 1
+
+    def share(self) -> Dataset:
+        """Move the tensors to shared memory, so that worker processes read one copy."""
+        for tensor in (self.train_images, self.train_labels, self.test_images, self.test_labels):
+            tensor.share_memory_()
+        return self
+
+
+def split(dataset: Dataset, validation: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Give int64 indices, ascending, of the training images to train on and of those held out.
+
+    Held out are the last `validation` images of a permutation drawn from the generator. `validation` counts
+    images of the 60,000 that MNIST has (document 002 holds out 6,000); a smaller set gives up the same share.
+    Raises BenchError unless images remain on both sides.
+    """
+    count = len(dataset.train_images)
+    held = validation if count >= FULL else round(validation * count / FULL)
+    if not (0 < held < count or validation == 0):
+        raise BenchError(
+            f"validation {validation} would hold out {held} of {dataset.name}'s {count} training images; "
+            f"give 0, or a number from 1 to {FULL - 1} that leaves images on both sides"
+        )
+    order = torch.randperm(count, generator=generator)
+    return order[: count - held].sort().values, order[count - held :].sort().values
+
+
+def assembled(name: str, train: tuple[Bytes, Bytes], test: tuple[Bytes, Bytes], source: str) -> Dataset:
+    """Make tensors of (images, labels) as bytes, and their digest."""
+    arrays = (*train, *test)
+    digest = hashlib.sha256(f"{name} {[a.shape for a in arrays]}".encode())
+    for array in arrays:
+        digest.update(np.ascontiguousarray(array).data)
+    (x, y), (test_x, test_y) = ((torch.from_numpy(i), torch.from_numpy(k).long()) for i, k in (train, test))
+    return Dataset(name, x, y, test_x, test_y, digest.hexdigest()[:32], source)
