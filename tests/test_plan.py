@@ -109,6 +109,15 @@ def test_only_leaves_others_alone(tmp_path: Path) -> None:
     assert {p.run.variant for p in made.todo} == {"b"}
 
 
+def test_another_precision_is_another_matrix_and_the_same_is_not(tmp_path: Path) -> None:
+    made, same, other = (plan(tmp_path, precision=given) for given in (None, "fp32", "bf16"))
+    assert [p.key for p in same.runs] == [p.key for p in made.runs]
+    assert [p.folder.name for p in (made, same, other)] == ["small", "small", "small-bf16"]
+    assert {p.run.precision for p in other.runs} == {"bf16"}
+    assert not {p.key for p in other.runs} & {p.key for p in made.runs}
+    assert other.request.command().endswith("small.yaml --precision bf16")
+
+
 def test_an_epoch_without_a_batch_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BenchError, match="b: drop_last leaves no batch, as batch_size 6000"):
         plan(tmp_path, SPEC.replace("batch_size: 64", "batch_size: 6000, drop_last: true"))

@@ -448,7 +448,15 @@ def test_overrides_reach_every_run(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "override", [{"seeds": ()}, {"seeds": (1, 1)}, {"seeds": (-1,)}, {"epochs": 0}, {"dataset": "mnits"}]
+    "override",
+    [
+        {"precision": "fp16"},
+        {"seeds": ()},
+        {"seeds": (1, 1)},
+        {"seeds": (-1,)},
+        {"epochs": 0},
+        {"dataset": "mnits"},
+    ],
 )
 def test_bad_overrides_are_refused(tmp_path, override):
     (name,) = override

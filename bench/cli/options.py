@@ -38,6 +38,7 @@ Seeds = Annotated[str | None, typer.Option(help="How many (3), or which (0,4,7; 
 Only = Annotated[list[str] | None, typer.Option(help="Variants matching this glob only; repeatable.")]
 Epochs = Annotated[int | None, typer.Option(help="Instead of each variant's own.")]
 DatasetName = Annotated[str | None, typer.Option("--dataset", help="Instead of the experiment's own.")]
+Precision = Annotated[str | None, typer.Option(help="fp32 or bf16, instead of each variant's own.")]
 DataDir = Annotated[Path | None, typer.Option(help="Where data sets lie (also BENCH_DATA_DIR).")]
 Uri = Annotated[
     str | None, typer.Option("--tracking-uri", help="The MLflow store (also MLFLOW_TRACKING_URI).")

@@ -218,6 +218,8 @@ def _folder_name(request: Request, dataset: str) -> str:
         real = any((record.get("data") or {}).get("name") == declared.dataset for record in records)
         name += f"-{dataset}" if real else ""
     name += f"-epochs-{request.epochs}" if request.epochs else ""
+    if any(variant.precision != request.precision for variant in declared.variants.values()):
+        name += f"-{request.precision}" if request.precision else ""
     if name == RUNS:
         raise BenchError(f"{declared.path}: {RUNS} is the folder of all runs; give the file another name")
     return name

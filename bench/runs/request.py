@@ -21,6 +21,7 @@ class Request:
     only: tuple[str, ...] = ()
     epochs: int | None = None
     dataset: str | None = None
+    precision: str | None = None
     data_dir: Path | None = None
     tracking_uri: str | None = None
     reports: Path = Path("reports")
@@ -32,7 +33,9 @@ class Request:
     @cached_property
     def experiment(self) -> Experiment:
         """The experiment with the options on top, all its variants. Raises BenchError for unfit options."""
-        return self.declared.with_overrides(seeds=self.seeds, epochs=self.epochs, dataset=self.dataset)
+        return self.declared.with_overrides(
+            seeds=self.seeds, epochs=self.epochs, dataset=self.dataset, precision=self.precision
+        )
 
     @cached_property
     def chosen(self) -> frozenset[str]:
@@ -50,6 +53,7 @@ class Request:
         words += [f"--only '{variant}'"] if variant else []
         words += [f"--epochs {self.epochs}"] if self.epochs else []
         words += [f"--dataset {self.dataset}"] if self.dataset else []
+        words += [f"--precision {self.precision}"] if self.precision else []
         words += [f"--device {self.device}"] if self.device != "auto" else []
         return redacted(" ".join(words))
 

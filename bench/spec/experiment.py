@@ -8,7 +8,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import (
     AfterValidator,
@@ -47,6 +47,7 @@ def _slug(name: str) -> str:
 
 Slug = Annotated[str, AfterValidator(_slug)]
 Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
+Precision = Literal["fp32", "bf16"]
 Seeds = Annotated[list[Seed], Field(min_length=1, max_length=1000)]
 Scalar = bool | int | float | str
 
@@ -159,7 +160,7 @@ class Settings(Size):
     clip_norm: NonNegative = 0.0  # a batch's gradient is scaled down to this norm; 0 leaves it as it is
     shuffle: bool
     drop_last: bool  # leave out the last batch of an epoch if it is smaller
-    precision: Literal["fp32", "bf16"]
+    precision: Precision
     importance_samples: Annotated[int, Field(ge=1, le=100_000)] = 200  # K of iwae_bernoulli
     metrics: list[OwnMetric] = []  # of the user's own, beside the table's
 
@@ -254,9 +255,14 @@ class Experiment(_Frozen):
         return self.model_copy(update={"variants": {n: v for n, v in self.variants.items() if n in chosen}})
 
     def with_overrides(
-        self, *, seeds: Iterable[int] | None = None, epochs: int | None = None, dataset: str | None = None
+        self,
+        *,
+        seeds: Iterable[int] | None = None,
+        epochs: int | None = None,
+        dataset: str | None = None,
+        precision: str | None = None,
     ) -> Experiment:
-        """Take other seeds, epochs or dataset (which then has no fallback). Raises BenchError."""
+        """Take other seeds, epochs, dataset (which then has no fallback) or precision. Raises BenchError."""
         changes: dict[str, Any] = {}
         update: dict[str, Any] = {}
         if seeds is not None:
@@ -280,8 +286,12 @@ class Experiment(_Frozen):
                 raise BenchError(f"{what}; write an experiment for it")
             changes |= {"dataset": dataset, "offline_fallback": None}
             update["dataset"] = dataset
-        if update:
-            changes["variants"] = {n: v.model_copy(update=update) for n, v in self.variants.items()}
+        if precision is not None:
+            if precision not in (known := get_args(Precision)):
+                allowed = f"allowed: {' or '.join(known)}; give one of them"
+                raise BenchError(f"precision {precision!r}; {allowed}")
+            update["precision"] = precision
+        changes["variants"] = {n: v.model_copy(update=update) for n, v in self.variants.items()}
         return self.model_copy(update=changes)
 
 
