@@ -62,7 +62,7 @@ def read_saved(folder: Path | str, record: Record | None = None) -> Saved:
         run = Run.model_validate(record.get("run"))
         for kind in PARTS:
             part = getattr(run, kind)
-            if part.sha256 is None:
+            if part and part.sha256 is None:
                 parts.part(kind, part.name).model.model_validate(part.options)
     except (ValidationError, BenchError) as error:
         why = f"run.{records.fault(error)}" if isinstance(error, ValidationError) else str(error)

@@ -39,3 +39,15 @@ def test_a_part_of_every_kind_is_good_and_trains(tmp_path: Path, shared: SharedC
     copy = f"parts/{run.encoder.sha256[:8]}-mine.py"
     assert record["artifacts"][copy] == run.encoder.sha256
     assert (tmp_path / "run" / copy).read_bytes() == mine.read_bytes()
+
+
+def test_a_whole_model_is_good_and_trains(tmp_path: Path, shared: SharedContext) -> None:
+    mine, spec = tmp_path / "mine.py", tmp_path / "mine.yaml"
+    mine.write_text(block("A whole model"))
+    spec.write_text(block("A whole model", "yaml"))
+    assert [(part.kind, part.fault) for part in check_file(mine)] == [("model", "")]
+    [run] = load(spec).runs()
+    record = execute(Job("whole-s0", run, tmp_path / "run", {}), shared, lambda *_: None)
+    assert record["status"] == "finished", record.get("traceback")
+    first, last = record["curves"]
+    assert last["elbo"] > first["elbo"]

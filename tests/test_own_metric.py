@@ -98,7 +98,7 @@ def test_its_column_is_ranked_in_the_report_and_stands_in_the_csv(tmp_path: Path
 MISTAKES = {
     "{file: mine.py, name: Black}": "metrics is a mapping; allowed: a list",
     "[Black]": "a metric is 'Black'; allowed: a mapping",
-    "[{name: Black}]": "a metric without a file; allowed: those of your own",
+    "[{name: Black}]": "metric without a file; allowed: one of your own",
     "[{file: mine.py, name: black}]": "unknown metric in mine.py 'black'; did you mean 'Black'",
     "[{file: mine.py, name: Black, below: dark}]": "below is 'dark'; allowed: a number",
     "[{file: mine.py, name: Black}, {file: mine.py, name: Black, below: 1}]": "metric Black again",

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 
 from bench.parts.protocols import Objective, TwoTermObjective
-from bench.parts.vae import VAE
+from bench.parts.vae import VAE, WholeModel
 
 MakeOptimizer = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
 
@@ -66,6 +66,8 @@ def unknown_part(model: VAE, objective: Objective, known: Collection[object]) ->
     An engine writes out what it knows, so a part must be of exactly such a kind: a subclass may compute
     something else.
     """
+    if isinstance(model, WholeModel):
+        return f"model {type(model.model).__name__}"
     parts: list[tuple[str, object]] = [
         *((name.partition(".")[0] or "model", module) for name, module in model.named_modules()),
         *((name, getattr(model, name)) for name in ("posterior", "prior", "input", "target")),

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ValidationError
 from torch import Tensor
 
 from bench.errors import BenchError, did_you_mean, printable
-from bench.parts import laws
+from bench.parts import laws, model_laws
 from bench.parts.files import part_class
 from bench.spec.experiment import PARTS, Part
 from bench.spec.own import own_metric
@@ -78,6 +78,7 @@ def kind_of(made: Any) -> str | None:
         (issubclass(made, torch.optim.Optimizer), "optimizer"),
         (issubclass(made, torch.optim.lr_scheduler.LRScheduler), "schedule"),
         (hasattr(made, "to_grey"), "target"),
+        (hasattr(made, "encode") and hasattr(made, "decode"), "model"),
         (given[:1] == ["shape"], "decoder" if decodes else "encoder"),
         (bool(given), None),  # a class that the user's own code makes: a layer, a distribution
         (hasattr(made, "log_prob"), "prior" if hasattr(made, "sample") else "likelihood"),
@@ -131,9 +132,11 @@ class _Own:
         called = make() if kind in ("posterior", "metric") and isinstance(self.imported(name), type) else make
         if kind == "posterior":
             laws.posterior(called, self._heads(called))
+        elif kind == "model":
+            model_laws.whole(make(laws.SHAPE, laws.LATENT))
         elif kind == "metric":
             own_metric(Part(name=name, sha256=self.module.sha256), self.module)
-            laws.metric(called)
+            model_laws.metric(called)
         elif kind == "encoder":
             laws.encoder(make, "posterior" in self.kinds.values())
         elif kind == "decoder":

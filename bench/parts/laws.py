@@ -16,12 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from bench.parts.likelihoods import Bernoulli
-from bench.parts.networks import MLPDecoder, MLPEncoder
-from bench.parts.pixels import Grey
-from bench.parts.posteriors import POSTERIORS, gaussian
+from bench.parts.posteriors import gaussian
 from bench.parts.priors import StandardNormal
 from bench.parts.protocols import LossTerms, TwoTermObjective
-from bench.parts.vae import VAE
 
 SHAPE, LATENT = (28, 28), 3  # of what a part is made for: MNIST's images
 PIXELS = math.prod(SHAPE)
@@ -36,7 +33,7 @@ class Fault(Exception):  # noqa: N818  it is what the user is told, as a line
     """Say what is wrong with a part."""
 
 
-def _tensor(
+def checked(
     value: object, what: str, shape: Sequence[int | None], *, slope: bool = False, wide: bool = False
 ) -> Tensor:
     """Take a finite tensor of a shape (None: any size): float32, or `wide`; with a gradient for `slope`."""
@@ -80,10 +77,10 @@ def _reached(part: object, outputs: Iterable[Tensor]) -> None:
             raise Fault(f"the gradient of its parameter {name} is not finite")
 
 
-def _alone(part: Callable[[Tensor], Any], x: Tensor) -> None:
+def alone(part: Callable[[Tensor], Any], x: Tensor, module: object = None) -> None:
     """Hold a network in eval mode to one answer an image, whatever the other images are."""
-    if isinstance(part, nn.Module):
-        part.eval()
+    if isinstance(inner := module or part, nn.Module):
+        inner.eval()
     with torch.no_grad():
         first, again, few = (heads_of(part(given)) for given in (x, x, x[:2]))
     if any(not torch.equal(a, b) for a, b in zip(first, again, strict=True)):
@@ -112,11 +109,11 @@ def encoder(make: Make, posterior: bool = False) -> tuple[Tensor, ...]:
     heads = heads_of(found)
     for i, head in enumerate(heads):
         due = (IMAGES, *head.shape[1:]) if posterior else (IMAGES, LATENT)
-        _tensor(head, f"head {i + 1}", due)
+        checked(head, f"head {i + 1}", due)
     if not posterior and len(heads) != 2:
         raise Fault(f"it gives {len(heads)} heads; bench's posteriors take two")
     _reached(part, heads)
-    _alone(part, x)
+    alone(part, x)
     return heads
 
 
@@ -124,10 +121,10 @@ def decoder(make: Make, likelihood: bool = False) -> int:
     """Hold a decoder to its protocol; gives its outputs a pixel. `likelihood` is one that takes others."""
     part = make(SHAPE, LATENT)
     z = torch.randn(SAMPLES, IMAGES, LATENT)
-    output = _tensor(part(z), "its output", (SAMPLES, IMAGES, None if likelihood else PIXELS))
-    _tensor(part(z[0]), "its output of one z an image", (IMAGES, output.shape[-1]))
+    output = checked(part(z), "its output", (SAMPLES, IMAGES, None if likelihood else PIXELS))
+    checked(part(z[0]), "its output of one z an image", (IMAGES, output.shape[-1]))
     _reached(part, [output])
-    _alone(part, z[0])
+    alone(part, z[0])
     return max(1, output.shape[-1] // PIXELS)
 
 
@@ -135,10 +132,10 @@ def posterior(made: Callable[..., Any], heads: Sequence[Tensor]) -> None:
     """Hold a posterior to its protocol, of an encoder's heads."""
     leaves = [head.detach().clone().requires_grad_() for head in heads]
     q = made(*leaves)
-    z = _tensor(q.sample(torch.randn(SAMPLES, IMAGES, LATENT)), "sample()", (SAMPLES, IMAGES, LATENT))
+    z = checked(q.sample(torch.randn(SAMPLES, IMAGES, LATENT)), "sample()", (SAMPLES, IMAGES, LATENT))
     if not any(g is not None for g in _slopes(z, leaves)):
         raise Fault("sample() is not differentiable: no gradient reaches the heads through z")
-    density = _tensor(q.log_prob(z), "log_prob()", (SAMPLES, IMAGES))
+    density = checked(q.log_prob(z), "log_prob()", (SAMPLES, IMAGES))
     if not any(g is not None for g in _slopes(density, [*leaves, z])):
         raise Fault("log_prob() is not differentiable; a detach, no_grad, item or NumPy cuts it off")
     one = made(*(head[:1].detach() for head in heads))
@@ -147,7 +144,7 @@ def posterior(made: Callable[..., Any], heads: Sequence[Tensor]) -> None:
     for name in ("kl", "charged_kl"):
         if hasattr(q, name):
             found = getattr(q, name)
-            _tensor(found() if callable(found) else found, name, (IMAGES, LATENT))
+            checked(found() if callable(found) else found, name, (IMAGES, LATENT))
     if hasattr(one, "kl"):
         gain = one.log_prob(z)[:, 0] - StandardNormal().log_prob(z)[:, 0]
         error = float(gain.std()) / math.sqrt(DRAWS)
@@ -156,14 +153,14 @@ def posterior(made: Callable[..., Any], heads: Sequence[Tensor]) -> None:
             raise Fault(f"{what}; by log_prob and samples it is {float(gain.mean()):.4g}")
 
 
-def prior(make: Make) -> None:
+def prior(make: Make, latent: int = LATENT) -> None:
     """Hold a prior to its protocol."""
     part = make()
-    z = _tensor(part.sample(torch.randn(SAMPLES, IMAGES, LATENT)), "sample()", (SAMPLES, IMAGES, LATENT))
+    z = checked(part.sample(torch.randn(SAMPLES, IMAGES, latent)), "sample()", (SAMPLES, IMAGES, latent))
     z = z.detach().requires_grad_()
-    _tensor(part.log_prob(z), "log_prob()", (SAMPLES, IMAGES), slope=True)
+    checked(part.log_prob(z), "log_prob()", (SAMPLES, IMAGES), slope=True)
     with torch.no_grad():
-        _density(part.sample(torch.randn(DRAWS, LATENT)), part.log_prob)
+        _density(part.sample(torch.randn(DRAWS, latent)), part.log_prob)
 
 
 def _slopes(value: Tensor, leaves: Sequence[Tensor]) -> tuple[Tensor | None, ...]:
@@ -203,11 +200,11 @@ def likelihood(make: Make, outputs: int = 1) -> None:
     part = make()
     output = torch.randn(SAMPLES, IMAGES, outputs * PIXELS, requires_grad=True)
     target = (torch.rand(IMAGES, PIXELS) > 0.5).float()
-    _tensor(part.log_prob(output, target), "log_prob()", (SAMPLES, IMAGES), slope=True)
-    _tensor(part.mean(output), "mean()", (SAMPLES, IMAGES, PIXELS), slope=True)
+    checked(part.log_prob(output, target), "log_prob()", (SAMPLES, IMAGES), slope=True)
+    checked(part.mean(output), "mean()", (SAMPLES, IMAGES, PIXELS), slope=True)
     if hasattr(part, "reconstruction_loss"):
         loss = part.reconstruction_loss(output, target)
-        _tensor(loss, "reconstruction_loss()", (SAMPLES, IMAGES), slope=True)
+        checked(loss, "reconstruction_loss()", (SAMPLES, IMAGES), slope=True)
     line = torch.linspace(-40, 40, 200_001)
     supports = {  # values of one pixel, and what each weighs
         "black and white": (torch.tensor([0.0, 1.0]), 1.0),
@@ -242,8 +239,8 @@ def pixels(make: Make) -> None:
     if not (isinstance(getattr(part, "scale", None), int | float) and part.scale > 0):
         raise Fault("it has no scale, the grey levels in one unit of the transformed pixel: 1 where none is")
     grey = 0.01 + 0.98 * torch.rand(IMAGES, PIXELS)
-    made = _tensor(part(grey.clone()), "what it makes", (IMAGES, PIXELS))
-    back = _tensor(part.to_grey(made), "to_grey()", (IMAGES, PIXELS))
+    made = checked(part(grey.clone()), "what it makes", (IMAGES, PIXELS))
+    back = checked(part.to_grey(made), "to_grey()", (IMAGES, PIXELS))
     if back.min() < 0 or back.max() > 1:
         raise Fault(f"to_grey() gives {float(back.min()):.3g} to {float(back.max()):.3g}; due is 0 to 1")
     if torch.allclose(back, grey, atol=1e-4):
@@ -266,7 +263,7 @@ def objective(make: Make) -> None:
         z = q.sample(torch.randn(samples, IMAGES, LATENT))
         terms = LossTerms(q, z, z @ weight, torch.rand(IMAGES, PIXELS), Bernoulli(), StandardNormal())
         for seen in (0, 10**7):
-            loss = _tensor(part(terms, seen), "each image's loss", (IMAGES,), slope=True, wide=True)
+            loss = checked(part(terms, seen), "each image's loss", (IMAGES,), slope=True, wide=True)
         if all(g is None or not g.any() for g in _slopes(loss, [mean, weight])):
             raise Fault("its gradient is zero: nothing would be learned")
         if isinstance(part, TwoTermObjective):
@@ -290,7 +287,7 @@ def optimizer(make: Make) -> None:
         part.zero_grad()
         weights.square().sum().backward()
         part.step()
-    _tensor(weights, "the parameter after 20 steps", (3,))
+    checked(weights, "the parameter after 20 steps", (3,))
     if not float(weights.detach().square().sum()) < before:
         raise Fault("20 steps do not lower a sum of squares")
 
@@ -306,26 +303,3 @@ def schedule(make: Make) -> None:
         rate = float(part.get_last_lr()[0])
         if not (math.isfinite(rate) and rate >= 0):
             raise Fault(f"its learning rate after epoch {epoch} is {rate}; due is a number of 0 or more")
-
-
-def metric(measure: Callable[..., Any]) -> None:
-    """Hold a metric to its protocol, on an untrained model: one number, or None where it is not defined."""
-    encoder = MLPEncoder(SHAPE, LATENT, hidden=[7])
-    decoder = MLPDecoder(SHAPE, LATENT, hidden=[7])
-    likelihood, posterior = Bernoulli(), POSTERIORS["gaussian"]
-    model = VAE(encoder, decoder, posterior, likelihood, Grey(), Grey(), LATENT).eval()  # type: ignore[arg-type]
-    images = torch.rand(IMAGES, PIXELS)
-    before = [tensor.clone() for tensor in (images, *model.parameters())]
-    with torch.no_grad():
-        value = measure(model, images)
-    if value is None:
-        return
-    try:
-        number = float(value)
-    except (TypeError, ValueError, RuntimeError):
-        what = f"a tensor {[*value.shape]}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
-        raise Fault(f"it gives {what}; due is one number, or None where it is not defined") from None
-    if not math.isfinite(number):
-        raise Fault(f"it gives {number}; due is a finite number, or None where it is not defined")
-    if any(not torch.equal(a, b) for a, b in zip(before, (images, *model.parameters()), strict=True)):
-        raise Fault("it changes the model or the images that it is given; work on a copy")

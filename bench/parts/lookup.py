@@ -26,7 +26,8 @@ REGISTRIES: dict[str, Mapping[str, Callable[..., Any]]] = {
     "objective": OBJECTIVES,
     "optimizer": OPTIMIZERS,
     "schedule": SCHEDULES,
-    "metric": {},  # bench's own are no parts
+    "model": {},  # of the user's own alone, as metrics are
+    "metric": {},
 }
 
 
@@ -42,6 +43,7 @@ def make(kind: str, part: Part, *given: Any) -> Any:
 
 def posterior_of(run: Run) -> Any:
     """Give the run's posterior: a function of the encoder's heads, or an instance of a class of such."""
+    assert run.posterior is not None  # noqa: S101  only a composed model asks
     return called("posterior", run.posterior)
 
 

@@ -92,6 +92,22 @@ class Pixels(Protocol):
         """Bring a decoder's mean back to grey levels in [0, 1], any shape."""
 
 
+class Model(Protocol):
+    """A whole model, made by `Model(shape, latent, *, options)`: a torch.nn.Module.
+
+    It takes the place of encoder, decoder and posterior. It may have `prior`, in place of N(0, I).
+    """
+
+    def encode(self, x: Tensor, /) -> Distribution:
+        """Give q(z|x) of images x [B, D]."""
+
+    def decode(self, z: Tensor, /) -> Tensor:
+        """Map z [..., Z] to what the likelihood asks for, usually [..., D]."""
+
+    def grey_mean(self, output: Tensor, /) -> Tensor:
+        """Give E[x|z] in grey levels of what `decode` gave: [..., D] in [0, 1]."""
+
+
 class LossTerms:
     """One pass of a model over a batch; each term is computed when it is first asked for.
 

@@ -17,6 +17,7 @@ from bench.parts.protocols import (
     Encoder,
     Likelihood,
     LossTerms,
+    Model,
     Pixels,
     Posterior,
     Prior,
@@ -69,20 +70,52 @@ class VAE(nn.Module):
         return LossTerms(q, z, self.decode(z), self.target(x), self.likelihood, self.prior)
 
 
+class WholeModel(VAE):
+    """A model of the user's own, with what bench composes beside it: input, target, likelihood, prior.
+
+    Its own `prior`, where it has one, is the prior.
+    """
+
+    def __init__(
+        self, model: Model, likelihood: Likelihood, input_pixels: Pixels, target_pixels: Pixels, latent: int
+    ) -> None:
+        nn.Module.__init__(self)
+        if not isinstance(model, nn.Module):
+            raise TypeError(f"{type(model).__name__} is no torch.nn.Module")
+        self.model = model
+        self.prior = getattr(model, "prior", None) or StandardNormal()
+        self.likelihood = likelihood
+        self.input = input_pixels
+        self.target = target_pixels
+        self.latent = latent
+
+    def encode(self, x: Tensor) -> Distribution:
+        """Ask the model for q(z|x) of grey images x [B, D], as `input` transforms them."""
+        return self.model.encode(self.input(x))
+
+    def decode(self, z: Tensor) -> Tensor:
+        """Ask the model for its output, the likelihood's parameters, of latents z [..., Z]."""
+        return self.model.decode(z).to(z.dtype)
+
+    def grey_mean(self, output: Tensor) -> Tensor:
+        """Ask the model for E[x|z] in grey levels of its output: [..., D] in [0, 1]."""
+        return self.model.grey_mean(output)
+
+
 def build(run: Run, shape: Shape) -> VAE:
     """Make the untrained model of a run for images of a shape, on the CPU, from torch's global generator.
 
     Raises ValueError where options do not fit together or with the images (the spec has checked each alone).
     """
-    return VAE(
-        make("encoder", run.encoder, shape, run.latent),
-        make("decoder", run.decoder, shape, run.latent),
-        posterior_of(run),
-        make("likelihood", run.likelihood),
-        make("input", run.input),
-        make("target", run.target),
-        run.latent,
-    ).to(memory_format=torch.channels_last)
+    pixels = make("likelihood", run.likelihood), make("input", run.input), make("target", run.target)
+    if run.model:
+        made: VAE = WholeModel(make("model", run.model, shape, run.latent), *pixels, run.latent)
+    else:
+        assert run.encoder and run.decoder  # noqa: S101, PT018  a run has either
+        encoder = make("encoder", run.encoder, shape, run.latent)
+        decoder = make("decoder", run.decoder, shape, run.latent)
+        made = VAE(encoder, decoder, posterior_of(run), *pixels, run.latent)
+    return made.to(memory_format=torch.channels_last)
 
 
 def parameter_count(model: nn.Module) -> int:

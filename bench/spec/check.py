@@ -57,7 +57,7 @@ def _bare(annotation: Any) -> tuple[Any, dict[str, Any]]:
     return bare, {n: getattr(i, n) for i in items for n in names if getattr(i, n, None) is not None}
 
 
-def check(model: type[M], node: Mapping, what: str, ratio: Fraction | None = None, **beside: Any) -> M:
+def check(model: type[M], node: Mapping, what: str, ratio: Fraction | None = None, /, **beside: Any) -> M:
     """Make a model of a mapping's values and of those `beside` it, which are checked already.
 
     Fractions are numbers, and so is `dz/dx` where its `ratio` is known; text is as written. `what` names the

@@ -18,6 +18,7 @@ from pydantic import (
     PrivateAttr,
     SerializerFunctionWrapHandler,
     model_serializer,
+    model_validator,
 )
 
 from bench.errors import BenchError, did_you_mean
@@ -135,7 +136,9 @@ class Size(_Frozen):
     latent: Annotated[int, Field(ge=1, le=4096)]
 
 
-ADDED = ("patience", "clip_norm", "metrics")  # settings that came later: empty they are as good as absent
+COMPOSED = ("encoder", "decoder", "posterior")  # of what bench composes a model; a `model` is one whole
+# Settings that came later, or that not every run has: empty they are as good as absent
+ADDED = (*COMPOSED, "model", "patience", "clip_norm", "metrics")
 
 
 class Settings(Size):
@@ -143,9 +146,10 @@ class Settings(Size):
 
     dataset: str
     validation: Annotated[int, Field(ge=0, le=59_999)]  # images split off the training set
-    encoder: Part
-    decoder: Part
-    posterior: Part
+    model: Part | None = None
+    encoder: Part | None = None
+    decoder: Part | None = None
+    posterior: Part | None = None
     input: Part
     target: Part
     likelihood: Part
@@ -164,6 +168,12 @@ class Settings(Size):
     importance_samples: Annotated[int, Field(ge=1, le=100_000)] = 200  # K of iwae_bernoulli
     metrics: list[OwnMetric] = []  # of the user's own, beside the table's
 
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        if any((getattr(self, kind) is None) != (self.model is not None) for kind in COMPOSED):
+            raise ValueError(f"either a model, or {', '.join(COMPOSED)}")
+        return self
+
     @model_serializer(mode="wrap")
     def _dump(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         # Settings without these are dumped, and hashed, as they were before there were any
@@ -173,7 +183,7 @@ class Settings(Size):
 # What a variant says in YAML: all of it but what is said once a file
 ONCE = ("dataset", "importance_samples", "metrics")
 SETTINGS = tuple(name for name in Settings.model_fields if name not in ONCE)
-PARTS = tuple(name for name in SETTINGS if Settings.model_fields[name].annotation is Part)
+PARTS = tuple(name for name in SETTINGS if Settings.model_fields[name].annotation in (Part, Part | None))
 ABOUT = ("document", "published", "note")  # true of one variant, never inherited by another
 
 
@@ -187,7 +197,7 @@ class Run(Settings):
     @property
     def parts(self) -> list[Part]:
         """All of its parts, which may be from files of the user's own."""
-        return [*(getattr(self, kind) for kind in PARTS), *self.metrics]
+        return [*filter(None, (getattr(self, kind) for kind in PARTS)), *self.metrics]
 
     def key(self, digest: str, engine: int = ENGINE) -> str:
         """Name the run by what determines its result: `<16 hex digits>-s<seed>`, its folder in a store.

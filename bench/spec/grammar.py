@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 
 from bench.spec.check import mapping_of, refuse_unknown_keys, text_of, word_of
-from bench.spec.experiment import ABOUT, MAX_VARIANTS, PARTS, SETTINGS, SLUG, names_folder
+from bench.spec.experiment import ABOUT, COMPOSED, MAX_VARIANTS, PARTS, SETTINGS, SLUG, names_folder
 from bench.spec.matrix import Cell, cells, written
 from bench.spec.shipped import shipped
 from bench.spec.source import Leaf, Mapping, Node, Place, given, given_text, read, read_text, trap
@@ -175,7 +175,16 @@ def _overlaid(base: Mapping, over: Mapping) -> Mapping:
     """Lay the settings of a block over others; keys that are no settings are left out.
 
     A part of another name, or of another file, replaces the one below, options and all; otherwise they merge.
+    A whole model replaces the parts that bench would compose one of, and they replace it.
     """
+    composed = [kind for kind in COMPOSED if kind in over]
+    if "model" in over and composed:
+        what = f"{composed[0]} beside model; allowed: a whole model, or {', '.join(COMPOSED)}"
+        raise over.places[composed[0]].error(f"{what}; remove one of the two")
+    if "model" in over:
+        base = base.take(*(key for key in base if key not in COMPOSED))
+    elif composed and "model" in base:
+        base = base.take(*(key for key in base if key != "model")).over(_defaults().take(*COMPOSED))
     result = over.take(*SETTINGS, *ABOUT).over(base)
     for kind in PARTS:
         if kind in over:

@@ -148,12 +148,13 @@ class _Resolver:
     def variant(self, name: str, node: Mapping, cell: Cell | None) -> Variant:
         what = f"variant {name}"
         ratio = self.ratio(node, what)
-        for kind in ("encoder", "decoder"):
+        for kind in () if "model" in node else ("encoder", "decoder"):
             if kind not in node:
                 known = ", ".join(registry.entries(kind))
                 allowed = f"allowed: {known}; add `{kind}: ...` or `architecture: ...`"
                 raise node.error(f"{what} has no {kind}; {allowed}")
-        beside: dict[str, Any] = {kind: self.part(kind, node[kind], what, ratio) for kind in PARTS}
+        kinds = [kind for kind in PARTS if kind in node]
+        beside: dict[str, Any] = {kind: self.part(kind, node[kind], what, ratio) for kind in kinds}
         beside |= {"name": name, "label": cell.label if cell else name, "axes": cell.axes if cell else {}}
         beside |= {"dataset": self.dataset, "published": _published(node.get("published"), what)}
         beside |= {"metrics": self.metrics}
@@ -180,9 +181,6 @@ class _Resolver:
         found: dict[str, OwnMetric] = {}
         for item in node or ():
             block = mapping_of(item, "a metric", example)
-            if "file" not in block:
-                what = "a metric without a file; allowed: those of your own, as bench's are measured anyway"
-                raise block.error(f"{what}; write `{example}`")
             part = self.part("metric", block, "the experiment", None)
             try:
                 metric = own_metric(part, self.module("metric", block["file"]))
@@ -207,6 +205,9 @@ class _Resolver:
     def part(self, kind: str, node: Node, what: str, ratio: Fraction | None) -> Part:
         """Check a part and its options: a built-in one, or one of the file that it names."""
         block = mapping_of(node, kind, f"{kind}: {{name: ...}}")
+        if kind not in registry.REGISTRIES and "file" not in block:
+            what = f"{kind} without a file; allowed: one of your own, as bench has none to name"
+            raise block.error(f"{what}; write `file: mine.py, name: Mine`")
         file = self.module(kind, block["file"]) if "file" in block else None
         known = [n for n in file.defined if not n.startswith("_")] if file else [*registry.entries(kind)]
         if "name" not in block:
