@@ -29,8 +29,11 @@ def command_line(folder: str, words: list[str], environment: dict[str, str]) -> 
     """`bench ...` in this process, in a process group of its own."""
     os.setsid()
     os.chdir(folder)
+    # What bench's imports set for MLflow stays: without it a server that is away is tried for four minutes
+    imported = {name: value for name, value in os.environ.items() if name.startswith("MLFLOW_")}
+    imported.pop("MLFLOW_TRACKING_URI", None)
     os.environ.clear()
-    os.environ.update(environment)
+    os.environ.update(imported | environment)
     for stream, kind in ((1, "out"), (2, "err")):
         with Path(f"{folder}.{kind}").open("wb") as file:
             os.dup2(file.fileno(), stream)
