@@ -21,9 +21,9 @@ from bench.engine.images import divide
 from bench.engine.loop import Training
 from bench.evaluation import bound
 from bench.evaluation.annealing import annealed
-from bench.evaluation.footing import part_of
 from bench.evaluation.measure import Measured
 from bench.evaluation.metrics import METRICS
+from bench.evaluation.posteriors import part_of
 from bench.evaluation.quadrature import MOST_LATENTS
 from bench.evaluation.refit import log_weights, refit
 from bench.evaluation.samples import Reference, classifiers

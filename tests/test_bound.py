@@ -14,7 +14,8 @@ from torch import Tensor
 from bench.evaluation import bound
 from bench.evaluation.annealing import annealed
 from bench.evaluation.bound import Mean, corrected, encoder_bound, log_px
-from bench.evaluation.footing import BinaryPixels, part_of
+from bench.evaluation.footing import BinaryPixels
+from bench.evaluation.posteriors import part_of
 from bench.evaluation.quadrature import quadrature
 from bench.evaluation.refit import log_weights, refit
 from bench.parts.bounds import importance_weighted_bound

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from typing import Any
 
@@ -12,9 +13,11 @@ from factory import SHAPE, a_dataset, a_run, part, train_one
 from bench.engine.device import initialised, stream
 from bench.engine.images import Images, Labels
 from bench.evaluation import measure
-from bench.evaluation.measure import Measured, encode, prior_means
+from bench.evaluation.measure import Measured, prior_means
 from bench.evaluation.metrics import METRICS
+from bench.evaluation.posteriors import Encoded, encode
 from bench.evaluation.samples import FeatureNet, Reference
+from bench.parts.posteriors import Q
 from bench.parts.vae import build
 from bench.spec.experiment import Run
 
@@ -134,6 +137,32 @@ def test_posteriors_in_chunks(one: Measured) -> None:
     q = encode(one.model, IMAGES.test, chunk=7)
     for name in ("mean", "scale", "log_scale", "charged_kl"):
         torch.testing.assert_close(getattr(q, name), getattr(one.q, name))
+
+
+class Sampled:
+    """A posterior that can be sampled and has a density, and says no more of itself."""
+
+    def __init__(self, q: Q) -> None:
+        self.sample, self.log_prob = q.sample, q.log_prob
+
+
+def test_a_posterior_is_measured_whatever_it_says_of_itself(one: Measured) -> None:
+    """The diagonal Gaussian known by samples and density alone: its numbers are those in closed form."""
+    model = copy.deepcopy(one.model)
+    model.posterior = lambda *heads: Sampled(one.model.posterior(*heads))
+    other = Measured(one.run, model, one.training, IMAGES, LABELS, one.reference)
+    due, found, errors = one.metrics(), other.metrics(), other.monte_carlo_error()
+    assert isinstance(other.q, Encoded)
+    assert due.keys() == found.keys()
+    assert other.kl_per_unit() is None
+    torch.testing.assert_close(other.q.mean, one.q.mean, atol=1e-5, rtol=0)
+    torch.testing.assert_close(other.q.scale, one.q.scale, atol=0, rtol=0.2)
+    within = {"log_px_bernoulli": 0.5, "log_px_threshold": 0.5, "gaussian_bits_per_dim": 0.01, "elbo": 0.5,
+              "amortisation_gap": 1.0, "kl": 0.5, "aggregate_kl": 0.3, "prior_divergence": 0.02,
+              "annealed_ess": 0.5, "bdmc_gap": 0.2, "peak_memory_mb": math.inf}  # fmt: skip
+    for name, value in due.items():
+        tolerance = max(6 * errors.get(name, 0) if name.startswith("elbo_") else 0, within.get(name, 1e-3))
+        assert found[name] == pytest.approx(value, abs=tolerance, rel=1e-3), name
 
 
 def test_prior_means_share_z_over_variants_of_one_latent_size() -> None:

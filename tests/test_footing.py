@@ -22,7 +22,7 @@ from bench.evaluation.footing import (
     thresholded,
 )
 from bench.evaluation.footing import elbos as elbos_of
-from bench.evaluation.measure import encode
+from bench.evaluation.posteriors import encode
 from bench.parts.posteriors import Q
 from bench.parts.vae import VAE
 

@@ -18,7 +18,7 @@ from scipy.stats import norm
 from torch import Tensor
 
 from bench.engine.device import evaluation_noise
-from bench.evaluation.measure import encode
+from bench.evaluation.posteriors import encode
 from bench.parts.vae import VAE
 from bench.pictures import grids
 from bench.pictures.album import Album

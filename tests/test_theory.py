@@ -21,7 +21,7 @@ from bench.engine.own import own_terms
 from bench.evaluation.annealing import annealed
 from bench.evaluation.baselines import ppca_bits
 from bench.evaluation.footing import Elbos, calibrate, elbos, thresholded
-from bench.evaluation.measure import encode
+from bench.evaluation.posteriors import encode
 from bench.evaluation.refit import log_weights, refit
 from bench.parts.bounds import importance_weighted_bound
 from bench.parts.likelihoods import Gaussian, LearnedGaussian

@@ -11,18 +11,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import cast
 
 import torch
 from torch import Tensor
 
 from bench.engine.device import stream, wide
 from bench.evaluation.annealing import CHAINS, LEAPFROGS, annealed
-from bench.evaluation.footing import BinaryPixels, part_of
+from bench.evaluation.footing import BinaryPixels
+from bench.evaluation.posteriors import Posteriors, encode, part_of
 from bench.evaluation.quadrature import MOST_LATENTS, quadrature
 from bench.evaluation.refit import PAIRS, STEPS, log_weights, refit
 from bench.parts.bounds import importance_weighted_bound
-from bench.parts.posteriors import Q
 
 # How many images: (least, one of so many, most)
 REFITTED = (30, 6, 1500)  # whose posterior is refitted
@@ -64,7 +63,9 @@ class EncoderBound:
     ess: float
 
 
-def log_px(pixels: BinaryPixels, start: Q, images: Tensor, elbo: Tensor, generator: torch.Generator) -> LogPx:
+def log_px(
+    pixels: BinaryPixels, start: Posteriors, images: Tensor, elbo: Tensor, generator: torch.Generator
+) -> LogPx:
     """Estimate ln p(b) of black or white images [N, D], whose posteriors and ELBOs [N] the encoder gave."""
     prior, everything = pixels.model.prior, Mean(float(elbo.mean()), 0.0)
     index = subset(images, REFITTED)
@@ -92,7 +93,7 @@ def log_px(pixels: BinaryPixels, start: Q, images: Tensor, elbo: Tensor, generat
 
 
 def encoder_bound(
-    pixels: BinaryPixels, start: Q, images: Tensor, elbo: Tensor, k: int, generator: torch.Generator
+    pixels: BinaryPixels, start: Posteriors, images: Tensor, elbo: Tensor, k: int, generator: torch.Generator
 ) -> EncoderBound:
     """Estimate the importance-weighted bound with K samples of the encoder's q (Burda et al. 2016, eq. 8)."""
     index = subset(images, ENCODED)
@@ -116,13 +117,12 @@ def certificate(
     if model.latent <= MOST_LATENTS:
         return None
     device = generator.device
-    z = model.prior.sample(
-        torch.randn(share(count, SIMULATED), model.latent, generator=generator, device=device)
-    )
+    noise = torch.randn(share(count, SIMULATED), model.latent, generator=generator, device=device)
     with torch.no_grad():
+        z = model.prior.sample(noise)
         white = torch.sigmoid(pixels.logits(z))
         images = (torch.rand(white.shape, generator=generator, device=device) < white).float()
-        start = cast(Q, model.encode(images))
+        start = encode(model, images)
     q = refit(pixels, model.prior, start, images, generator)
     below, above = (
         annealed(pixels, model.prior, q, images, generator, temperatures, exact).to(wide(device))
@@ -185,9 +185,10 @@ def _effective(weights: Tensor) -> float:
     return float((1 / torch.softmax(weights, 0).square().sum(0)).mean())
 
 
-def _corners(pixels: BinaryPixels, *posteriors: Q) -> tuple[Tensor, Tensor]:
+@torch.no_grad()
+def _corners(pixels: BinaryPixels, *posteriors: Posteriors) -> tuple[Tensor, Tensor]:
     """Give a box [Z], [Z] that holds the prior and every posterior, to six standard deviations."""
-    prior = pixels.model.prior.sample(torch.randn(10_000, pixels.model.latent, generator=stream(0, "prior")))
-    ends = [prior.to(q.mean.device) for q in posteriors]
+    noise = torch.randn(10_000, pixels.model.latent, generator=stream(0, "prior"))
+    ends = [pixels.model.prior.sample(noise.to(posteriors[0].mean.device))]
     ends += [q.mean + side * q.scale for q in posteriors for side in (-6, 6)]
     return torch.cat(ends).amin(0), torch.cat(ends).amax(0)

@@ -9,8 +9,7 @@ Shapes: K samples, N images, D pixels, Z latents; x grey in [0, 1].
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
@@ -21,7 +20,7 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 from bench.engine.device import wide
-from bench.parts.posteriors import Q
+from bench.evaluation.posteriors import Posteriors, chunks, closed_kl, part_of
 from bench.parts.vae import VAE
 
 Number = TypeVar("Number", Tensor, float)
@@ -82,6 +81,7 @@ class Elbos:
     threshold: Tensor  # of thresholded pixels
     gaussian_bits_per_dim: float
     mse: float  # per pixel
+    rate: float  # KL(q(z|x) ‖ p(z)), nats
     errors: dict[str, float]  # standard errors of the means over images, by metric
 
     @property
@@ -159,27 +159,34 @@ def platt(logits: Tensor, target: Tensor) -> tuple[float, float]:
 
 
 @torch.no_grad()
-def elbos(model: VAE, q: Q, images: Tensor, binary: Tensor, noise: Tensor, calibration: Calibration) -> Elbos:
+def elbos(
+    model: VAE, q: Posteriors, images: Tensor, binary: Tensor, noise: Tensor, calibration: Calibration
+) -> Elbos:
     """Estimate all ELBOs and the MSE of uint8 images [N, D] whose posteriors are q, with noise [K, N, Z].
 
     `binary` [N, D] is one binarisation. The Gaussian score is of x plus uniform noise over a grey level's
-    cell, in closed form.
+    cell, in closed form. The KL is so, too, or is sampled with the same noise.
     """
     samples, count, _ = noise.shape
     pixels, place = images.shape[1], images.device
     binarised, threshold = calibration.binarised(model), calibration.thresholded(model)
-    kl = q.kl().sum(-1).to(wide(place))
+    closed = closed_kl(q, model.prior)
     scores = torch.empty(3, samples, count, dtype=wide(place), device=place)
-    sse = torch.empty_like(scores[0])
+    sse, sampled = torch.empty_like(scores[0]), torch.zeros_like(scores[0])
     for part in chunks(count, samples, ROWS):
         grey = images[part].float() / 255
-        mean = model.grey_mean(model.decode(part_of(q, part).sample(noise[:, part])))
+        here = part_of(q, part)
+        z = here.sample(noise[:, part])
+        if closed is None:
+            sampled[:, part] = (here.log_prob(z) - model.prior.log_prob(z)).to(sampled.dtype)
+        mean = model.grey_mean(model.decode(z))
         sse[:, part] = (mean - grey).square().sum(-1)
         logits = binarised.calibrated(mean)
         scores[0, :, part] = bernoulli_score(logits, grey)
         scores[1, :, part] = bernoulli_score(logits, binary[part])
         scores[2, :, part] = bernoulli_score(threshold.calibrated(mean), thresholded(images[part]))
     nats = -gaussian_score(sse, pixels, calibration.variance)  # [K, N]
+    kl = sampled.mean(0) if closed is None else closed.sum(-1).to(sampled.dtype)
     of_grey, of_binary, of_threshold = scores.mean(1) - kl
     return Elbos(
         of_grey,
@@ -187,10 +194,11 @@ def elbos(model: VAE, q: Q, images: Tensor, binary: Tensor, noise: Tensor, calib
         of_threshold,
         gaussian_bits_per_dim=bits_per_dim(float((nats.mean(0) + kl).mean()), pixels),
         mse=float(sse.mean()) / pixels,
+        rate=float(kl.mean()),
         errors={
-            "elbo_bernoulli": _error(scores[0]),
-            "elbo_threshold": _error(scores[2]),
-            "gaussian_bits_per_dim": _error(nats) / (pixels * math.log(2)),
+            "elbo_bernoulli": _error(scores[0] - sampled),
+            "elbo_threshold": _error(scores[2] - sampled),
+            "gaussian_bits_per_dim": _error(nats + sampled) / (pixels * math.log(2)),
         },
     )
 
@@ -199,14 +207,3 @@ def _error(values: Tensor) -> float:
     """Give the standard error that K samples an image leave in the mean over images, of values [K, N]."""
     samples, count = values.shape
     return math.sqrt(float(values.var(0).sum()) / samples) / count if samples > 1 else math.nan
-
-
-def part_of(q: Q, part: slice | Tensor) -> Q:
-    """Give the posteriors of some images."""
-    return Q(*(getattr(q, field.name)[part] for field in fields(Q)))
-
-
-def chunks(count: int, samples: int, rows: int) -> Iterator[slice]:
-    """Slice `count` images such that samples times images stay near `rows`."""
-    width = max(1, rows // samples)
-    return (slice(start, min(start + width, count)) for start in range(0, count, width))

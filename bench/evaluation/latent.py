@@ -17,8 +17,10 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
-from bench.parts.posteriors import Q
+from bench.engine.device import stream
+from bench.evaluation.posteriors import Encoded, Posteriors
 
+PAIRED = 1000  # samples scored under the posteriors of all images, where these have no matrix form
 ROWS = 500  # samples scored against the whole mixture at a time: 500 x 10,000 doubles are 40 MB
 ACTIVE = 0.01  # Burda et al. 2016, section 5.2
 
@@ -31,13 +33,18 @@ class Drift:
     error: float
 
 
-def active_units(q: Q) -> int:
+def active_units(q: Posteriors) -> int:
     """Count latents with Var_x E_q[z] > 0.01 over N posteriors (Burda et al. 2016, section 5.2)."""
     return int((q.mean.var(0) > ACTIVE).sum()) if len(q.mean) > 1 else 0
 
 
-def aggregate_moments(q: Q) -> tuple[Tensor, Tensor]:
-    """Give mean [Z] and covariance [Z, Z] of q(z) = (1/N) Σ q(z|x_n): E μ, and Cov μ + diag(E σ²)."""
+def aggregate_moments(q: Posteriors) -> tuple[Tensor, Tensor]:
+    """Give mean [Z] and covariance [Z, Z] of q(z) = (1/N) Σ q(z|x_n).
+
+    Of diagonal Gaussians E μ, and Cov μ + diag(E σ²); of others the moments of samples.
+    """
+    if isinstance(q, Encoded):
+        return q.aggregate_moments()
     mean, scale = _double(q.mean, q.scale)
     centred = mean - mean.mean(0)
     return mean.mean(0), centred.T @ centred / len(mean) + (scale**2).mean(0).diag()
@@ -47,8 +54,7 @@ def gaussian_divergence(mean: Tensor, covariance: Tensor) -> float:
     """Compute KL(N(mean [Z], covariance [Z, Z]) ‖ N(0, I)), nats; infinite where the covariance is singular.
 
     With the moments of q(z) it is a lower bound of KL(q(z) ‖ N(0, I)): of all densities with these moments
-    the Gaussian has the largest entropy (Cover & Thomas 2006, theorem 8.6.5). A posterior that can only be
-    sampled is served by the moments of its samples.
+    the Gaussian has the largest entropy (Cover & Thomas 2006, theorem 8.6.5).
     """
     mean, covariance = _double(mean, covariance)
     return float(0.5 * (covariance.trace() + mean @ mean - len(mean) - torch.logdet(covariance)))
@@ -75,13 +81,15 @@ def mmd(a: Tensor, b: Tensor) -> Drift:
 
 
 @torch.no_grad()
-def mutual_information(q: Q, z: Tensor) -> float:
+def mutual_information(q: Posteriors, z: Tensor) -> float:
     """Estimate I(x; z) under q(z|x_n) and uniform n, nats, from one sample z [N, Z] of each posterior.
 
     I = E ln q(z|x_n) − ln q(z), q(z) = (1/N) Σ q(z|x_m) (Hoffman & Johnson 2016, section 3); at most ln N.
     KL(q(z) ‖ p(z)) is the mean KL less I(x; z): the mean KL has a closed form, so this is less noisy than
     sampling ln q(z) − ln p(z). In double precision, because squares cancel where a posterior is narrow.
     """
+    if isinstance(q, Encoded):
+        return _information_of(q, z)
     mean, scale, log_scale, z = _double(q.mean, q.scale, q.log_scale, z)
     precision = scale**-2
     # Not q.log_prob: (z − μ)²/σ² = z²·(1/σ²) − 2z·(μ/σ²) + μ²/σ² scores all pairs by one matrix product
@@ -94,6 +102,18 @@ def mutual_information(q: Q, z: Tensor) -> float:
         own = log_q.diagonal(start)
         total += float((own - torch.logsumexp(log_q, 1)).sum())
     return total / len(z) + math.log(len(z))
+
+
+def _information_of(q: Encoded, z: Tensor) -> float:
+    """Estimate the same of any posteriors with a density, the mean over images over PAIRED of them."""
+    some = torch.randperm(len(z), generator=stream(0, "pairs"))[:PAIRED].to(z.device)
+    columns = []
+    for part, each in q.each():
+        pairs = (rows.unsqueeze(1).expand(-1, part.stop - part.start, -1) for rows in z[some].split(50))
+        columns.append(torch.cat([each.log_prob(pair) for pair in pairs]))
+    (log_q,) = _double(torch.cat(columns, 1))  # [M, N]
+    own = log_q.gather(1, some.to(log_q.device).unsqueeze(1)).squeeze(1)
+    return float((own - torch.logsumexp(log_q, 1)).mean()) + math.log(len(z))
 
 
 def linear_probe_accuracy(train: Tensor, labels: Tensor, test: Tensor, test_labels: Tensor) -> float:

@@ -9,7 +9,6 @@ import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import fields
 from functools import cached_property
 from operator import attrgetter
 from typing import Any
@@ -26,9 +25,10 @@ from bench.evaluation import bound, footing, latent
 from bench.evaluation.bound import EncoderBound, LogPx
 from bench.evaluation.footing import Calibration, Elbos
 from bench.evaluation.metrics import METRICS
+from bench.evaluation.posteriors import Posteriors, closed_kl, encode, size_of
 from bench.evaluation.samples import Reference, SampleScores
 from bench.parts.lookup import called, objective_of
-from bench.parts.posteriors import Q
+from bench.parts.priors import StandardNormal
 from bench.parts.vae import VAE, parameter_count
 from bench.spec.experiment import Run
 
@@ -74,14 +74,20 @@ class Measured:
     # What several metrics share
 
     @cached_property
-    def q(self) -> Q:
+    def q(self) -> Posteriors:
         """Encode the test images."""
         return encode(self.model, self.images.test)
 
     @cached_property
+    @torch.no_grad()
     def _z(self) -> Tensor:
         """Draw one z of each test image."""
         return self.q.sample(self._noise(self.images.test))
+
+    @cached_property
+    def _kl(self) -> Tensor | None:
+        """KL(q(z|x) ‖ p(z)) of each test image and latent [N, Z], nats; None without a closed form."""
+        return closed_kl(self.q, self.model.prior)
 
     @cached_property
     def calibration(self) -> Calibration:
@@ -112,8 +118,9 @@ class Measured:
     def elbos(self) -> Elbos:
         """Estimate the ELBOs of all observation models, and the MSE."""
         calibration, q = self.calibration, self.q
-        shape = (EXPECTATION_SAMPLES, *q.mean.shape)
-        noise = torch.randn(shape, generator=stream(self.run.seed, "expectation")).to(q.mean.device)
+        shape = (EXPECTATION_SAMPLES, *size_of(q))
+        noise = torch.randn(shape, generator=stream(self.run.seed, "expectation"))
+        noise = noise.to(self.images.test.device)
         with self._timed("footing"):
             return footing.elbos(self.model, q, self.images.test, self._binary, noise, calibration)
 
@@ -172,8 +179,10 @@ class Measured:
         return latent.active_units(self.q)
 
     @property
-    def prior_divergence(self) -> float:
-        """Compute KL(N(mean, covariance of q(z)) ‖ p(z)), nats."""
+    def prior_divergence(self) -> float | None:
+        """Compute KL(N(mean, covariance of q(z)) ‖ p(z)), nats; None where p(z) is not N(0, I)."""
+        if type(self.model.prior) is not StandardNormal:
+            return None
         return latent.gaussian_divergence(*latent.aggregate_moments(self.q))
 
     @cached_property
@@ -183,7 +192,9 @@ class Measured:
         some = torch.randperm(len(test), generator=stream(0, "drift images"))[:DRIFT_SAMPLES].to(test.device)
         noise = torch.randn(len(some), self.run.latent, generator=stream(seed, "drift")).to(test.device)
         with self._timed("drift"):
-            return latent.mmd(z[some], self.model.prior.sample(noise))
+            with torch.no_grad():
+                drawn = self.model.prior.sample(noise)
+            return latent.mmd(z[some], drawn)
 
     @cached_property
     def mutual_information(self) -> float:
@@ -195,7 +206,9 @@ class Measured:
     @property
     def aggregate_kl(self) -> float:
         """Estimate KL(q(z) ‖ p(z)), nats."""
-        return float(self.q.kl().sum(-1).cpu().double().mean()) - self.mutual_information
+        kl = self._kl
+        rate = self.elbos.rate if kl is None else float(kl.sum(-1).cpu().double().mean())
+        return rate - self.mutual_information
 
     @cached_property
     def linear_probe_accuracy(self) -> float:
@@ -277,17 +290,9 @@ class Measured:
         )
         return {name: value for name, value in errors.items() if math.isfinite(value)}
 
-    def kl_per_unit(self) -> list[float]:
-        """Give the mean KL of each latent over the test set, nats, [Z]."""
-        return self.q.kl().cpu().double().mean(0).tolist()
-
-
-@torch.no_grad()
-def encode(model: VAE, images: Tensor, chunk: int = 1000) -> Q:
-    """Give the posteriors of uint8 images [N, D], in chunks."""
-    parts = [model.encode(x.float() / 255) for x in images.split(chunk)]
-    columns = ([getattr(q, field.name) for q in parts] for field in fields(Q))
-    return Q(*(torch.cat(column) for column in columns))
+    def kl_per_unit(self) -> list[float] | None:
+        """Give the mean KL of each latent over the test set, nats, [Z]; None without a closed form."""
+        return None if self._kl is None else self._kl.cpu().double().mean(0).tolist()
 
 
 @torch.no_grad()

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from bench.evaluation.footing import chunks, part_of
+from bench.evaluation.posteriors import Posteriors, chunks, part_of, size_of
 from bench.parts.posteriors import Q, gaussian
 from bench.parts.protocols import Prior
 
@@ -26,8 +26,8 @@ Score = Callable[[Tensor, Tensor], Tensor]  # z [K, C, Z], images [C, D] -> ln p
 
 
 @torch.enable_grad()
-def refit(score: Score, prior: Prior, start: Q, images: Tensor, generator: torch.Generator) -> Q:
-    """Fit a diagonal Gaussian to the true posterior of each image [B, D], beginning at `start`.
+def refit(score: Score, prior: Prior, start: Posteriors, images: Tensor, generator: torch.Generator) -> Q:
+    """Fit a diagonal Gaussian to the true posterior of each image [B, D], from the moments of `start` on.
 
     Maximises the ELBO of each image by Adam (Cremer et al. 2018, section 3.2), in rounds until one gains
     little: an encoder that was trained with a small β starts far from the posterior.
@@ -57,7 +57,7 @@ def refit(score: Score, prior: Prior, start: Q, images: Tensor, generator: torch
 
 @torch.no_grad()
 def log_weights(
-    score: Score, prior: Prior, q: Q, images: Tensor, samples: int, generator: torch.Generator
+    score: Score, prior: Prior, q: Posteriors, images: Tensor, samples: int, generator: torch.Generator
 ) -> Tensor:
     """Draw ln w = ln p(x|z) + ln p(z) − ln q(z) of K samples of each image [B, D]: [K, B], nats.
 
@@ -66,7 +66,7 @@ def log_weights(
     found = []
     for part in chunks(len(images), samples, ROWS):
         here = part_of(q, part)
-        noise = torch.randn((samples, *here.mean.shape), generator=generator, device=generator.device)
-        z = here.sample(noise.to(here.mean.device))
+        noise = torch.randn((samples, *size_of(here)), generator=generator, device=generator.device)
+        z = here.sample(noise.to(images.device))
         found.append(score(z, images[part]) + prior.log_prob(z) - here.log_prob(z))
     return torch.cat(found, 1)

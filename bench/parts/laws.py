@@ -145,6 +145,11 @@ def posterior(made: Callable[..., Any], heads: Sequence[Tensor]) -> None:
         if hasattr(q, name):
             found = getattr(q, name)
             checked(found() if callable(found) else found, name, (IMAGES, LATENT))
+    if hasattr(one, "mean") and hasattr(one, "stddev"):
+        for name, due in (("mean", z.mean(0)), ("stddev", z.std(0))):
+            found = checked(getattr(one, name), name, (1, LATENT))
+            if not torch.allclose(found, due, atol=OFF, rtol=OFF):
+                raise Fault(f"{name} is {found.tolist()[0]}; that of samples is {due.tolist()[0]}")
     if hasattr(one, "kl"):
         gain = one.log_prob(z)[:, 0] - StandardNormal().log_prob(z)[:, 0]
         error = float(gain.std()) / math.sqrt(DRAWS)

@@ -37,7 +37,8 @@ class Distribution(Protocol):
 
     It may have `kl()`: KL(q ‖ N(0, I)) in closed form, nats for each latent, [B, Z]. It may have `charged_kl`
     [B, Z]: what a document's loss charges instead. It may have `log_prob_each(z)` [..., B, Z]: ln q(z|x) of
-    each latent alone.
+    each latent alone. It may have `mean` and `stddev` [B, Z], those of each latent: without both, the
+    evaluation estimates them.
     """
 
     def sample(self, noise: Tensor, /) -> Tensor:

@@ -9,7 +9,8 @@ from typing import Any
 from PIL import Image
 from torch import Tensor
 
-from bench.parts.posteriors import Q
+from bench.evaluation.posteriors import Posteriors, closed_kl
+from bench.parts.priors import StandardNormal
 from bench.parts.vae import VAE
 from bench.pictures import grids, plots
 from bench.spec.experiment import Run
@@ -71,7 +72,7 @@ class Album:
                         self.samples[shown] = image.copy()
                 self.emit("image", {"path": str(path), "key": key, "step": shown})
 
-    def close(self, model: VAE, q: Q, epoch: int) -> None:
+    def close(self, model: VAE, q: Posteriors, epoch: int) -> None:
         """Draw what is drawn once: of the trained model, in eval mode, and its posteriors of test images.
 
         It is the model after `epoch`, which has samples and reconstructions as the epochs shown have.
@@ -79,11 +80,12 @@ class Album:
         if epoch not in self.samples:
             self._draw(model, epoch)
         started = time.perf_counter()
+        nats, standard = closed_kl(q, model.prior), type(model.prior) is StandardNormal
         drawn = {
             "interpolations": grids.interpolations(model, self._test(COLUMNS)),
-            "latent": plots.latent(q.mean, self.labels),
+            "latent": plots.latent(q.mean, self.labels, standard=standard),
             "tsne": plots.tsne(q.mean, self.labels) if self.full else None,
-            "kl": plots.kl(q),
+            "kl": None if nats is None else plots.kl(nats, q.mean),
             "manifold": grids.manifold(model, self.shape) if self.run.latent == 2 else None,
         }
         for key, image in drawn.items():

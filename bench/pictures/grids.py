@@ -18,8 +18,10 @@ from PIL import Image
 from scipy.stats import norm
 from torch import Tensor
 
-from bench.engine.device import evaluation_noise
-from bench.evaluation.measure import encode, prior_means
+from bench.engine.device import evaluation_noise, stream
+from bench.evaluation.measure import prior_means
+from bench.evaluation.posteriors import encode
+from bench.parts.priors import StandardNormal
 from bench.parts.vae import VAE
 from bench.store.tiles import COLUMNS, WHITE, enlargement, page, without_colour, write
 from bench.store.whole import replacing
@@ -93,13 +95,21 @@ def reconstructions(model: VAE, images: Tensor, seed: int) -> Image.Image:
 
 @torch.no_grad()
 def manifold(model: VAE, shape: Sequence[int], side: int = 20) -> Image.Image:
-    """Draw decoder means over the plane of two latents.
+    """Draw decoder means over the plane of two latents, in steps of equal prior probability along each.
 
-    A square through the inverse Gaussian CDF (Kingma & Welling 2013, fig. 4).
+    A square through the inverse Gaussian CDF (Kingma & Welling 2013, fig. 4); of another prior than N(0, I)
+    through the quantiles of draws from it.
     """
-    axis = torch.tensor(norm.ppf((np.arange(side) + 0.5) / side), dtype=torch.float32)
-    z = torch.stack(torch.meshgrid(axis, axis.flip(0), indexing="xy"), -1).view(-1, 2)
-    made = model.grey_mean(model.decode(z.to(next(model.parameters()).device)))
+    device = next(model.parameters()).device
+    shares = (np.arange(side) + 0.5) / side
+    axis = torch.tensor(norm.ppf(shares), dtype=torch.float32)
+    axes = torch.stack([axis, axis])
+    if type(model.prior) is not StandardNormal:
+        noise = torch.randn(10_000, 2, generator=stream(0, "prior"))
+        drawn = model.prior.sample(noise.to(device)).cpu()
+        axes = drawn.quantile(torch.tensor(shares, dtype=torch.float32), 0).T
+    z = torch.stack(torch.meshgrid(axes[0], axes[1].flip(0), indexing="xy"), -1).view(-1, 2)
+    made = model.grey_mean(model.decode(z.to(device)))
     return grid(made.unflatten(1, shape), side)
 
 

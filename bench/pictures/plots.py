@@ -24,7 +24,6 @@ from sklearn.manifold import TSNE
 from torch import Tensor
 
 from bench.evaluation.latent import ACTIVE
-from bench.parts.posteriors import Q
 
 Array = npt.NDArray[np.float64]
 POINTS = 2000  # at most in a plot, evenly spaced over the test set
@@ -41,21 +40,22 @@ STYLE = {
 }  # fmt: skip
 
 
-def latent(mean: Tensor, labels: Tensor) -> Image.Image:
+def latent(mean: Tensor, labels: Tensor, *, standard: bool = True) -> Image.Image:
     """Plot where the posterior means [N, Z] of test images lie, by label [N].
 
     Two latents as they are, with the circle that holds 95 % of the prior; one as a histogram a class; more by
-    their first two principal components.
+    their first two principal components. Of another prior than the `standard` one none is drawn.
     """
     points, classes = _chosen(mean, labels)
     with _style():
         if points.shape[1] == 1:
-            return _histograms(points[:, 0], classes)
+            return _histograms(points[:, 0], classes, standard=standard)
         title = f"Posterior means of {len(points):,} test images"
         if points.shape[1] == 2:
             figure, axes = _scatter(points, classes, title)
-            axes.add_patch(Circle((0, 0), 2.4477, fill=False, ls="--", lw=0.9, color=GREY))
-            axes.plot([], [], ls="--", lw=0.9, color=GREY, label="95 % of\nthe prior")
+            if standard:
+                axes.add_patch(Circle((0, 0), 2.4477, fill=False, ls="--", lw=0.9, color=GREY))
+                axes.plot([], [], ls="--", lw=0.9, color=GREY, label="95 % of\nthe prior")
             axes.set_xlabel("$z_1$")
             axes.set_ylabel("$z_2$")
         else:
@@ -89,13 +89,13 @@ def tsne(mean: Tensor, labels: Tensor) -> Image.Image | None:
         return _rendered(figure)
 
 
-def kl(q: Q) -> Image.Image:
+def kl(of_images: Tensor, mean: Tensor) -> Image.Image:
     """Plot the KL of each latent, largest first, over what makes it active: Var_x μ > 0.01.
 
-    (Burda et al. 2016, section 5.2.)
+    Of the KL and the posterior means of N images, [N, Z] each (Burda et al. 2016, section 5.2).
     """
-    nats = q.kl().double().mean(0).cpu().numpy()
-    variance = q.mean.double().var(0).cpu().numpy() if len(q.mean) > 1 else np.zeros_like(nats)
+    nats = of_images.double().mean(0).cpu().numpy()
+    variance = mean.double().var(0).cpu().numpy() if len(mean) > 1 else np.zeros_like(nats)
     order = np.argsort(-nats, kind="stable")
     place = np.arange(1, len(nats) + 1)
     active = variance[order] > ACTIVE
@@ -122,7 +122,7 @@ def kl(q: Q) -> Image.Image:
         return _rendered(figure)
 
 
-def _histograms(values: Array, classes: npt.NDArray[np.int64]) -> Image.Image:
+def _histograms(values: Array, classes: npt.NDArray[np.int64], *, standard: bool) -> Image.Image:
     """Plot one latent: a histogram a class, all on the same scale, over the prior's."""
     edge = max(3.0, float(np.abs(values).max()))
     bins = np.linspace(-edge, edge, BARS + 1)
@@ -136,12 +136,13 @@ def _histograms(values: Array, classes: npt.NDArray[np.int64]) -> Image.Image:
     for row, (label, share) in enumerate(zip(known, shares, strict=True)):
         colour = COLOURS[label % len(COLOURS)]
         axes.stairs(row + 0.92 * share / tallest, bins, baseline=row, fill=True, color=colour)
-        axes.stairs(row + prior, bins, baseline=None, color=GREY, lw=0.6)
+        if standard:
+            axes.stairs(row + prior, bins, baseline=None, color=GREY, lw=0.6)
     axes.set_yticks(np.arange(len(known)) + 0.3, [str(label) for label in known])
     axes.tick_params(left=False)
     axes.set_xlim(-edge, edge)
     axes.set_ylim(-0.05, len(known))
-    axes.set_xlabel("$z$; the thin line is the prior")
+    axes.set_xlabel("$z$; the thin line is the prior" if standard else "$z$")
     axes.set_title(f"Posterior means of {len(values):,} test images, by digit")
     return _rendered(figure)
 

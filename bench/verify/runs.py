@@ -140,23 +140,19 @@ def laws(record: Record, run: Run) -> Iterator[Law]:
             yield f"metrics.{name}", metrics[name], f"epoch {chosen} of the curves", due, AGAIN
     elbo = -(metrics["reconstruction"] + metrics["kl"])
     yield "metrics.elbo", metrics["elbo"], "−(reconstruction + kl)", elbo, EXACT
-    yield "metrics.kl", metrics["kl"], "the sum of kl_per_unit", math.fsum(record["kl_per_unit"]), SINGLE
-    parts = metrics["mutual_information"] + metrics["aggregate_kl"]
-    yield "metrics.kl", metrics["kl"], "mutual_information + aggregate_kl", parts, SINGLE
+    if closed := record["kl_per_unit"] is not None:  # else each KL is of samples of its own
+        yield "metrics.kl", metrics["kl"], "the sum of kl_per_unit", math.fsum(record["kl_per_unit"]), SINGLE
+        parts = metrics["mutual_information"] + metrics["aggregate_kl"]
+        yield "metrics.kl", metrics["kl"], "mutual_information + aggregate_kl", parts, SINGLE
     own = run.objective.sha256 is not None  # a record names no code to run
     if not own and isinstance(objective := objective_of(run), TwoTermObjective):
         beta_eff = objective.beta_eff(run.batch_size, pixels, run.latent)
         yield "beta_eff", record["beta_eff"], "the objective", beta_eff, EXACT
     # The Gaussian code length follows from MSE, calibrated variance and KL
-    score = gaussian_score(metrics["mse"] * pixels, pixels, record["calibration"]["variance"])
-    bits = bits_per_dim(metrics["kl"] - score, pixels)
-    yield (
-        "metrics.gaussian_bits_per_dim",
-        metrics["gaussian_bits_per_dim"],
-        "MSE, variance and KL",
-        bits,
-        SINGLE,
-    )
+    if closed:
+        score = gaussian_score(metrics["mse"] * pixels, pixels, record["calibration"]["variance"])
+        due, place = bits_per_dim(metrics["kl"] - score, pixels), "gaussian_bits_per_dim"
+        yield f"metrics.{place}", metrics[place], "MSE, variance and KL", due, SINGLE
     seconds = math.fsum(row["train_seconds"] for row in curves)
     yield "metrics.train_seconds", metrics["train_seconds"], "the sum over epochs", seconds, EXACT
 
