@@ -3,7 +3,8 @@
     python benchmarks/makespan.py
 
 Groups go to the first place that is free, in bench's order: for every ten seeds all variants, the longest
-first. One thread of one process writes to MLflow, from a queue: that delays its end, never a training.
+first (of the first ten bench begins with the shortest). One thread of one process writes to MLflow, from a
+queue: that delays its end, never a training.
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ from factory import a_dataset, a_run, part
 
 from bench.errors import BenchError
 from bench.runs.forecast import forecast
+from bench.runs.order import ends, in_order
 from bench.runs.plan import Plan, make_plan
 from bench.runs.request import Request
 from bench.spec.experiment import Run
@@ -147,6 +148,37 @@ def test_published_runs_count_as_done(tmp_path: Path, monkeypatch: pytest.Monkey
     assert {p.why for p in made.runs if not p.todo} == {
         "finished, made for all", "finished, made for documents"
     }  # fmt: skip
+
+
+def test_the_first_round_of_seeds_begins_with_the_shortest_and_others_with_the_longest(tmp_path):
+    made = plan(tmp_path, seeds=(4, 2, 3))
+    seconds = {p.id: {"a": 9.0, "b": 1.0}[p.run.variant] for p in made.runs}
+    order = [(p.run.variant, p.run.seed) for p in in_order(made.todo, seconds)]
+    assert order == [("b", 2), ("a", 2), ("a", 3), ("b", 3), ("a", 4), ("b", 4)]
+    assert ends([1.0, 9.0, 9.0, 1.0], 2) == [1.0, 9.0, 10.0, 10.0]
+
+
+@pytest.mark.parametrize("workers", [1, 2, 4])
+def test_most_of_a_large_matrix_stands_early_in_its_first_round(tmp_path, monkeypatch, workers):
+    """`all.yaml` with the seconds that its published runs took, each the least of its seeds."""
+    data = replace(a_dataset(), name="mnist")
+    monkeypatch.setattr("bench.runs.plan.load_data", lambda *_, **__: data)
+    monkeypatch.setattr("bench.runs.plan._check_batches", lambda *_: None)  # the stand-in has few images
+    least: dict[str, float] = {}
+    for made_before in ExperimentFolder(ROOT / "reports/mnist/all").records().values():
+        spent = sum(row["train_seconds"] for row in made_before["curves"])
+        spent += sum(made_before["evaluation_seconds"].values())
+        variant = made_before["variant"]
+        least[variant] = min(spent, least.get(variant, spent))
+    request = Request(load(ROOT / "experiments/all.yaml"), seeds=(0,), reports=tmp_path)
+    made = make_plan(request)
+    order = in_order(made.todo, {p.id: least[p.run.variant] for p in made.todo})
+    times = ends([least[p.run.variant] for p in order], workers)
+    end = dict(zip([p.key for p in order], times, strict=True))
+    stands = sorted(end[p.key] / max(times) for p in made.runs)
+    assert len(stands) == 30
+    assert stands[17] <= 0.25
+    assert stands[19] <= 0.3
 
 
 def test_a_forecast_times_a_step_of_each_kind_once(monkeypatch):

@@ -21,6 +21,7 @@ from bench.runs import cluster, sync, workers
 from bench.runs.execute import Job, SharedContext
 from bench.runs.forecast import forecast
 from bench.runs.groups import broken, recorded
+from bench.runs.order import in_order
 from bench.runs.plan import Plan, Planned
 from bench.runs.progress import Display
 from bench.store.experiments import BASELINES, ExperimentFolder
@@ -150,13 +151,9 @@ class Matrix:
         self._writer.later(self._send_what_is_done)
 
     def jobs(self, seconds: dict[str, float]) -> list[Job]:
-        """Order the runs to do: seed by seed, so that early reports compare every variant.
-
-        In a seed the longest come first.
-        """
+        """Make jobs of the runs to do, in order."""
         about = {"experiment": self.plan.experiment.name, "git": git_state()}
         first = min(self.plan.experiment.seeds)  # whose pictures the report shows
-        ordered = sorted(self.plan.todo, key=lambda p: (p.run.seed, -seconds.get(p.id, 0.0)))
         command = self.plan.request.command
         return [
             Job(
@@ -167,7 +164,7 @@ class Matrix:
                 full=p.run.seed == first,
                 resume=p.resume,
             )
-            for p in ordered
+            for p in in_order(self.plan.todo, seconds)
         ]
 
     def close(self) -> None:
