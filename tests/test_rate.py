@@ -15,6 +15,7 @@ from scipy.stats import ttest_ind
 
 from bench.report import rate, rate_figure, write_report
 from bench.report.answers import answers
+from bench.report.effects import Row
 from bench.report.rate import Pair, pairs
 from bench.report.results import BY_NAME, Results, load
 
@@ -56,28 +57,32 @@ def the_pair(found: Results) -> Pair:
     return pair
 
 
+def rows(found: Results) -> list[Row]:
+    return [row for _, by_metric in rate.compared(found) for of_metric in by_metric for row in of_metric]
+
+
 def test_the_same_curve_differs_nowhere_and_a_shifted_one_by_the_shift(tmp_path: Path) -> None:
     for name, shift in (("same", 0.0), ("shifted", 3.0)):
         pair = the_pair(results(tmp_path / name / "x", lambda kl, by=shift: by))  # type: ignore[misc]
         assert len(pair.rates) >= 4
-        for difference, _ in pair.compare("elbo_bernoulli", pair.rates):
-            assert difference.mean == pytest.approx(shift, abs=1e-9)  # the first is better
-        for ratio, _ in pair.compare("mse", pair.rates):
-            assert ratio.mean == pytest.approx(0.5 if shift else 1.0)
+        for effect in pair.effects("elbo_bernoulli", pair.rates):
+            assert effect.size.mean == pytest.approx(shift, abs=1e-9)  # the first is better
+        for effect in pair.effects("mse", pair.rates):
+            assert effect.size.mean == pytest.approx(0.5 if shift else 1.0)
     growing = the_pair(results(tmp_path / "growing" / "x", lambda kl: 0.1 * kl))
-    found = [d.mean for d, _ in growing.compare("elbo_bernoulli", growing.rates)]
+    found = [effect.size.mean for effect in growing.effects("elbo_bernoulli", growing.rates)]
     assert found == pytest.approx([0.1 * at for at in growing.rates], abs=1e-9)
 
 
 def test_noise_of_the_seeds_is_in_the_interval(tmp_path: Path) -> None:
     found = results(tmp_path / "x", noise=0.5, seeds=5)
     pair = the_pair(found)
-    for difference, p in pair.compare("elbo_bernoulli", pair.rates):
-        assert difference.half_width
-        assert abs(difference.mean) < difference.half_width
-        assert p is not None
-        assert p > 0.05
-    assert not any(row.sure for row in rate.effects(found))
+    for effect in pair.effects("elbo_bernoulli", pair.rates):
+        assert effect.half_width
+        assert abs(effect.value) < effect.half_width
+        assert effect.p is not None
+        assert effect.p > 0.05
+    assert not any(row.sure for row in rows(found))
 
 
 def test_nothing_is_extrapolated(tmp_path: Path) -> None:
@@ -90,7 +95,7 @@ def test_nothing_is_extrapolated(tmp_path: Path) -> None:
     far = results(tmp_path / "far" / "x", apart=100)
     assert the_pair(far).rates == []
     [answer] = [a for a in answers(far) if a.kind == "rate"]
-    assert answer.data["metrics"] == rate.tables(far) == []
+    assert answer.data["metrics"] == rate.tables(rate.compared(far)) == []
     assert "they spend no KL in common" in write_report(far.folder, figures=False).read_text()
     assert rate_figure.draw(far) is None
 
@@ -100,14 +105,14 @@ def test_the_order_of_variants_changes_nothing(tmp_path: Path) -> None:
     a, b = the_pair(one), the_pair(other)
     assert a.rates == b.rates
     sign = 1 if a.a.likelihood == b.a.likelihood else -1
-    for (x, p), (y, q) in zip(*(r.compare("mse", a.rates) for r in (a, b)), strict=True):
-        assert (x.mean, p) == pytest.approx((sign * y.mean, q))
+    for x, y in zip(*(r.effects("mse", a.rates) for r in (a, b)), strict=True):
+        assert (x.value, x.p) == pytest.approx((sign * y.value, y.p))
 
 
 def test_few_seeds_have_no_verdict_and_few_points_no_curve(tmp_path: Path) -> None:
     few = results(tmp_path / "x", lambda kl: 3.0, seeds=2)
-    assert all(p is None for _, p in the_pair(few).compare("elbo_bernoulli", [20.0]))
-    assert {row.verdict(1.0)[:13] for row in rate.effects(few)} == {"too few seeds"}
+    assert all(effect.p is None for effect in the_pair(few).effects("elbo_bernoulli", [20.0]))
+    assert {row.verdict(1.0)[:13] for row in rows(few)} == {"too few seeds"}
     assert pairs(load(synthetic.write(tmp_path / "matrix" / "x", synthetic.matrix()))) == []
 
 
@@ -115,9 +120,9 @@ def test_the_difference_is_tested_as_scipy_tests_it(tmp_path: Path) -> None:
     pair = the_pair(results(tmp_path / "x", lambda kl: 0.4, noise=0.3, seeds=5))
     sides = [c.at("elbo_bernoulli", [25.0])[:, 0] for c in (pair.a, pair.b)]
     due = ttest_ind(*sides, equal_var=False)
-    [(difference, p)] = pair.compare("elbo_bernoulli", [25.0])
-    assert p == pytest.approx(due.pvalue)
-    assert (difference.low, difference.high) == pytest.approx(tuple(due.confidence_interval()))
+    [effect] = pair.effects("elbo_bernoulli", [25.0])
+    assert effect.p == pytest.approx(due.pvalue)
+    assert (effect.size.low, effect.size.high) == pytest.approx(tuple(due.confidence_interval()))
 
 
 def test_a_value_of_an_older_definition_is_on_no_curve(
@@ -138,7 +143,7 @@ def test_the_report_has_answer_effects_table_and_figure(tmp_path: Path) -> None:
     elbo = answer.data["metrics"][0]
     assert [row.where for row in elbo] == [f"KL = {kl} nats · mlp" for kl in (20, 25, 30, 35, 40)]
     assert {(row.better, row.sure) for row in elbo} == {("bernoulli", True)}
-    assert next(table.title for table in rate.tables(found)) == "mlp · ELBO, binarised"
+    assert next(table.title for table in rate.tables(rate.compared(found))) == "mlp · ELBO, binarised"
     assert rate_figure.draw(found) is not None
     told = write_report(found.folder, figures=False).read_text()
     assert "`bernoulli`, at 5 of 5 rates." in told

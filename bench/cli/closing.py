@@ -14,7 +14,7 @@ from bench.cli.printing import aligned
 from bench.errors import printable
 from bench.evaluation.metrics import Metric
 from bench.report.inference import Ranking
-from bench.report.results import Results, Variant, load
+from bench.report.results import Results, Variant, best_first, load
 from bench.report.tables import ARROWS, cell, finished
 from bench.store.shapes import STATUSES
 
@@ -58,7 +58,7 @@ def table(results: Results, width: int) -> Iterator[Text]:
     metrics = results.measured("common", "samples")
     if not variants or not metrics:
         return
-    ordered = by_mean(variants, metrics[0])
+    ordered = best_first(variants, metrics[0])
     shown: list[Metric] = []
     lines: list[str] = []
     for metric in metrics:
@@ -72,17 +72,6 @@ def table(results: Results, width: int) -> Iterator[Text]:
         yield Text(f"… and {len(ordered) - MOST_ROWS} more, in the report")
     if any("†" in line for line in rest):
         yield Text("†: not distinguishable from the best of its column")
-
-
-def by_mean(variants: list[Variant], metric: Metric) -> list[Variant]:
-    """Order variants by their mean, best first; those without a value are last."""
-    sign = 1 if metric.direction == "lower" else -1
-
-    def place(variant: Variant) -> tuple[bool, float]:
-        value = variant.estimate(metric.name)
-        return value is None, 0.0 if value is None else sign * value.mean
-
-    return sorted(variants, key=place)
 
 
 def _rows(results: Results, variants: list[Variant], metrics: list[Metric]) -> Iterator[list[str]]:

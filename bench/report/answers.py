@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,9 +14,9 @@ from bench.report.cells import exact, plain
 from bench.report.effects import Row as EffectRow
 from bench.report.frame import number, numbers
 from bench.report.inference import Ranking
-from bench.report.published import COMPATIBLE, compare, final_values, switched_off
+from bench.report.published import COMPATIBLE, compare, final_values
 from bench.report.results import Results, Variant
-from bench.report.statistics import Effect, average, estimate
+from bench.report.statistics import average, estimate
 from bench.report.tables import (
     SAMPLES,
     Cell,
@@ -24,7 +24,6 @@ from bench.report.tables import (
     Row,
     Table,
     amount,
-    baseline_name,
     baseline_rows,
     interval,
     shown,
@@ -48,161 +47,132 @@ def answers(results: Results) -> list[Answer]:
     if not results.finished:
         return []
     fit = next((m for name in FIT if (m := results.metric(name))), None)
-    found = [*_trouble(results), *_best(results, fit), *_best(results, results.metric(SAMPLES))]
-    found += _published(results)
-    found += [each for axis in pairs.axes(results.variants) for each in _axis(results, axis)]
-    found += [*_equal_rate(results), *_small_beta(results), *_linear(results)]
-    return [*found, *_best(results, results.metric("mse")), *_baselines(results)]
+    return [
+        *_trouble(results),
+        *_best(results, fit),
+        *_best(results, results.metric(SAMPLES)),
+        *_published(results),
+        *(each for axis in pairs.axes(results.variants) for each in _axis(results, axis)),
+        *(Answer("rate", "at-equal-rate", {"pair": pair, "metrics": by_metric})
+          for pair, by_metric in rate.compared(results)),
+        *_small_beta(results),
+        *(Answer("linear", "effects", {"rows": rows, "margin": results.margin})
+          for rows in [effects.of_linear(results)] if rows),
+        *_best(results, results.metric("mse")),
+        *_baselines(results),
+    ]  # fmt: skip
 
 
-def _trouble(results: Results) -> list[Answer]:
+def _trouble(results: Results) -> Iterator[Answer]:
     """Who diverged, and when; who collapsed. These are in no ranking."""
     diverged = []
     for v in results.variants:
         gone = [run.diverged for run in v.runs if run.status == "diverged"]
-        epochs = [int(e) for where in gone if (e := number(where.get("epoch")))]
-        if gone:
-            terms = list(dict.fromkeys(str(where["term"]) for where in gone if where.get("term")))
-            diverged.append((v, sorted(set(epochs)), terms))
+        epochs = {int(e) for where in gone if (e := number(where.get("epoch")))}
+        terms = dict.fromkeys(str(where["term"]) for where in gone if where.get("term"))
+        diverged += [(v, sorted(epochs), list(terms))] if gone else []
     collapsed = [v for v in results.variants if v.collapsed and not v.same_as]
     failed = [v for v in results.variants if any(run.status == "failed" for run in v.runs)]
-    if not (diverged or collapsed or failed):
-        return []
-    link = "what-failed" if diverged or failed else "latent-space"
-    return [Answer("trouble", link, {"diverged": diverged, "collapsed": collapsed, "failed": failed})]
+    if diverged or collapsed or failed:
+        link = "what-failed" if diverged or failed else "latent-space"
+        yield Answer("trouble", link, {"diverged": diverged, "collapsed": collapsed, "failed": failed})
 
 
-def _best(results: Results, metric: Metric | None) -> list[Answer]:
+def _best(results: Results, metric: Metric | None) -> Iterator[Answer]:
     """Who leads a column, by how much, and who may be the best as well."""
     order = results.rankings.get(metric.name, Ranking()) if metric else Ranking()
     if metric is None or order.leader is None:
-        return []
+        return
     named = {v.name: v for v in results.variants}
-    near = [named[name] for name in (*order.ties, *order.untested)]
-    second = _second(order, metric)
-    gap = average(
-        [(named[order.leader].values(metric.name), named[second].values(metric.name))], metric.scale
-    )
-    data = {
-        "metric": metric, "order": order, "leader": named[order.leader], "near": near, "gap": gap,
-        "second": named[second], "untested": bool(order.untested),
-        "lost": any(v.lost for v in results.variants),
-    }  # fmt: skip
-    return [Answer("best", "samples" if metric.footing == "samples" else "one-footing", data)]
-
-
-def _second(order: Ranking, metric: Metric) -> str:
     sign = 1 if metric.direction == "higher" else -1
+    leader = named[order.leader]
     others = [name for name in order.members if name != order.leader]
-    return max(others, key=lambda name: sign * order.members[name].value)
+    second = named[max(others, key=lambda name: sign * order.members[name].value)]
+    yield Answer("best", "samples" if metric.footing == "samples" else "one-footing", {
+        "metric": metric, "order": order, "leader": leader, "second": second,
+        "near": [named[name] for name in (*order.ties, *order.untested)],
+        "gap": average([(leader.values(metric.name), second.values(metric.name))], metric.scale),
+        "untested": bool(order.untested), "lost": any(v.lost for v in results.variants),
+    })  # fmt: skip
 
 
-def _published(results: Results) -> list[Answer]:
+def _published(results: Results) -> Iterator[Answer]:
+    """How many of the final values that were published come out."""
     finals = [c for c in final_values(compare(results)) if c.verdict.endswith(COMPATIBLE)]
-    if switched_off(results) or not finals:
-        return []
-    off = [c for c in finals if c.verdict != COMPATIBLE]
-    return [Answer("published", "published-and-measured", {"of": len(finals), "off": off})]
+    if finals:
+        off = [c for c in finals if c.verdict != COMPATIBLE]
+        yield Answer("published", "published-and-measured", {"of": len(finals), "off": off})
 
 
-def _axis(results: Results, axis: str) -> list[Answer]:
+def _axis(results: Results, axis: str) -> Iterator[Answer]:
+    """Which value of an axis is better; of several values the best on the average, and how often it is."""
     rows = effects.of_axis(results, axis)
     if not rows:
-        return []
-    whole = [row for row in rows if not row.where]
-    first = whole[0]
-    contrast = effects.contrasts(results, axis)[0]
+        return
+    first, *rest = [row for row in rows if not row.where]
+    c = effects.contrasts(results, axis)[0]
     data: dict[str, Any] = {
-        "axis": axis, "first": first, "rest": whole[1:], "n": contrast.n,
-        "apart": [r for r in rows if r.where and r.metric == first.metric], "margin": results.margin,
+        "axis": axis, "first": first, "rest": rest, "n": c.n, "margin": results.margin,
+        "apart": [row for row in rows if row.where and row.metric == first.metric],
     }  # fmt: skip
-    if len(contrast.cells) > 2:
-        return [Answer("levels", "effects", data | _levels(contrast))]
-    return [Answer("axis", "effects", data)]
-
-
-def _levels(c: effects.Contrast) -> dict[str, Any]:
-    """Of several values: the best on the average, its ties, and in how many settings each is the best."""
+    if len(c.cells) <= 2:
+        yield Answer("axis", "effects", data)
+        return
     order, sign = c.ranking(), 1 if c.metric.direction == "higher" else -1
-    mean = {
+    means = {
         level: {s: estimate([*values.values()], c.metric.scale).mean for s, values in cells.items()}
         for level, cells in c.cells.items()
     }
-    firsts = Counter(max(c.cells, key=lambda level: sign * mean[level][s]) for s in c.settings)
+    firsts = Counter(max(c.cells, key=lambda level: sign * means[level][s]) for s in c.settings)
     worst = min(order.members, key=lambda level: sign * order.members[level].value)
-    return {"order": order, "firsts": firsts.most_common(), "settings": len(c.settings), "worst": worst}
+    levels = {"order": order, "firsts": firsts.most_common(), "settings": len(c.settings), "worst": worst}
+    yield Answer("levels", "effects", data | levels)
 
 
-def _equal_rate(results: Results) -> list[Answer]:
-    found = []
-    rows = rate.effects(results)
-    for pair in rate.pairs(results):
-        own = [r for r in rows if r.a == pair.a.likelihood and r.b == pair.b.likelihood and r.where.endswith(
-            f"nats · {pair.setting}" if pair.setting else "nats")]  # fmt: skip
-        by_metric: dict[str, list[EffectRow]] = {}
-        for row in own:
-            by_metric.setdefault(row.metric.name, []).append(row)
-        found.append(Answer("rate", "at-equal-rate", {"pair": pair, "metrics": [*by_metric.values()]}))
-    return found
-
-
-def _small_beta(results: Results) -> list[Answer]:
+def _small_beta(results: Results) -> Iterator[Answer]:
+    """Whether samples are worse at a small β, by three metrics; mixed where metrics or settings disagree."""
     groups: dict[tuple[str, str], list[EffectRow]] = {}
     for row in effects.of_small_beta(results):
         groups.setdefault((row.where, row.a), []).append(row)
-    told = [
-        (kind, beta, rows, samples_verdict(results, kind, beta, rows))
-        for (kind, beta), rows in groups.items()
-    ]
-    return [Answer("small_beta", "effects", {"rows": told})] if told else []
+    told = []
+    for (kind, beta), rows in groups.items():
+        pair = pairs.beta_pairs(results.variants)[kind, beta]
+        better = set()
+        for row in rows:
+            if row.metric.name in effects.OF_SAMPLES:
+                c = effects.contrast(pair, row.metric) if row.turns else None
+                better |= {one.better for one in (effects.apart(row, c) if c else [row]) if one.sure}
+        verdict = "undecided" if not better else "worse" if better == {"1"} else "better"
+        told.append((kind, beta, rows, "mixed" if len(better) > 1 else verdict))
+    if told:
+        yield Answer("small_beta", "effects", {"rows": told})
 
 
-def samples_verdict(results: Results, kind: str, beta: str, rows: Sequence[EffectRow]) -> str:
-    """Whether samples are worse at a small β, by three metrics; mixed where metrics or settings disagree."""
-    pair = pairs.beta_pairs(results.variants)[kind, beta]
-    better = set()
-    for row in rows:
-        if row.metric.name in effects.OF_SAMPLES:
-            c = effects.contrast(pair, row.metric) if row.turns else None
-            each = effects.apart(row, c) if c else [row]
-            better |= {one.better for one in each if one.sure}
-    if len(better) != 1:
-        return "mixed" if better else "undecided"
-    return "worse" if better == {"1"} else "better"
-
-
-def _linear(results: Results) -> list[Answer]:
-    rows = effects.of_linear(results)
-    return [Answer("linear", "effects", {"rows": rows, "margin": results.margin})] if rows else []
-
-
-def _baselines(results: Results) -> list[Answer]:
+def _baselines(results: Results) -> Iterator[Answer]:
     """Variants that a baseline of no more latents beats, by one-sample t-tests, Holm over each column."""
     beaten: list[tuple[Metric, str, list[Variant]]] = []
     compared = False
     for metric in results.measured("common"):
-        sign = 1 if metric.direction == "higher" else -1
+        order, sign = results.rankings[metric.name], 1 if metric.direction == "higher" else -1
         known = [
-            (row, x) for _, row in baseline_rows(results) if (x := number(row.get(metric.name))) is not None
+            (sign * value, title, number(row.get("latent")) or 0)
+            for title, row in baseline_rows(results)
+            if (value := number(row.get(metric.name))) is not None
         ]
         best: dict[str, tuple[float, str]] = {}
         for v in results.variants:
-            fair = [
-                (sign * x, baseline_name(r))
-                for r, x in known
-                if (number(r.get("latent")) or 0) <= (v.latent or 0)
-            ]
-            if fair and not v.same_as:
+            fair = [(value, title) for value, title, latent in known if latent <= (v.latent or 0)]
+            if fair and v.name in order.members:
                 best[v.name] = max(fair)
-        order = results.rankings[metric.name]
-        compared |= any(order.members[name].p is not None for name in best if name in order.members)
+        compared |= any(order.members[name].p is not None for name in best)
         apart = order.apart_from({name: sign * value for name, (value, _) in best.items()})
         groups: dict[str, list[Variant]] = {}
         for v in results.variants:
             if sign * apart.get(v.name, 0) < 0:
                 groups.setdefault(best[v.name][1], []).append(v)
         beaten += [(metric, title, members) for title, members in groups.items()]
-    return [Answer("baselines", "one-footing", {"beaten": beaten})] if compared else []
+    if compared:
+        yield Answer("baselines", "one-footing", {"beaten": beaten})
 
 
 # What the numbers in the settings mean: no question, but what readers trip over
@@ -255,10 +225,7 @@ def unlike(results: Results) -> Table | None:
             d = average([(v.values("test_loss_nats"), negative)], "linear", twins=True)  # of the same runs
             if d is not None and abs(d.value) >= 0.001 * abs(estimate([*negative.values()]).mean):
                 loss, bound = v.estimate("test_loss_nats"), estimate([*negative.values()])
-                rows.append(Row((Cell(v.title), interval(loss), interval(bound), _difference(d))))
+                rows.append(Row((Cell(v.title), interval(loss), interval(bound),
+                                 interval(d.size, "+" if d.value > 0 else ""))))  # fmt: skip
     columns = map(Column, ("variant", "printed loss", "−ELBO of what it samples", "difference"))
     return Table(tuple(columns), tuple(rows)) if rows else None
-
-
-def _difference(d: Effect) -> Cell:
-    return interval(d.size, "+" if d.value > 0 else "")

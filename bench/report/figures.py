@@ -18,8 +18,8 @@ from PIL import Image
 from bench.evaluation.metrics import Metric
 from bench.report import curves, rate_figure
 from bench.report.labels import Label, place
-from bench.report.marks import DPI, SMALL, WIDTH, Looks, bars, fit, hollow_key
-from bench.report.results import Results, Variant
+from bench.report.marks import DPI, SMALL, WIDTH, Looks, fit, key
+from bench.report.results import Results, Variant, best_first
 from bench.report.statistics import Estimate, backward, forward
 from bench.report.tables import ARROWS
 
@@ -68,8 +68,7 @@ def _forest(results: Results) -> Figure | None:
     parts = {"documents:": [v for v in variants if not v.axes], "matrix:": [v for v in variants if v.axes]}
     rows: list[Variant | str] = []  # from the top
     for heading, part in parts.items():
-        best_first = sorted(part, key=lambda v: _worst_last(v, metrics[0]))
-        rows += [*([heading] if all(parts.values()) else []), *best_first]
+        rows += [*([heading] if all(parts.values()) else []), *best_first(part, metrics[0])]
     names = [v if isinstance(v, str) else fit(v.title, 330) for v in rows]
     height = 0.95 + ROW * len(rows)
     figure = Figure(figsize=(WIDTH, height))
@@ -99,9 +98,7 @@ def _intervals(axes: Any, looks: Looks, metric: Metric, rows: Sequence[Variant |
     ends = [backward(side, metric.scale) for side in sides]
     for y, (v, value) in known.items():
         if ends[0] < value.mean < ends[1]:
-            axes.errorbar(
-                value.mean, y, xerr=bars(value), ls="", elinewidth=0.9, capsize=1.5, **looks.mark(v)
-            )
+            looks.draw(axes, v, value, y)
             continue
         right = value.mean > ends[0]
         told = f"{value.mean:.0f} → " if right else f" ← {value.mean:.0f}"
@@ -134,8 +131,8 @@ def _drift(results: Results) -> Figure | None:
     axes.set_xlabel("β_eff: weight on the KL where reconstruction is summed over pixels, in nats")
     axes.set_ylabel("KL(q(z) ‖ p(z)) ↓ (nats)")
     shown = [v for v, *_ in points]
-    key = [hollow_key("hollow: an upper bound, I(x; z) saturates")] if any(v.saturated for v in shown) else []
-    looks.legend(figure, shown, *key)
+    hollow = key("hollow: an upper bound, I(x; z) saturates", marker="o", mfc="white")
+    looks.legend(figure, shown, *([hollow] if any(v.saturated for v in shown) else []))
     place(figure, labels)
     return figure
 
@@ -183,9 +180,7 @@ def _family(axes: Any, looks: Looks, metric: Metric, groups: Sequence[Sequence[V
         if not points:
             continue
         for x, value, v in points:
-            axes.errorbar(
-                x, value.mean, yerr=bars(value), ls="", elinewidth=0.9, capsize=1.5, **looks.mark(v)
-            )
+            looks.draw(axes, v, x, value)
             ticks[x] = v.axes[looks.along]
         xs, ys = [x for x, *_ in points], [value.mean for _, value, _ in points]
         axes.plot(xs, ys, color=looks.colour(group[0]), ls=("-", "--", ":", "-.")[k % 4], lw=1)
@@ -217,11 +212,6 @@ def _plain_log(axis: Any) -> None:
     """Numbers in full, and none between them."""
     axis.set_major_formatter(lambda value, _: f"{value:g}")
     axis.set_minor_locator(NullLocator())
-
-
-def _worst_last(variant: Variant, metric: Metric) -> float:
-    value = variant.estimate(metric.name)
-    return math.inf if value is None else value.mean * (1 if metric.direction == "lower" else -1)
 
 
 def _png(figure: Figure) -> bytes:

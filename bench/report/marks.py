@@ -71,10 +71,15 @@ class Looks:
         """The colour of a variant's family."""
         return self.colours.get(self.family(variant), INK)
 
-    def mark(self, variant: Variant, *, hollow: bool = False) -> dict[str, Any]:
-        """A variant's mark, for Matplotlib."""
+    def draw(
+        self, axes: Any, variant: Variant, x: Estimate | float, y: Estimate | float, *, hollow: bool = False
+    ) -> None:
+        """Draw a variant's mark, with intervals along the axes on which it has them."""
         colour, marker = self.colour(variant), self.markers.get(variant.likelihood_class, "o")
-        return {"color": colour, "marker": marker, "ms": 5, "mew": 0.9, "mfc": "white" if hollow else colour}
+        means = [value.mean if isinstance(value, Estimate) else value for value in (x, y)]
+        xerr, yerr = (_bars(value) if isinstance(value, Estimate) else None for value in (x, y))
+        axes.errorbar(*means, xerr=xerr, yerr=yerr, ls="", elinewidth=0.9, capsize=1.5, color=colour,
+                      marker=marker, ms=5, mew=0.9, mfc="white" if hollow else colour)  # fmt: skip
 
     def place(self, variant: Variant) -> float | None:
         """Where a variant stands on the axis that lines follow."""
@@ -106,16 +111,11 @@ class Looks:
         """Write which marker is which likelihood, along the top; nothing where there is one."""
         shown = [v.likelihood_class for v in variants]
         kinds = [kind for kind in self.markers if kind in shown]
-        handles = [_key(fit(kind or "not recorded", 250), marker=self.markers[kind]) for kind in kinds]
+        handles = [key(fit(kind or "not recorded", 250), marker=self.markers[kind]) for kind in kinds]
         handles = [*(handles if len(kinds) > 1 else []), *more]
         if handles:
             figure.legend(handles=handles, loc="upper right", ncols=4, frameon=False, fontsize=SMALL,
                           handletextpad=0.2, borderaxespad=0.2)  # fmt: skip
-
-
-def hollow_key(words: str) -> Line2D:
-    """What a hollow point says, for a legend."""
-    return _key(words, marker="o", mfc="white")
 
 
 def fit(words: str, width: float, size: float = SMALL) -> str:
@@ -123,13 +123,14 @@ def fit(words: str, width: float, size: float = SMALL) -> str:
     return fitted(" ".join(words.split()), round(size * DPI / 72), width)
 
 
-def bars(value: Estimate) -> list[list[float]] | None:
+def _bars(value: Estimate) -> list[list[float]] | None:
     """An interval for `errorbar`; None for one seed."""
     below, above = (max(0.0, side) for side in value.bars)  # equal seeds: rounding may be on either side
     return [[below], [above]] if below or above else None
 
 
-def _key(words: str, **look: Any) -> Line2D:
+def key(words: str, **look: Any) -> Line2D:
+    """What a mark says, for a legend."""
     return Line2D([], [], color=INK, ms=4.5, ls="", label=words, **look)
 
 

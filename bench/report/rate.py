@@ -21,7 +21,7 @@ from bench.report.cells import plain
 from bench.report.effects import Row
 from bench.report.pairs import same_but_beta
 from bench.report.results import Results, Variant
-from bench.report.statistics import Effect, Estimate, combine, estimate, rejected
+from bench.report.statistics import Effect, combine, estimate, rejected
 from bench.report.tables import Cell, Column, Table, amount, interval, shown
 from bench.report.tables import Row as TableRow
 
@@ -97,6 +97,11 @@ class Pair:
     b: Curves
 
     @property
+    def left_out(self) -> float:
+        """How far at most a point lies from the curve through the others: so many nats it may miss."""
+        return max(self.a.left_out(), self.b.left_out())
+
+    @property
     def low(self) -> float:
         """The lowest rate that every curve of both reaches."""
         return max(self.a.span[0], self.b.span[0])
@@ -127,10 +132,6 @@ class Pair:
             found.append(combine(groups, scale, "Welch", size))
         return found
 
-    def compare(self, metric: str, rates: Rates) -> list[tuple[Estimate, float | None]]:
-        """The same as sizes with their 95 % intervals, and p from MIN_SEEDS on."""
-        return [(effect.size, effect.p) for effect in self.effects(metric, rates)]
-
 
 def pairs(results: Results) -> list[Pair]:
     """Every two likelihoods that have a curve each, in each setting of all else."""
@@ -140,7 +141,7 @@ def pairs(results: Results) -> list[Pair]:
         alike.setdefault(v.part("likelihood")[0], []).append(v)
     found = []
     for group in groups.values():
-        curves = [Curves(kind, tuple(sorted(members, key=_rate))) for kind, members in group.items()]
+        curves = [Curves(kind, tuple(sorted(members, key=_mean_rate))) for kind, members in group.items()]
         for a, b in itertools.combinations([c for c in curves if c.rates], 2):
             axes = a.variants[0].axes.items()
             setting = " · ".join(
@@ -150,38 +151,41 @@ def pairs(results: Results) -> list[Pair]:
     return found
 
 
-def effects(results: Results) -> list[Row]:
-    """The likelihoods' difference at each rate that both reach; Holm over the rates of a pair and metric."""
-    rows = []
-    for pair in pairs(results):
-        for metric in metrics(results, pair):
-            found = pair.effects(metric.name, pair.rates)
-            sure = rejected([effect.p for effect in found])
-            for rate, effect, kept in zip(pair.rates, found, sure, strict=True):
-                where = " · ".join(filter(None, [f"KL = {rate:g} nats", pair.setting]))
-                rows.append(Row("likelihood at equal KL", pair.a.likelihood, pair.b.likelihood, where, metric,
-                                effect, 1, sure=kept, tests=len(found)))  # fmt: skip
-    return rows
-
-
-def tables(results: Results) -> list[Table]:
-    """A table a pair and metric: both likelihoods' values at each rate, and how they differ."""
+def compared(results: Results) -> list[tuple[Pair, list[list[Row]]]]:
+    """Each pair with its effects, by metric and rate; Holm over the rates of a pair and metric."""
     found = []
     for pair in pairs(results):
+        by_metric = []
         for metric in metrics(results, pair):
-            values = [curves.at(metric.name, pair.rates).T for curves in (pair.a, pair.b)]
             told = pair.effects(metric.name, pair.rates)
             sure = rejected([effect.p for effect in told])
+            where = [f"KL = {rate:g} nats{pair.setting and f' · {pair.setting}'}" for rate in pair.rates]
+            by_metric.append([
+                Row("likelihood at equal KL", pair.a.likelihood, pair.b.likelihood, at, metric, effect, 1,
+                    sure=kept, tests=len(told))
+                for at, effect, kept in zip(where, told, sure, strict=True)
+            ])  # fmt: skip
+        found.append((pair, by_metric))
+    return found
+
+
+def tables(found: Sequence[tuple[Pair, list[list[Row]]]]) -> list[Table]:
+    """A table a pair and metric: both likelihoods' values at each rate, and how they differ."""
+    made = []
+    for pair, by_metric in found:
+        for effects in by_metric:
+            metric = effects[0].metric
+            values = [curves.at(metric.name, pair.rates).T for curves in (pair.a, pair.b)]
             rows = tuple(
                 TableRow((amount(rate), _level(metric, of_a), _level(metric, of_b),
-                          replace(interval(effect.size), best=kept)))
-                for rate, of_a, of_b, effect, kept in zip(pair.rates, *values, told, sure, strict=True)
+                          replace(interval(row.effect.size), best=row.sure)))
+                for rate, of_a, of_b, row in zip(pair.rates, *values, effects, strict=True)
             )  # fmt: skip
             sign = "/" if metric.name in RATIOS else "−"
             heads = (pair.a.likelihood, pair.b.likelihood, f"{pair.a.likelihood} {sign} {pair.b.likelihood}")
             title = " · ".join(filter(None, [pair.setting, metric.title]))
-            found.append(Table((Column("KL", "nats"), *map(Column, heads)), rows, title))
-    return found
+            made.append(Table((Column("KL", "nats"), *map(Column, heads)), rows, title))
+    return made
 
 
 def metrics(results: Results, pair: Pair) -> list[Metric]:
@@ -189,11 +193,6 @@ def metrics(results: Results, pair: Pair) -> list[Metric]:
     found = (m for name in COMPARED if (m := results.metric(name)))
     values = {m: [c.at(m.name, pair.rates) for c in (pair.a, pair.b)] for m in found if pair.rates}
     return [m for m, sides in values.items() if not any(np.isnan(side).all(0).any() for side in sides)]
-
-
-def left_out(results: Results) -> float:
-    """How far at most a point lies from the curve through the others: nats that interpolation may miss."""
-    return max((curves.left_out() for pair in pairs(results) for curves in (pair.a, pair.b)), default=0.0)
 
 
 def _level(metric: Metric, values: np.ndarray) -> Cell:
@@ -204,7 +203,7 @@ def _level(metric: Metric, values: np.ndarray) -> Cell:
     return Cell(shown(plain(mean, 3)), mean)
 
 
-def _rate(variant: Variant) -> float:
+def _mean_rate(variant: Variant) -> float:
     mean = variant.estimate("kl")
     return mean.mean if mean else math.inf
 

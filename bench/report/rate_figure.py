@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from bench.report.labels import Label, place
-from bench.report.marks import GREY, INK, SMALL, WIDTH, Looks, bars, fit
+from bench.report.marks import GREY, INK, SMALL, WIDTH, Looks, fit
 from bench.report.rate import Curves, Pair, pairs
 from bench.report.results import Results, Variant
 from bench.report.statistics import Estimate, estimate
@@ -43,10 +43,7 @@ def joined(axes: Any, looks: Looks, groups: list[Points], *, hollow: bool = Fals
     everything = [(v, x.mean, y.mean) for group in groups for v, x, y in group]
     for group in groups:
         for v, x, y in group:
-            look = looks.mark(v, hollow=hollow and v.saturated)
-            axes.errorbar(
-                x.mean, y.mean, xerr=bars(x), yerr=bars(y), ls="", elinewidth=0.9, capsize=1.5, **look
-            )
+            looks.draw(axes, v, x, y, hollow=hollow and v.saturated)
         if not group:
             continue
         colour = looks.colour(group[0][0])
@@ -93,16 +90,14 @@ def _line(looks: Looks, axes: Any, curves: Curves, dashes: str) -> list[Label]:
     low, high = curves.span
     rates = np.linspace(low, high, FINE)
     distortion = -np.nanmean(curves.at("elbo_bernoulli", rates), 0) - rates
-    look = looks.mark(curves.variants[0])
-    axes.plot(rates, distortion, color=look["color"], lw=1.2, ls=dashes)
-    labels = [Label(axes, curves.likelihood, (rates[FINE // 2], distortion[FINE // 2]), look["color"])]
+    colour = looks.colour(curves.variants[0])
+    axes.plot(rates, distortion, color=colour, lw=1.2, ls=dashes)
+    labels = [Label(axes, curves.likelihood, (rates[FINE // 2], distortion[FINE // 2]), colour)]
     for variant in curves.variants:
         if both := _both(variant):
             x, y = both
-            axes.errorbar(
-                x.mean, y.mean, xerr=bars(x), yerr=bars(y), elinewidth=0.9, capsize=1.5, ls="", **look
-            )
-            labels.append(Label(axes, f"β = {variant.beta_text}", (x.mean, y.mean), look["color"], within=20))
+            looks.draw(axes, variant, x, y)
+            labels.append(Label(axes, f"β = {variant.beta_text}", (x.mean, y.mean), colour, within=20))
     return labels
 
 
@@ -139,7 +134,7 @@ def _equal_elbo(axes: Any) -> list[Label]:
 def _difference(axes: Any, pair: Pair) -> None:
     """The difference of the ELBO at equal rate, with its pointwise 95 % interval."""
     rates = np.linspace(pair.low, pair.high, FINE)
-    found = [d for d, _ in pair.compare("elbo_bernoulli", rates)]
+    found = [effect.size for effect in pair.effects("elbo_bernoulli", rates)]
     mean = np.array([d.mean for d in found])
     width = np.array([d.half_width or 0.0 for d in found])
     axes.axhline(0, color=INK, lw=0.8)

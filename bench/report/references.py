@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from bench.report.results import Results
 
-KINDS = ("encoder", "decoder", "posterior", "likelihood", "objective", "optimizer", "schedule", "dataset")
-
 STATISTICS = (
     "Student: The probable error of a mean. Biometrika, 1908",
     "Welch: The generalization of 'Student's' problem when several different population variances are"
@@ -17,55 +15,45 @@ STATISTICS = (
     "Holm: A simple sequentially rejective multiple test procedure. Scandinavian Journal of Statistics, 1979",
 )
 
-# Parts that someone defined in a paper; bench's own and the plain ones (mlp, linear) need none
 SIGMA_VAE = (
     "Rybkin, Daniilidis, Levine: Simple and effective VAE training with calibrated decoders. ICML 2021"
 )
+BATCH_NORM = "Ioffe, Szegedy: Batch normalization. ICML 2015"
+KINGMA_WELLING = "Kingma, Welling: Auto-Encoding Variational Bayes. arXiv 1312.6114, 2013"
+
+# Parts that someone defined in a paper; bench's own and the plain ones (mlp, linear) need none
 PARTS = {
-    ("encoder", "conv-bn"): "Ioffe, Szegedy: Batch normalization. ICML 2015",
-    ("decoder", "conv-bn"): "Ioffe, Szegedy: Batch normalization. ICML 2015",
-    ("posterior", "gaussian"): "Kingma, Welling: Auto-Encoding Variational Bayes. arXiv 1312.6114, 2013",
-    ("objective", "elbo"): "Kingma, Welling: Auto-Encoding Variational Bayes. arXiv 1312.6114, 2013",
-    ("objective", "warm-up"): "Sønderby et al.: Ladder variational autoencoders. NeurIPS 2016",
-    (
-        "objective",
-        "free-bits",
-    ): "Kingma et al.: Improving variational inference with inverse autoregressive flow. NeurIPS 2016",
-    (
-        "objective",
-        "iwae",
-    ): "Burda, Grosse, Salakhutdinov: Importance weighted autoencoders. ICLR 2016",
-    (
-        "objective",
-        "beta-tcvae",
-    ): "Chen et al.: Isolating sources of disentanglement in variational autoencoders. NeurIPS 2018",
-    (
-        "objective",
-        "mmd",
-    ): "Zhao, Song, Ermon: InfoVAE: information maximizing variational autoencoders. arXiv 1706.02262, 2017",
-    ("likelihood", "gaussian"): SIGMA_VAE,
-    ("likelihood", "gaussian-learned"): SIGMA_VAE,
-    (
-        "likelihood",
-        "continuous-bernoulli",
-    ): "Loaiza-Ganem, Cunningham: The continuous Bernoulli: fixing a pervasive"
-    " error in variational autoencoders. NeurIPS 2019",
-    ("optimizer", "adam"): "Kingma, Ba: Adam: a method for stochastic optimization. ICLR 2015",
-    ("optimizer", "adamw"): "Loshchilov, Hutter: Decoupled weight decay regularization. ICLR 2019",
-    (
-        "dataset",
-        "mnist",
-    ): "LeCun, Bottou, Bengio, Haffner: Gradient-based learning applied to document recognition."
-    " Proceedings of the IEEE, 1998",
-    ("dataset", "fashion-mnist"): "Xiao, Rasul, Vollgraf: Fashion-MNIST. arXiv 1708.07747, 2017",
-    (
-        "dataset",
-        "kmnist",
-    ): "Clanuwat et al.: Deep learning for classical Japanese literature. arXiv 1812.01718, 2018",
-    (
-        "dataset",
-        "digits",
-    ): "Alpaydin, Kaynak: Optical recognition of handwritten digits. UCI repository, 1998",
+    "encoder": {"conv-bn": BATCH_NORM},
+    "decoder": {"conv-bn": BATCH_NORM},
+    "posterior": {"gaussian": KINGMA_WELLING},
+    "objective": {
+        "elbo": KINGMA_WELLING,
+        "warm-up": "Sønderby et al.: Ladder variational autoencoders. NeurIPS 2016",
+        "free-bits": "Kingma et al.: Improving variational inference with inverse autoregressive flow."
+        " NeurIPS 2016",
+        "iwae": "Burda, Grosse, Salakhutdinov: Importance weighted autoencoders. ICLR 2016",
+        "beta-tcvae": "Chen et al.: Isolating sources of disentanglement in variational autoencoders. NeurIPS"
+        " 2018",
+        "mmd": "Zhao, Song, Ermon: InfoVAE: information maximizing variational autoencoders. arXiv"
+        " 1706.02262, 2017",
+    },
+    "likelihood": {
+        "gaussian": SIGMA_VAE,
+        "gaussian-learned": SIGMA_VAE,
+        "continuous-bernoulli": "Loaiza-Ganem, Cunningham: The continuous Bernoulli: fixing a pervasive error"
+        " in variational autoencoders. NeurIPS 2019",
+    },
+    "optimizer": {
+        "adam": "Kingma, Ba: Adam: a method for stochastic optimization. ICLR 2015",
+        "adamw": "Loshchilov, Hutter: Decoupled weight decay regularization. ICLR 2019",
+    },
+    "dataset": {
+        "mnist": "LeCun, Bottou, Bengio, Haffner: Gradient-based learning applied to document recognition."
+        " Proceedings of the IEEE, 1998",
+        "fashion-mnist": "Xiao, Rasul, Vollgraf: Fashion-MNIST. arXiv 1708.07747, 2017",
+        "kmnist": "Clanuwat et al.: Deep learning for classical Japanese literature. arXiv 1812.01718, 2018",
+        "digits": "Alpaydin, Kaynak: Optical recognition of handwritten digits. UCI repository, 1998",
+    },
 }
 BETA = "Higgins et al.: beta-VAE. ICLR 2017"
 PPCA = "Tipping, Bishop: Probabilistic principal component analysis. JRSS B, 1999"
@@ -73,9 +61,10 @@ PPCA = "Tipping, Bishop: Probabilistic principal component analysis. JRSS B, 199
 
 def references(results: Results) -> list[str]:
     """References by author, each once."""
-    found = {m.reference for m in results.measured(*{m.footing for m in results.metrics}) if m.reference}
-    used = {(kind, variant.part(kind)[0]) for variant in results.variants for kind in KINDS}
-    found |= {PARTS[part] for part in used | {("dataset", results.dataset)} if part in PARTS}
+    found = {m.reference for m in results.measured() if m.reference}
+    for kind, known in PARTS.items():
+        used = {variant.part(kind)[0] for variant in results.variants} | {results.dataset}
+        found |= {reference for name, reference in known.items() if name in used}
     if any(v.beta is not None and v.beta != 1 for v in results.variants):
         found.add(BETA)
     if any("prob" in str(row.get("name", "")).lower() for row in results.baselines.get("rows", [])):

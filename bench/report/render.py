@@ -23,7 +23,7 @@ from bench.report.frame import FALL, number, numbers
 from bench.report.gallery import Gallery
 from bench.report.inference import CERTAIN
 from bench.report.references import references
-from bench.report.results import SATURATED, Results, Run
+from bench.report.results import SATURATED, Results
 from bench.report.statistics import MIN_SEEDS
 from bench.report.tables import Table
 
@@ -35,12 +35,18 @@ DISTURBED = 1.5  # times as fast as another seed: more than two runs at once tak
 def context(results: Results, figures: Mapping[str, str], gallery: Gallery) -> dict[str, Any]:
     """Everything that a report says. `figures` maps the relative path of each figure to its caption."""
     found, comparisons = answers.answers(results), published.compare(results)
-    rows = effect_rows(results)
+    at_equal_rate = rate.compared(results)
+    rows = [
+        *(row for axis in pairs.axes(results.variants) for row in effects.of_axis(results, axis)),
+        *effects.of_small_beta(results),
+        *effects.of_linear(results),
+        *(row for _, by_metric in at_equal_rate for of_metric in by_metric for row in of_metric),
+    ]
     counts = Counter(run.status for run in results.runs)
     return {
         "results": results, "title": results.experiment.get("name") or results.folder.name,
         "question": results.experiment.get("question"), "command": results.experiment.get("command"),
-        "counts": [(state, counts[state]) for state in sorted(counts, key=_order)],
+        "counts": [(state, counts[state]) for state in STATES if counts[state]],
         "done": len(results.runs) - counts["missing"], "elsewhere": _elsewhere(results),
         "twins": [v for v in results.variants if v.same_as],
         "claims": claims.verdicts(results), "rows": rows, "comparisons": comparisons,
@@ -53,7 +59,8 @@ def context(results: Results, figures: Mapping[str, str], gallery: Gallery) -> d
         "quoted": [v for v in results.variants if v.settings.get("published")],
         "notes": [v for v in results.variants if v.settings.get("note")],
         "figures": figures, "gallery": gallery, "effects": effects.table(rows, results.margin),
-        "rates": rate.tables(results), "left_out": rate.left_out(results),
+        "rates": rate.tables(at_equal_rate),
+        "left_out": max((pair.left_out for pair, _ in at_equal_rate), default=0.0),
         "details": tables.footing(results, "details"), "own": tables.own_terms(results),
         "latent": tables.latent(results), "settings": tables.settings(results),
         "saturated": [v for v in results.variants if v.saturated],
@@ -65,12 +72,6 @@ def context(results: Results, figures: Mapping[str, str], gallery: Gallery) -> d
         "protocol": _protocol(results), "references": references(results),
         "latents": {v.latent for v in results.started if v.latent},
     }  # fmt: skip
-
-
-def effect_rows(results: Results) -> list[effects.Row]:
-    """Every effect that the report knows of, whatever was changed."""
-    by_axis = [row for axis in pairs.axes(results.variants) for row in effects.of_axis(results, axis)]
-    return [*by_axis, *effects.of_small_beta(results), *effects.of_linear(results), *rate.effects(results)]
 
 
 def markdown(told: Mapping[str, Any]) -> str:
@@ -180,10 +181,6 @@ HTML: dict[str, Any] = {
 }  # fmt: skip
 
 
-def _order(state: str) -> tuple[int, str]:
-    return (STATES.index(state) if state in STATES else len(STATES), state)
-
-
 def _elsewhere(results: Results) -> list[tuple[str, int]]:
     """How many runs were made for another experiment, with the same settings, seed and data."""
     own = results.experiment.get("name")
@@ -200,36 +197,23 @@ def _protocol(results: Results) -> dict[str, Any]:
         for key, sign in (("epsilon", "ε"), ("temperature", "temperature"), ("variance", "σ²"))
         if (values := [found[key] for found in calibration if key in found])
     }
+    said: dict[str, list[str]] = {"data": [], "environment": [], "commit": [], "samples": [], "yardstick": []}
+    for run in runs:
+        data, git, environment = (run.record.get(key) or {} for key in ("data", "git", "environment"))
+        sizes = [
+            f"{cells.plain(n)} {s}" for s in ("train", "validation", "test") if (n := number(data.get(s)))
+        ]
+        digest = f", digest {data['digest']}" if data.get("digest") else ""
+        said["data"] += [f"{data.get('name', '')}: {', '.join(sizes)}{digest}"] if data else []
+        machine = (f"{key} {value}" for key, value in environment.items() if value is not None)
+        said["environment"] += filter(None, [", ".join(machine)])
+        dirty = " with uncommitted changes" if git.get("dirty") else ""
+        said["commit"] += [f"{git['commit']}{dirty}"] if git.get("commit") else []
+        samples = (run.record.get("run") or {}).get("importance_samples")
+        said["samples"] += [str(samples)] if samples else []
+        said["yardstick"] += [str(run.yardstick)] if run.status == "finished" else []
     return {
-        "data": _distinct(runs, _data), "environment": _distinct(runs, _machine),
-        "commit": _distinct(runs, _commit), "samples": _distinct(runs, _importance),
-        "yardstick": _distinct(results.finished, lambda run: str(run.yardstick)),
+        **{what: Counter(told).most_common() for what, told in said.items()},
         "seeds": results.experiment.get("seeds") or sorted({run.seed for run in results.runs}),
         "calibration": ranges, "patient": [run for run in results.finished if "chosen" in run.record],
     }  # fmt: skip
-
-
-def _distinct(runs: Sequence[Run], tell: Callable[[Run], str]) -> list[tuple[str, int]]:
-    return Counter(told for run in runs if (told := tell(run))).most_common()
-
-
-def _importance(run: Run) -> str:
-    return str((run.record.get("run") or {}).get("importance_samples") or "")
-
-
-def _data(run: Run) -> str:
-    data: Mapping[str, Any] = run.record.get("data") or {}
-    sizes = [f"{cells.plain(n)} {s}" for s in ("train", "validation", "test") if (n := number(data.get(s)))]
-    digest = f", digest {data['digest']}" if data.get("digest") else ""
-    return f"{data.get('name', '')}: {', '.join(sizes)}{digest}" if data else ""
-
-
-def _machine(run: Run) -> str:
-    environment = run.record.get("environment") or {}
-    return ", ".join(f"{key} {value}" for key, value in environment.items() if value is not None)
-
-
-def _commit(run: Run) -> str:
-    git = run.record.get("git") or {}
-    dirty = " with uncommitted changes" if git.get("dirty") else ""
-    return f"{git['commit']}{dirty}" if git.get("commit") else ""

@@ -7,7 +7,7 @@ a report can be rebuilt anywhere from the folders.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -252,6 +252,13 @@ def ordered(variants: Iterable[Variant], metric: Metric) -> Ranking:
         return Ranking()
     column: dict[str, list[Values]] = {v.name: [values] for v in entries if (values := v.values(metric.name))}
     return rank(column, metric.direction, metric.scale)
+
+
+def best_first(variants: Sequence[Variant], metric: Metric) -> list[Variant]:
+    """Order variants by their mean; those without a value are last."""
+    sign = 1 if metric.direction == "lower" else -1
+    means = {v.name: value.mean for v in variants if (value := v.estimate(metric.name))}
+    return sorted(variants, key=lambda v: sign * means[v.name] if v.name in means else math.inf)
 
 
 def load(folder: Path) -> Results:

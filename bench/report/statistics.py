@@ -193,16 +193,6 @@ def average(cells: Sequence[tuple[Values, Values]], scale: Scale, *, twins: bool
     return combine(groups, scale, "paired by seed" if twins else "Welch", size) if groups else None
 
 
-def equivalence(effect: Effect, margin: float) -> float | None:
-    """The p-value of two one-sided tests that |effect| < margin (Schuirmann 1987); None below MIN_SEEDS."""
-    if effect.p is None or effect.error is None:
-        return None
-    inside = margin - abs(effect.value)
-    if effect.error == 0:
-        return 0.0 if inside > 0 else 1.0
-    return float(stdtr(effect.df, -inside / effect.error))
-
-
 def one_sided(effect: Effect, bound: float, *, above: bool) -> float | None:
     """The p-value that an effect is above (or below) a bound on its scale; None if seeds are few."""
     if effect.error is None or effect.n < MIN_SEEDS:
@@ -211,6 +201,12 @@ def one_sided(effect: Effect, bound: float, *, above: bool) -> float | None:
     if effect.error == 0:
         return 0.0 if gap > 0 else 1.0
     return float(stdtr(effect.df, -gap / effect.error))
+
+
+def equivalence(effect: Effect, margin: float) -> float | None:
+    """The p-value of two one-sided tests that |effect| < margin (Schuirmann 1987); None if seeds are few."""
+    sides = [one_sided(effect, -margin, above=True), one_sided(effect, margin, above=False)]
+    return max((p for p in sides if p is not None), default=None)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
