@@ -106,7 +106,7 @@ class Variant:
     @cached_property
     def finished(self) -> tuple[Run, ...]:
         """The same, one at a time."""
-        return tuple(self.done.itertuples(index=False))
+        return tuple(run for run in self.runs if run.status == "finished")
 
     @property
     def first(self) -> Run | None:
@@ -134,11 +134,12 @@ class Variant:
     @cached_property
     def _values(self) -> dict[str, Values]:
         found: dict[str, Values] = {}
-        for metric in metric_names(self.table):
-            known = self.done[self.done[metric].notna()]
-            current = known[known.yardstick >= since(metric)]
-            used = known if current.empty else current
-            found[metric] = dict(zip(used.seed, used[metric], strict=True))
+        of = [(run.seed, run.yardstick) for run in self.finished]
+        for metric in metric_names(self.done):
+            each = zip(of, self.done[metric].tolist(), strict=True)
+            known = [(seed, value, newest) for (seed, newest), value in each if not math.isnan(value)]
+            current = [one for one in known if one[2] >= since(metric)]
+            found[metric] = {seed: value for seed, value, _ in current or known}
         return found
 
     def values(self, metric: str) -> Values:
