@@ -56,7 +56,7 @@ def table(home: ExperimentFolder) -> pd.DataFrame:
 
 def metric_names(table: pd.DataFrame) -> list[str]:
     """The columns of metrics."""
-    return [str(name) for name, kind in table.dtypes.items() if kind == float]
+    return [str(name) for name, kind in table.dtypes.items() if kind == "float64"]
 
 
 def _outcome(home: ExperimentFolder, run_id: str) -> dict[str, Any]:
