@@ -42,6 +42,7 @@ REQUIRED: dict[str, dict[str, Any]] = {
     "free-bits": {"nats": 0.3},
     "beta-tcvae": {"beta": 6.0},
     "mmd": {"mmd": 10.0},
+    "vamp": {"components": 9},
 }
 
 

@@ -20,6 +20,7 @@ from bench.evaluation.quadrature import quadrature
 from bench.evaluation.refit import log_weights, refit
 from bench.parts.bounds import importance_weighted_bound
 from bench.parts.posteriors import Q
+from bench.parts.priors import Mixture
 
 COUNT = 37
 
@@ -96,18 +97,23 @@ def test_each_bound_is_nearer_to_the_integral() -> None:
     assert float(above) == pytest.approx(float(exact[0]), abs=0.15)
 
 
-@pytest.mark.parametrize("latent", [1, 2, 3])
+@pytest.mark.parametrize(("latent", "learned"), [(1, False), (2, True), (3, False), (3, True)])
 def test_the_estimate_of_ln_p_is_within_its_error_of_an_exhaustive_one(
-    latent: int, monkeypatch: pytest.MonkeyPatch
+    latent: int, learned: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("REFITTED", "ANNEALED", "SIMULATED"):
         monkeypatch.setattr(bound, name, (30, 1, 1000))
     pixels = sharp(latent)
+    if learned:
+        prior = pixels.model.prior = Mixture(latent, components=3)
+        with torch.no_grad():
+            prior.means.copy_(1.5 * normal(3, latent, seed=12))
+            prior.log_scales.copy_(0.4 * normal(3, latent, seed=13))
     b = images(pixels)
     start, elbo = encoded(pixels, b)
     found = log_px(pixels, start, b, elbo, generator())
-    draws = normal(100_000, latent, seed=11)
     with torch.no_grad():
+        draws = pixels.model.prior.sample(normal(100_000, latent, seed=11))
         exact = torch.stack(
             [importance_weighted_bound(pixels(draws[:, None], image[None]).double())[0] for image in b]
         )
@@ -118,7 +124,7 @@ def test_the_estimate_of_ln_p_is_within_its_error_of_an_exhaustive_one(
     assert float(elbo.mean()) < weighted.bound.value < found.log_px.value + 4 * found.log_px.error
     assert 1 <= weighted.ess <= 50
     gap = bound.certificate(pixels, COUNT, 50, generator(2))
-    assert gap is None if latent < 3 else -0.05 < gap < 0.1
+    assert gap is None if latent < 3 else -0.05 < gap < (0.3 if learned else 0.1), gap  # modes apart
 
 
 def test_a_cheap_bound_of_all_images_corrects_the_mean_of_a_subset() -> None:

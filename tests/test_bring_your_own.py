@@ -22,8 +22,8 @@ def block(section: str, language: str = "python") -> str:
 
 
 def test_a_part_of_every_kind_is_good_and_trains(tmp_path: Path, shared: SharedContext) -> None:
-    kinds = ("Encoder", "Decoder", "Posterior", "Likelihood", "Input and target", "Objective", "Optimizer",
-             "Schedule", "Metric")  # fmt: skip
+    kinds = ("Encoder", "Decoder", "Posterior", "Prior", "Likelihood", "Input and target", "Objective",
+             "Optimizer", "Schedule", "Metric")  # fmt: skip
     mine, spec = tmp_path / "mine.py", tmp_path / "mine.yaml"
     mine.write_text("\n\n".join(block(kind) for kind in kinds))
     spec.write_text(block("All of it in an experiment", "yaml"))

@@ -16,8 +16,7 @@ from bench.cli import app
 from bench.errors import BenchError
 from bench.parts import laws
 from bench.parts.check import LAWS, Found, check_file
-from bench.parts.lookup import REGISTRIES
-from bench.parts.priors import StandardNormal
+from bench.parts.lookup import REGISTRIES, sized
 
 HEAD = """
 import math
@@ -106,12 +105,12 @@ def checked(folder: Path, source: str, **asked: Any) -> list[Found]:
 def test_the_laws_hold_for_every_part_of_bench(kind: str) -> None:
     torch.manual_seed(0)
     for name, made in REGISTRIES[kind].items():
-        make = partial(made, **REQUIRED.get(name, {}))
+        sizes = sized(made, shape=laws.SHAPE, latent=laws.LATENT) if kind == "prior" else []
+        make = partial(made, *sizes, **REQUIRED.get(name, {}))
         if kind == "posterior":
             laws.posterior(make, [torch.randn(5, 3), torch.randn(5, 3)])
         else:
             (LAWS.get(kind) or getattr(laws, kind))(make)
-    laws.prior(StandardNormal)
 
 
 @pytest.mark.parametrize("source", MISTAKES)

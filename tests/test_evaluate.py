@@ -139,6 +139,20 @@ def test_posteriors_in_chunks(one: Measured) -> None:
         torch.testing.assert_close(getattr(q, name), getattr(one.q, name))
 
 
+@pytest.mark.parametrize(("latent", "name"), [(1, "mixture"), (3, "vamp")])
+def test_under_a_learned_prior_what_is_about_the_standard_one_is_absent(latent: int, name: str) -> None:
+    run = a_run(latent=latent, prior=part(name, components=4), objective=part("iwae", samples=2), epochs=1)
+    found = measured(run)
+    values = found.metrics()
+    absent = {"prior_divergence", "test_loss_nats", *({"annealed_ess", "bdmc_gap"} if latent == 1 else ())}
+    assert {metric.name for metric in METRICS} - values.keys() == absent
+    assert found.kl_per_unit() is None
+    rate = values["aggregate_kl"] + values["mutual_information"]
+    assert rate == pytest.approx(values["kl"], abs=0.5), "two estimates of the same KL"
+    assert values["log_px_bernoulli"] > values["elbo_bernoulli"] - 1
+    assert values["iwae_bernoulli"] > values["elbo_bernoulli"] - 1
+
+
 class Sampled:
     """A posterior that can be sampled and has a density, and says no more of itself."""
 

@@ -20,10 +20,12 @@ from torch import Tensor
 from bench.errors import BenchError, did_you_mean, printable
 from bench.parts import laws, model_laws
 from bench.parts.files import part_class
+from bench.parts.lookup import sized
 from bench.spec.experiment import PARTS, Part
 from bench.spec.own import own_metric
 from bench.spec.registry import Module, read_module
 
+SIZED = ("posterior", "prior")  # whose constructors are given the sizes that they name
 KINDS = (*dict.fromkeys((*PARTS, "prior", "metric")),)
 
 
@@ -74,14 +76,16 @@ def kind_of(made: Any) -> str | None:
         return by_name.get(given[0], "posterior") if given else None
     called = _positional(getattr(made, "forward", made.__call__))[1:]
     decodes = "decoder" in made.__name__.lower() or called[:1] == ["z"]
+    dense = hasattr(made, "log_prob") and hasattr(made, "sample")
     signs = (  # the first that holds tells
         (issubclass(made, torch.optim.Optimizer), "optimizer"),
         (issubclass(made, torch.optim.lr_scheduler.LRScheduler), "schedule"),
         (hasattr(made, "to_grey"), "target"),
         (hasattr(made, "encode") and hasattr(made, "decode"), "model"),
+        (dense and {*given} <= {"shape", "latent"}, "prior"),
         (given[:1] == ["shape"], "decoder" if decodes else "encoder"),
         (bool(given), None),  # a class that the user's own code makes: a layer, a distribution
-        (hasattr(made, "log_prob"), "prior" if hasattr(made, "sample") else "likelihood"),
+        (hasattr(made, "log_prob"), "likelihood"),
         ("terms" in called or "seen" in called, "objective"),
         (called[:1] == ["model"], "metric"),
         (bool(called), "posterior"),
@@ -112,7 +116,10 @@ class _Own:
     def made(self, name: str) -> Callable[..., Any]:
         """Give what makes a part of what bench gives it: with the defaults of its options."""
         options: BaseModel = self.module.entry(self.kinds[name], name, name).model.model_validate({})
-        return partial(self.imported(name), **options.model_dump())
+        made, sizes = self.imported(name), []
+        if self.kinds[name] in SIZED and isinstance(made, type):
+            sizes = sized(made, shape=laws.SHAPE, latent=laws.LATENT)
+        return partial(made, *sizes, **options.model_dump())
 
     def fault(self, name: str) -> str:
         """Say what is wrong with one part first, as what follows is often the same; "" of a good one."""

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.parts.likelihoods import Bernoulli
+from bench.parts.networks import MLPEncoder
 from bench.parts.posteriors import gaussian
 from bench.parts.priors import StandardNormal
 from bench.parts.protocols import LossTerms, TwoTermObjective
@@ -158,12 +159,21 @@ def posterior(made: Callable[..., Any], heads: Sequence[Tensor]) -> None:
             raise Fault(f"{what}; by log_prob and samples it is {float(gain.mean()):.4g}")
 
 
-def prior(make: Make, latent: int = LATENT) -> None:
-    """Hold a prior to its protocol."""
+def prior(make: Make) -> None:
+    """Hold a prior to its protocol; one that asks for an encoder is given that of a small VAE."""
     part = make()
+    if hasattr(part, "attach"):
+        network = MLPEncoder(SHAPE, LATENT, hidden=[7])
+        part.attach(lambda images: gaussian(*network(images)))
+    as_prior(part, LATENT)
+
+
+def as_prior(part: Any, latent: int) -> None:
+    """Hold a prior that is made already to its protocol."""
     z = checked(part.sample(torch.randn(SAMPLES, IMAGES, latent)), "sample()", (SAMPLES, IMAGES, latent))
     z = z.detach().requires_grad_()
     checked(part.log_prob(z), "log_prob()", (SAMPLES, IMAGES), slope=True)
+    _reached(part, [part.log_prob(z.detach())])
     with torch.no_grad():
         _density(part.sample(torch.randn(DRAWS, latent)), part.log_prob)
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import inspect
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -13,6 +14,7 @@ from bench.parts.objectives import OBJECTIVES
 from bench.parts.optimizers import OPTIMIZERS, SCHEDULES
 from bench.parts.pixels import PIXELS
 from bench.parts.posteriors import POSTERIORS
+from bench.parts.priors import PRIORS
 from bench.parts.protocols import Objective
 from bench.spec.experiment import Part, Run
 
@@ -20,6 +22,7 @@ REGISTRIES: dict[str, Mapping[str, Callable[..., Any]]] = {
     "encoder": ENCODERS,
     "decoder": DECODERS,
     "posterior": POSTERIORS,
+    "prior": PRIORS,
     "input": PIXELS,
     "target": PIXELS,
     "likelihood": LIKELIHOODS,
@@ -39,6 +42,19 @@ def find(kind: str, part: Part) -> Callable[..., Any]:
 def make(kind: str, part: Part, *given: Any) -> Any:
     """Make a part of what bench gives it (sizes, parameters) and of its options."""
     return find(kind, part)(*given, **part.options)
+
+
+def sized(made: Callable[..., Any], **sizes: Any) -> list[Any]:
+    """Give those of the sizes that a constructor names among its positional parameters, in its order."""
+    parameters = inspect.signature(made).parameters.values()
+    return [sizes[p.name] for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD and p.name in sizes]
+
+
+def prior_of(run: Run, shape: Sequence[int]) -> Any:
+    """Make the run's prior; None where it is the standard one."""
+    if run.prior is None:
+        return None
+    return make("prior", run.prior, *sized(find("prior", run.prior), shape=shape, latent=run.latent))
 
 
 def posterior_of(run: Run) -> Any:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bench.parts.laws import IMAGES, LATENT, PIXELS, SAMPLES, SHAPE, Fault, alone, checked, prior
+from bench.parts.laws import IMAGES, LATENT, PIXELS, SAMPLES, SHAPE, Fault, alone, as_prior, checked
 from bench.parts.likelihoods import Bernoulli
 from bench.parts.networks import MLPDecoder, MLPEncoder
 from bench.parts.pixels import Grey
@@ -42,7 +42,7 @@ def whole(part: Any, shape: Sequence[int] = SHAPE, latent: int = LATENT) -> None
     if low < 0 or high > 1:
         raise Fault(f"grey_mean() gives {float(low):.3g} to {float(high):.3g}; due is 0 to 1")
     if hasattr(part, "prior"):
-        prior(lambda: part.prior, latent)
+        as_prior(part.prior, latent)
     if any(p.requires_grad for p in part.parameters()) and not mean.requires_grad:
         raise Fault("its output is not differentiable; a detach, no_grad or NumPy on the way cuts it off")
     alone(lambda x: part.decode(part.encode(x).sample(noise[0, : len(x)])), x, part)

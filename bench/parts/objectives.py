@@ -105,7 +105,7 @@ class FreeBits:
     def __call__(self, terms: LossTerms, seen: int) -> Tensor:
         """Compute each image's loss, the batch's charge for the latents in each: [B], nats."""
         if terms.kl is None:
-            raise ValueError("free-bits needs the KL of each latent, which this posterior does not have")
+            raise ValueError("free-bits needs the KL of each latent, which posterior and prior do not have")
         return terms.reconstruction_loss.mean(0) + terms.kl.mean(0).clamp(min=self.nats).sum()
 
 
@@ -162,9 +162,10 @@ class BetaTCVAE:
 
 
 class Mmd:
-    """Reconstruction + kl·KL + mmd·MMD² between the batch's z and N(0, I): InfoVAE, at kl = 0 the MMD-VAE.
+    """Reconstruction + kl·KL + mmd·MMD² between the batch's z and the prior: InfoVAE, at kl = 0 the MMD-VAE.
 
     Zhao et al. 2017, kl their 1 − α and mmd their α + λ − 1. The kernel is exp(−‖a − b‖²/(2Z·bandwidth²)).
+    Under another prior than N(0, I) the batch is held against as many draws from it.
     """
 
     def __init__(self, *, mmd: NonNegative, kl: NonNegative = 0.0, bandwidth: Positive = 1.0) -> None:
@@ -174,8 +175,16 @@ class Mmd:
 
     def __call__(self, terms: LossTerms, seen: int) -> Tensor:
         """Compute each image's loss, the batch's MMD² in each: [B], nats."""
-        divergence = mmd_to_normal(terms.z[0], self.bandwidth)
-        return terms.reconstruction_loss.mean(0) + self.kl * terms.rate + self.mmd * divergence
+        z = terms.z[0]
+        if terms.standard:
+            divergence = mmd_to_normal(z, self.bandwidth)
+        else:  # other draws each batch, and the same in every run
+            noise = torch.randn(z.shape, generator=torch.Generator().manual_seed(seen), dtype=z.dtype)
+            divergence = mmd_between(z, terms.prior.sample(noise.to(z.device)), self.bandwidth)
+        loss = terms.reconstruction_loss.mean(0)
+        if self.kl:
+            loss = loss + self.kl * terms.rate
+        return loss + self.mmd * divergence
 
 
 def mmd_to_normal(z: Tensor, bandwidth: float) -> Tensor:
@@ -192,6 +201,23 @@ def mmd_to_normal(z: Tensor, bandwidth: float) -> Tensor:
         latents / 2
     )
     found: Tensor = among - 2 * across + (width / (width + 2)) ** (latents / 2)
+    return found
+
+
+def mmd_between(a: Tensor, b: Tensor, bandwidth: float) -> Tensor:
+    """Estimate MMD² between the distributions of a and b [B, Z] without bias (Gretton et al. 2012, eq. 3).
+
+    One z says nothing: 0.
+    """
+    images, latents = a.shape
+    if images < 2:
+        return a.new_zeros(())
+
+    def kernel(squares: Tensor) -> Tensor:
+        return torch.exp(-squares / (2 * latents * bandwidth**2)).mean()
+
+    across = (a.unsqueeze(1) - b).square().sum(-1)
+    found: Tensor = kernel(torch.pdist(a).square()) + kernel(torch.pdist(b).square()) - 2 * kernel(across)
     return found
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -42,6 +43,23 @@ class Q:
     def kl(self) -> Tensor:
         """Compute KL(q(z|x) ‖ N(0, I)), nats for each latent [B, Z] (Kingma & Welling 2013, appendix B)."""
         return 0.5 * (self.mean**2 + self.scale**2 - 1) - self.log_scale
+
+
+def log_prob_pairs(q: Any, z: Tensor, count: int) -> Tensor:
+    """Compute ln q(z|x_n) of every z [..., Z] under each of N = `count` posteriors: [..., N], nats.
+
+    Of diagonal Gaussians by one matrix product, (z − μ)²/σ² = z²·(1/σ²) − 2z·(μ/σ²) + μ²/σ², and in double
+    precision where the device has it, because squares cancel where a posterior is narrow.
+    """
+    if type(q) is not Q:
+        pairs: Tensor = q.log_prob(z.unsqueeze(-2).expand(*z.shape[:-1], count, z.shape[-1]))
+        return pairs
+    exact = z.dtype if z.device.type == "mps" else torch.float64
+    mean, scale, log_scale, wide = (t.to(exact) for t in (q.mean, q.scale, q.log_scale, z))
+    precision = scale**-2
+    constant = (mean**2 * precision + 2 * log_scale).sum(-1) + math.log(2 * math.pi) * z.shape[-1]
+    weights = torch.cat([precision, -2 * mean * precision], 1).T  # [2Z, N]
+    return (-0.5 * (torch.cat([wide**2, wide], -1) @ weights + constant)).to(z.dtype)
 
 
 def gaussian(mean: Tensor, second: Tensor) -> Q:

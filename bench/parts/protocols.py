@@ -56,7 +56,10 @@ class Posterior(Protocol):
 
 
 class Prior(Protocol):
-    """p(z)."""
+    """p(z), made by `Prior(*, options)`; a constructor that names `shape` or `latent` is given them.
+
+    It may have `attach(encode)`: it is then given what makes q(z|u) of images u [N, D] in [0, 1].
+    """
 
     def sample(self, noise: Tensor, /) -> Tensor:
         """Draw z [..., Z] from standard normal noise [..., Z]."""
@@ -127,7 +130,7 @@ class LossTerms:
         self.target = target  # [B, D]
         self.likelihood = likelihood
         self.prior = prior
-        self._standard = type(prior) is StandardNormal  # what closed forms of q are about
+        self.standard = type(prior) is StandardNormal  # what closed forms of q are about
 
     @cached_property
     def log_px(self) -> Tensor:
@@ -147,7 +150,7 @@ class LossTerms:
     @cached_property
     def kl(self) -> Tensor | None:
         """KL(q(z|x) ‖ p(z)) for each latent: [B, Z], nats; None without a closed form."""
-        return self.q.kl() if self._standard and hasattr(self.q, "kl") else None
+        return self.q.kl() if self.standard and hasattr(self.q, "kl") else None
 
     @cached_property
     def rate(self) -> Tensor:
@@ -157,7 +160,7 @@ class LossTerms:
     @cached_property
     def charged_kl(self) -> Tensor:
         """The KL as the run's document charges it: [B], nats; `rate` of a posterior without one."""
-        charged = getattr(self.q, "charged_kl", None) if self._standard else None
+        charged = getattr(self.q, "charged_kl", None) if self.standard else None
         return self.rate if charged is None else charged.sum(-1)
 
     @cached_property

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from bench.parts.lookup import make, posterior_of
+from bench.parts.lookup import make, posterior_of, prior_of
 from bench.parts.priors import StandardNormal
 from bench.parts.protocols import (
     Decoder,
@@ -49,11 +49,29 @@ class VAE(nn.Module):
         self.input = input_pixels
         self.target = target_pixels
         self.latent = latent
+        self._attach()
+
+    def _attach(self) -> None:
+        if attach := getattr(self.prior, "attach", None):
+            attach(self.encode_between)
 
     def encode(self, x: Tensor) -> Distribution:
         """Compute q(z|x) of grey images x [B, D]."""
+        return self.encode_shown(self.input(x))
+
+    def encode_shown(self, x: Tensor) -> Distribution:
+        """Compute q(z|x) of images as the encoder is shown them, [B, D]."""
         # Autocast rounds the networks' products, never the sums over pixels and latents
-        return self.posterior(*(head.to(x.dtype) for head in self.encoder(self.input(x))))
+        return self.posterior(*(head.to(x.dtype) for head in self.encoder(x)))
+
+    def encode_between(self, u: Tensor) -> Distribution:
+        """Compute q(z|u) of images u [B, D] that lie so far between what `input` makes of black and white.
+
+        Of grey images, normalised or not, it is `encode`. A threshold has no gradient, so a prior that learns
+        its images is given this.
+        """
+        black, white = (self.input(grey) for grey in (torch.zeros_like(u[:1]), torch.ones_like(u[:1])))
+        return self.encode_shown(torch.lerp(black, white, u))
 
     def decode(self, z: Tensor) -> Tensor:
         """Compute the likelihood's parameters [..., D] of latents z [..., Z]."""
@@ -77,21 +95,31 @@ class WholeModel(VAE):
     """
 
     def __init__(
-        self, model: Model, likelihood: Likelihood, input_pixels: Pixels, target_pixels: Pixels, latent: int
+        self,
+        model: Model,
+        likelihood: Likelihood,
+        input_pixels: Pixels,
+        target_pixels: Pixels,
+        latent: int,
+        prior: Prior | None = None,
     ) -> None:
         nn.Module.__init__(self)
         if not isinstance(model, nn.Module):
             raise TypeError(f"{type(model).__name__} is no torch.nn.Module")
         self.model = model
-        self.prior = getattr(model, "prior", None) or StandardNormal()
+        own = getattr(model, "prior", None)
+        if own and prior:
+            raise ValueError("the model has a prior of its own; leave `prior` out")
+        self.prior = own or prior or StandardNormal()
         self.likelihood = likelihood
         self.input = input_pixels
         self.target = target_pixels
         self.latent = latent
+        self._attach()
 
-    def encode(self, x: Tensor) -> Distribution:
-        """Ask the model for q(z|x) of grey images x [B, D], as `input` transforms them."""
-        return self.model.encode(self.input(x))
+    def encode_shown(self, x: Tensor) -> Distribution:
+        """Ask the model for q(z|x) of images as `input` transforms them, [B, D]."""
+        return self.model.encode(x)
 
     def decode(self, z: Tensor) -> Tensor:
         """Ask the model for its output, the likelihood's parameters, of latents z [..., Z]."""
@@ -109,12 +137,14 @@ def build(run: Run, shape: Shape) -> VAE:
     """
     pixels = make("likelihood", run.likelihood), make("input", run.input), make("target", run.target)
     if run.model:
-        made: VAE = WholeModel(make("model", run.model, shape, run.latent), *pixels, run.latent)
+        whole = make("model", run.model, shape, run.latent)
+        made: VAE = WholeModel(whole, *pixels, run.latent, prior_of(run, shape))
     else:
         assert run.encoder and run.decoder  # noqa: S101, PT018  a run has either
         encoder = make("encoder", run.encoder, shape, run.latent)
         decoder = make("decoder", run.decoder, shape, run.latent)
-        made = VAE(encoder, decoder, posterior_of(run), *pixels, run.latent)
+        # The prior last: the networks of a seed begin the same under any
+        made = VAE(encoder, decoder, posterior_of(run), *pixels, run.latent, prior_of(run, shape))
     return made.to(memory_format=torch.channels_last)
 
 

@@ -88,8 +88,10 @@ def _outcome(home: ExperimentFolder, run_id: str) -> dict[str, Any]:
 
 def _settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     """A variant's settings: its parts by name, its sizes, and its place on the axes of the matrix."""
+    prior = "standard" if settings.get("encoder") else None  # unsaid; a whole model may have its own
     return {
         **{kind: part(settings, kind)[0] or None for kind in PARTS},
+        "prior": part(settings, "prior")[0] or prior,
         **{key: settings.get(key) for key in ("latent", "epochs", "batch_size")},
         "beta": number(part(settings, "objective")[1].get("beta")),
         **{f"axis.{axis}": label(value) for axis, value in (settings.get("axes") or {}).items()},

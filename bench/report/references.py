@@ -26,6 +26,11 @@ PARTS = {
     "encoder": {"conv-bn": BATCH_NORM},
     "decoder": {"conv-bn": BATCH_NORM},
     "posterior": {"gaussian": KINGMA_WELLING},
+    "prior": {
+        "mixture": "Dilokthanakul et al.: Deep unsupervised clustering with Gaussian mixture variational"
+        " autoencoders. arXiv 1611.02648, 2016",
+        "vamp": "Tomczak, Welling: VAE with a VampPrior. AISTATS 2018",
+    },
     "objective": {
         "elbo": KINGMA_WELLING,
         "warm-up": "Sønderby et al.: Ladder variational autoencoders. NeurIPS 2016",

@@ -138,7 +138,7 @@ class Size(_Frozen):
 
 COMPOSED = ("encoder", "decoder", "posterior")  # of what bench composes a model; a `model` is one whole
 # Settings that came later, or that not every run has: empty they are as good as absent
-ADDED = (*COMPOSED, "model", "patience", "clip_norm", "metrics")
+ADDED = (*COMPOSED, "model", "prior", "patience", "clip_norm", "metrics")
 
 
 class Settings(Size):
@@ -150,6 +150,7 @@ class Settings(Size):
     encoder: Part | None = None
     decoder: Part | None = None
     posterior: Part | None = None
+    prior: Part | None = None  # N(0, I) without one
     input: Part
     target: Part
     likelihood: Part

@@ -29,6 +29,7 @@ REGISTRIES = {
     "encoder": ("parts/networks.py", "ENCODERS"),
     "decoder": ("parts/networks.py", "DECODERS"),
     "posterior": ("parts/posteriors.py", "POSTERIORS"),
+    "prior": ("parts/priors.py", "PRIORS"),
     "input": ("parts/pixels.py", "PIXELS"),
     "target": ("parts/pixels.py", "PIXELS"),
     "likelihood": ("parts/likelihoods.py", "LIKELIHOODS"),

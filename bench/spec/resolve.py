@@ -155,12 +155,18 @@ class _Resolver:
                 raise node.error(f"{what} has no {kind}; {allowed}")
         kinds = [kind for kind in PARTS if kind in node]
         beside: dict[str, Any] = {kind: self.part(kind, node[kind], what, ratio) for kind in kinds}
+        if "prior" in beside and beside["prior"] == Part(name="standard"):
+            beside["prior"] = None  # as good as unsaid
         beside |= {"name": name, "label": cell.label if cell else name, "axes": cell.axes if cell else {}}
         beside |= {"dataset": self.dataset, "published": _published(node.get("published"), what)}
         beside |= {"metrics": self.metrics}
         said = self.evaluation.over(node)
         said = said.take(*(key for key in said if key not in beside))
         variant = check(Variant, said, what, ratio, **beside)
+        if variant.prior and variant.objective.name == "free-bits" and not variant.objective.sha256:
+            what += f": objective free-bits under prior {variant.prior.name}"
+            allowed = "allowed: a prior under which each latent has a KL in closed form"
+            raise node["objective"].error(f"{what}; {allowed}; write `prior: standard`")
         target, likelihood = variant.target, variant.likelihood
         if target.name == "normalised" and likelihood.name in UNIT_INTERVAL and not likelihood.sha256:
             what += f": a normalised target under likelihood {likelihood.name}"
