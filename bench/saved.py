@@ -32,7 +32,7 @@ class Saved:
     folder: Path
     record: Record
     run: Run
-    shape: tuple[int, ...]  # (H, W)
+    shape: tuple[int, ...]  # (H, W), or (H, W, 3) in colour
 
 
 def load_model(folder: Path | str) -> VAE:
@@ -57,8 +57,9 @@ def read_saved(folder: Path | str, record: Record | None = None) -> Saved:
         raise BenchError(f"{folder} holds no {RECORD}; give a run's folder: reports/runs/RUN")
     shape = (record.get("data") or {}).get("shape", FIRST_SHAPE)
     try:
-        if not (isinstance(shape, list) and len(shape) == 2 and all(map(_is_side, shape))):
-            raise BenchError("data.shape: not a height and a width in pixels")
+        sides = shape[:2] if isinstance(shape, list) and shape[2:] in ([], [3]) else []
+        if not (len(sides) == 2 and all(map(_is_side, sides))):
+            raise BenchError("data.shape: not a height and a width in pixels, and 3 of images in colour")
         run = Run.model_validate(record.get("run"))
         for kind in PARTS:
             part = getattr(run, kind)

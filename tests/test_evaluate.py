@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ from bench.evaluation import measure
 from bench.evaluation.measure import Measured, prior_means
 from bench.evaluation.metrics import METRICS
 from bench.evaluation.posteriors import Encoded, encode
-from bench.evaluation.samples import FeatureNet, Reference
+from bench.evaluation.samples import SCORES, FeatureNet, Reference, classifiers
 from bench.parts.posteriors import Q
 from bench.parts.vae import build
 from bench.spec.experiment import Run
@@ -89,6 +90,15 @@ def test_metrics_agree_with_direct_computation(one: Measured) -> None:
     assert values["parameters"] == sum(p.numel() for p in model.parameters())
     for name in ("test_loss", "test_loss_nats", "elbo", "reconstruction", "kl"):
         assert values[name] == pytest.approx(last[name])
+
+
+def test_what_needs_labels_is_absent_without_them_and_all_else_the_same(one: Measured) -> None:
+    without = Measured(one.run, one.model, one.training, IMAGES, None, None)
+    assert classifiers(replace(DATA, train_labels=None, test_labels=None)) is None
+    ours, theirs = one.metrics() | {"peak_memory_mb": 0}, without.metrics() | {"peak_memory_mb": 0}
+    needed = {"linear_probe_accuracy", "knn_accuracy", *SCORES}
+    assert theirs == {name: value for name, value in ours.items() if name not in needed}
+    assert without.monte_carlo_error().keys() == one.monte_carlo_error().keys() - set(SCORES)
 
 
 def test_calibration_looks_at_training_images_alone(one: Measured) -> None:

@@ -42,10 +42,22 @@ def test_any_number_of_classes_is_drawn(classes: int) -> None:
 
 
 @pytest.mark.parametrize("latent", [1, 2, 3])
+def test_without_labels_all_points_are_one_colour_and_no_class_is_named(latent: int) -> None:
+    mean = normal(60, latent)
+    plain = plots.latent(mean, None)
+    shown = np.asarray(plain.convert("RGB")).astype(int)
+    coloured = np.ptp(shown, axis=-1) > 60
+    assert coloured.sum() > 100
+    assert (shown[coloured].argmax(-1) == 2).all()  # blue
+    assert png(plain) != png(plots.latent(mean, torch.zeros(60)))  # which has a legend, or a tick
+    assert (plots.tsne(mean, None) is None) == (latent < 3)
+
+
+@pytest.mark.parametrize("latent", [1, 2, 3])
 def test_a_collapsed_latent_space_is_drawn_without_a_warning(latent: int) -> None:
     assert plots.latent(torch.zeros(60, latent), LABELS).size
     assert plots.tsne(torch.zeros(60, latent), LABELS) is None
-    assert plots.kl(posterior(torch.zeros(60, latent))).size
+    assert plots.kl(torch.zeros(60, latent), torch.zeros(60, latent)).size
 
 
 def test_every_digit_has_its_own_look_and_every_colour_survives() -> None:
@@ -89,5 +101,5 @@ def test_kl_counts_what_the_metric_counts(monkeypatch: pytest.MonkeyPatch) -> No
         return render(figure)
 
     monkeypatch.setattr(plots, "_rendered", seen)
-    plots.kl(q)
+    plots.kl(q.kl(), q.mean)
     assert titles[0].endswith(f"{active_units(q)} of 8 latents active")

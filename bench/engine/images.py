@@ -31,18 +31,20 @@ class Labels:
     test: Tensor
 
 
-def divide(run: Run, data: Dataset, device: torch.device) -> tuple[Images, Labels]:
-    """Bring the run's images and labels to the device, validation images held out of the training set."""
+def divide(run: Run, data: Dataset, device: torch.device) -> tuple[Images, Labels | None]:
+    """Bring the run's images to the device, validation images held out of the training set.
+
+    Also gives the labels of the others, if the data set has labels.
+    """
     train_index, validation_index = split(data, run.validation, stream(run.seed, "split"))
     images = data.train_images.flatten(1)
     validation = images[validation_index].to(device) if len(validation_index) else None
     whole = len(train_index) == len(images)  # no copy where nothing is held out
     train_images = images if whole else images[train_index]
-    train_labels = data.train_labels if whole else data.train_labels[train_index]
-    return (
-        Images(train_images.to(device), data.test_images.flatten(1).to(device), validation),
-        Labels(train_labels, data.test_labels),
-    )
+    divided = Images(train_images.to(device), data.test_images.flatten(1).to(device), validation)
+    if data.train_labels is None or data.test_labels is None:
+        return divided, None
+    return divided, Labels(data.train_labels if whole else data.train_labels[train_index], data.test_labels)
 
 
 def untrained(run: Run, shape: Shape) -> VAE:

@@ -26,7 +26,7 @@ from bench.evaluation.bound import EncoderBound, LogPx
 from bench.evaluation.footing import Calibration, Elbos
 from bench.evaluation.metrics import METRICS
 from bench.evaluation.posteriors import Posteriors, closed_kl, encode, size_of
-from bench.evaluation.samples import Reference, SampleScores
+from bench.evaluation.samples import NOT_SCORED, Reference, SampleScores
 from bench.parts.lookup import called, objective_of
 from bench.parts.priors import StandardNormal
 from bench.parts.vae import VAE, parameter_count
@@ -42,7 +42,8 @@ PRIOR_SAMPLES = 1000  # at least; otherwise as many as there are test images
 class Measured:
     """Measure a trained model: each property is computed when first asked for, and what is slow is timed.
 
-    The table of metrics names these properties. `seconds` holds what was timed, by name.
+    The table of metrics names these properties. What needs `labels`, or a `reference` made with them, is None
+    without. `seconds` holds what was timed, by name.
     """
 
     def __init__(
@@ -51,8 +52,8 @@ class Measured:
         model: VAE,
         training: Training,
         images: Images,
-        labels: Labels,
-        reference: Reference,
+        labels: Labels | None,
+        reference: Reference | None,
     ) -> None:
         self.run = run
         self.model = model.eval()
@@ -98,8 +99,10 @@ class Measured:
             return footing.calibrate(self.model, images, noise)
 
     @cached_property
-    def _labelled(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def _labelled(self) -> tuple[Tensor, Tensor, Tensor, Tensor] | None:
         """Posterior means and labels of training images, then of test images."""
+        if self.labels is None:
+            return None
         train = encode(self.model, self.images.train[:PROBE_IMAGES]).mean
         return train, self.labels.train[:PROBE_IMAGES], self.q.mean, self.labels.test
 
@@ -211,16 +214,18 @@ class Measured:
         return rate - self.mutual_information
 
     @cached_property
-    def linear_probe_accuracy(self) -> float:
+    def linear_probe_accuracy(self) -> float | None:
         """Predict labels from posterior means by logistic regression."""
-        labelled = self._labelled
+        if (labelled := self._labelled) is None:
+            return None
         with self._timed("linear_probe"):
             return latent.linear_probe_accuracy(*labelled)
 
     @cached_property
-    def knn_accuracy(self) -> float:
+    def knn_accuracy(self) -> float | None:
         """Predict labels from posterior means by five nearest neighbours."""
-        labelled = self._labelled
+        if (labelled := self._labelled) is None:
+            return None
         with self._timed("knn"):
             return latent.knn_accuracy(*labelled)
 
@@ -229,6 +234,8 @@ class Measured:
     @cached_property
     def samples(self) -> SampleScores:
         """Score the means of draws from the prior, as many as there are test images: 10,000 of MNIST."""
+        if self.reference is None:
+            return NOT_SCORED
         count = max(PRIOR_SAMPLES, len(self.images.test))
         with self._timed("samples"):
             return self.reference.score(prior_means(self.model, self.run.seed, count))

@@ -53,6 +53,9 @@ class SampleScores:
     errors: dict[str, float]
 
 
+NOT_SCORED = SampleScores(*(math.nan,) * 4, errors={})  # without labels there are no feature networks
+
+
 class FeatureNet(nn.Module):
     """A convolutional classifier of images [H, W] or [H, W, C]; its last hidden layer is the feature space.
 
@@ -101,14 +104,17 @@ class FeatureNet(nn.Module):
         return hits / len(images)
 
 
-def classifiers(data: Dataset, cache: Path | None = None) -> tuple[tuple[FeatureNet, ...], float, str]:
+def classifiers(data: Dataset, cache: Path | None = None) -> tuple[tuple[FeatureNet, ...], float, str] | None:
     """Give the data set's classifiers, their mean test accuracy and the digest of their weights.
 
-    They are trained on the CPU unless they are in the cache.
+    They are trained on the CPU unless they are in the cache. None without labels to train them on.
     """
+    if data.train_labels is None or data.test_labels is None:
+        return None
     nets = tuple(_classifier(data, seed, cache or cache_dir()) for seed in range(NETWORKS))
     weights = b"".join(v.numpy().tobytes() for net in nets for v in net.state_dict().values())
-    accuracy = sum(net.accuracy(data.test_images.flatten(1), data.test_labels) for net in nets) / NETWORKS
+    test = data.test_images.flatten(1)
+    accuracy = sum(net.accuracy(test, data.test_labels) for net in nets) / NETWORKS
     return nets, accuracy, hashlib.sha256(weights).hexdigest()[:16]
 
 
@@ -134,6 +140,7 @@ def _pooled(side: int) -> int:
 def _train(data: Dataset, seed: int = 0, batch: int = 128) -> FeatureNet:
     """Train by Adam with the one-cycle schedule (Smith 2018), for at least 400 steps and three epochs."""
     images, labels = data.train_images.flatten(1), data.train_labels
+    assert labels is not None  # noqa: S101  `classifiers` has asked
     steps = -(-len(images) // batch)
     epochs = max(3, -(-400 // steps))
     with initialised(seed):

@@ -25,11 +25,12 @@ RECONSTRUCTED = 50  # test images, all classes in turn
 class Album:
     """Draw and keep the pictures of a run, tell of each, and count the seconds they took.
 
-    Of uint8 test images [N, H, W] with labels [N]; `full` draws t-SNE too, which takes seconds.
+    Of uint8 test images [N, H, W] or [N, H, W, 3] with labels [N], if they have any; `full` draws t-SNE too,
+    which takes seconds.
     """
 
     def __init__(
-        self, run: Run, test: Tensor, labels: Tensor, folder: RunFolder, emit: Emit, *, full: bool
+        self, run: Run, test: Tensor, labels: Tensor | None, folder: RunFolder, emit: Emit, *, full: bool
     ) -> None:
         self.run = run
         self.full = full
@@ -95,6 +96,8 @@ class Album:
         self.seconds += time.perf_counter() - started
 
     def _test(self, count: int) -> Tensor:
+        if self.labels is None:
+            return self.test[:count]
         return self.test[grids.in_turns(self.labels, count).to(self.test.device)]
 
     def _keep(self, key: str, image: Image.Image, file: str, epoch: int) -> None:

@@ -1,6 +1,6 @@
 """Plots of a run's latent space: where test images lie in it, and how much each latent tells.
 
-Equal numbers give equal bytes. Classes are told apart by colour and marker.
+Equal numbers give equal bytes. Classes are told apart by colour and marker; without labels all is blue.
 
 Shapes: N images, Z latents.
 """
@@ -26,6 +26,7 @@ from torch import Tensor
 from bench.evaluation.latent import ACTIVE
 
 Array = npt.NDArray[np.float64]
+Classes = npt.NDArray[np.int64]
 POINTS = 2000  # at most in a plot, evenly spaced over the test set
 ROUNDS = 8  # a class's points are drawn in so many turns, so that none covers all the others
 BARS = 48  # of a histogram
@@ -40,8 +41,8 @@ STYLE = {
 }  # fmt: skip
 
 
-def latent(mean: Tensor, labels: Tensor, *, standard: bool = True) -> Image.Image:
-    """Plot where the posterior means [N, Z] of test images lie, by label [N].
+def latent(mean: Tensor, labels: Tensor | None, *, standard: bool = True) -> Image.Image:
+    """Plot where the posterior means [N, Z] of test images lie, by label [N] if there are labels.
 
     Two latents as they are, with the circle that holds 95 % of the prior; one as a histogram a class; more by
     their first two principal components. Of another prior than the `standard` one none is drawn.
@@ -49,10 +50,10 @@ def latent(mean: Tensor, labels: Tensor, *, standard: bool = True) -> Image.Imag
     points, classes = _chosen(mean, labels)
     with _style():
         if points.shape[1] == 1:
-            return _histograms(points[:, 0], classes, standard=standard)
+            return _histograms(points[:, 0], classes, labels is not None, standard=standard)
         title = f"Posterior means of {len(points):,} test images"
         if points.shape[1] == 2:
-            figure, axes = _scatter(points, classes, title)
+            figure, axes = _scatter(points, classes, title, labels is not None)
             if standard:
                 axes.add_patch(Circle((0, 0), 2.4477, fill=False, ls="--", lw=0.9, color=GREY))
                 axes.plot([], [], ls="--", lw=0.9, color=GREY, label="95 % of\nthe prior")
@@ -63,15 +64,16 @@ def latent(mean: Tensor, labels: Tensor, *, standard: bool = True) -> Image.Imag
             same = not points.std(0).any()  # collapsed: no direction is a principal one
             flat = points[:, :2] if same else pca.fit_transform(points)
             share = (0.0, 0.0) if same else 100 * pca.explained_variance_ratio_
-            figure, axes = _scatter(flat, classes, f"{title}: PCA of {points.shape[1]} latents")
+            title = f"{title}: PCA of {points.shape[1]} latents"
+            figure, axes = _scatter(flat, classes, title, labels is not None)
             axes.set_xlabel(f"first principal component ({share[0]:.0f} % of the variance)")
             axes.set_ylabel(f"second ({share[1]:.0f} %)")
         _legend(axes)
         return _rendered(figure)
 
 
-def tsne(mean: Tensor, labels: Tensor) -> Image.Image | None:
-    """Plot neighbours among posterior means [N, Z], by label [N] (van der Maaten & Hinton 2008).
+def tsne(mean: Tensor, labels: Tensor | None) -> Image.Image | None:
+    """Plot neighbours among posterior means [N, Z], by label [N] if any (van der Maaten & Hinton 2008).
 
     Gives None where there are no neighbours to show: two latents or fewer, or means that are all the same.
     """
@@ -81,7 +83,8 @@ def tsne(mean: Tensor, labels: Tensor) -> Image.Image | None:
     perplexity = min(30.0, (len(points) - 1) / 3)
     flat = TSNE(2, perplexity=perplexity, init="pca", random_state=0).fit_transform(points)
     with _style():
-        figure, axes = _scatter(flat, classes, f"t-SNE of posterior means, {len(points):,} test images")
+        title = f"t-SNE of posterior means, {len(points):,} test images"
+        figure, axes = _scatter(flat, classes, title, labels is not None)
         axes.set_xticks([])
         axes.set_yticks([])
         axes.set_xlabel("neighbours mean something; axes and gaps between clusters do not", fontsize=7)
@@ -122,7 +125,7 @@ def kl(of_images: Tensor, mean: Tensor) -> Image.Image:
         return _rendered(figure)
 
 
-def _histograms(values: Array, classes: npt.NDArray[np.int64], *, standard: bool) -> Image.Image:
+def _histograms(values: Array, classes: Classes, labelled: bool, *, standard: bool) -> Image.Image:
     """Plot one latent: a histogram a class, all on the same scale, over the prior's."""
     edge = max(3.0, float(np.abs(values).max()))
     bins = np.linspace(-edge, edge, BARS + 1)
@@ -138,16 +141,16 @@ def _histograms(values: Array, classes: npt.NDArray[np.int64], *, standard: bool
         axes.stairs(row + 0.92 * share / tallest, bins, baseline=row, fill=True, color=colour)
         if standard:
             axes.stairs(row + prior, bins, baseline=None, color=GREY, lw=0.6)
-    axes.set_yticks(np.arange(len(known)) + 0.3, [str(label) for label in known])
+    axes.set_yticks(np.arange(len(known)) + 0.3, [str(label) if labelled else "" for label in known])
     axes.tick_params(left=False)
     axes.set_xlim(-edge, edge)
     axes.set_ylim(-0.05, len(known))
     axes.set_xlabel("$z$; the thin line is the prior" if standard else "$z$")
-    axes.set_title(f"Posterior means of {len(values):,} test images, by digit")
+    axes.set_title(f"Posterior means of {len(values):,} test images{', by class' if labelled else ''}")
     return _rendered(figure)
 
 
-def _scatter(points: Array, classes: npt.NDArray[np.int64], title: str) -> tuple[Figure, Any]:
+def _scatter(points: Array, classes: Classes, title: str, labelled: bool) -> tuple[Figure, Any]:
     """Plot points [N, 2] by class, both axes on one scale, the classes taking turns."""
     figure = Figure(figsize=(4.6, 4), dpi=150)
     axes = figure.subplots()
@@ -158,21 +161,27 @@ def _scatter(points: Array, classes: npt.NDArray[np.int64], title: str) -> tuple
             look: dict[str, Any] = {"marker": MARKERS[label % len(MARKERS)], "mew": 0.6}
             look |= {"color": COLOURS[label % len(COLOURS)], "ms": 2.8 if len(points) > 500 else 3.6}
             look |= {"mfc": "none"} if label % 2 else {}
-            axes.plot(x, y, ls="", alpha=0.8, label="" if turn else str(label), **look)
+            axes.plot(x, y, ls="", alpha=0.8, label="" if turn or not labelled else str(label), **look)
     axes.set_aspect("equal", adjustable="datalim")
     axes.set_title(title)
     return figure, axes
 
 
 def _legend(axes: Any) -> None:
+    if not axes.get_legend_handles_labels()[1]:  # no classes
+        return
     axes.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False, handletextpad=0.1, markerscale=1.6,
                 handlelength=1.4)  # fmt: skip
 
 
-def _chosen(mean: Tensor, labels: Tensor) -> tuple[Array, npt.NDArray[np.int64]]:
-    """Choose at most POINTS of them, evenly spaced: the halves of MNIST's test set have different writers."""
+def _chosen(mean: Tensor, labels: Tensor | None) -> tuple[Array, Classes]:
+    """Choose at most POINTS of them, evenly spaced: the halves of MNIST's test set have different writers.
+
+    Without labels all are of one class.
+    """
     index = np.linspace(0, len(mean) - 1, min(len(mean), POINTS)).round().astype(int)
-    return mean.detach().cpu().double().numpy()[index], labels.cpu().numpy()[index].astype(np.int64)
+    classes = np.zeros(len(mean)) if labels is None else labels.cpu().numpy()
+    return mean.detach().cpu().double().numpy()[index], classes[index].astype(np.int64)
 
 
 @contextmanager

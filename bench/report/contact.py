@@ -10,7 +10,7 @@ import io
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from textwrap import wrap
 
@@ -130,8 +130,10 @@ def _sheets(results: Results) -> dict[str, Sheet]:
     }
     firsts.pop(None, None)
     if len(firsts) > 1:
-        about = "One variant of each document: real digits, and ten samples from each prior (decoder means)."
-        found["contact-systems.png"] = Sheet(about, [*firsts.values()][::-1], _systems, LAST)
+        real = "digits" if results.class_word == "digit" else "images"
+        about = f"One variant of each document: real {real}, and ten samples from each prior (decoder means)."
+        systems = partial(_systems, real)
+        found["contact-systems.png"] = Sheet(about, [*firsts.values()][::-1], systems, LAST)
     rest = "documents" if firsts else "variants"
     groups: dict[str, list[Shown]] = {}
     for each in shown:
@@ -148,7 +150,7 @@ def _sheets(results: Results) -> dict[str, Sheet]:
     return found
 
 
-def _systems(shown: Sequence[Shown], seed: int) -> list[Image.Image]:
+def _systems(real: str, shown: Sequence[Shown], seed: int) -> list[Image.Image]:
     """A row of test images, and a row of samples for each variant, large."""
     bands = []
     for kind, each in (("reconstructions", shown[0]), *(("samples", each) for each in shown)):
@@ -156,7 +158,7 @@ def _systems(shown: Sequence[Shown], seed: int) -> list[Image.Image]:
         if kind == "samples":
             _name(band, each, seed)
         else:
-            write(band, MARGIN, LARGE / 2 - 12, "real digits (test set)", 18, bold=True)
+            write(band, MARGIN, LARGE / 2 - 12, f"real {real} (test set)", 18, bold=True)
         strip = _strip(each.after_the_last(kind), 0)
         band.paste(
             strip.resize((COLUMNS * LARGE, LARGE), Image.Resampling.NEAREST), (MARGIN + NAMES, GAP // 2)

@@ -204,7 +204,10 @@ def _protocol(results: Results) -> dict[str, Any]:
             f"{cells.plain(n)} {s}" for s in ("train", "validation", "test") if (n := number(data.get(s)))
         ]
         digest = f", digest {data['digest']}" if data.get("digest") else ""
-        said["data"] += [f"{data.get('name', '')}: {', '.join(sizes)}{digest}"] if data else []
+        notes = ["no labels"] if data.get("unlabelled") else []
+        notes += [str(data["split"])] if data.get("split") else []
+        told = "; ".join([f"{data.get('name', '')}: {', '.join(sizes)}{digest}", *notes])
+        said["data"] += [told] if data else []
         machine = (f"{key} {value}" for key, value in environment.items() if value is not None)
         said["environment"] += filter(None, [", ".join(machine)])
         dirty = " with uncommitted changes" if git.get("dirty") else ""

@@ -34,6 +34,7 @@ from bench.store.experiments import ExperimentFolder
 
 BY_NAME = {metric.name: metric for metric in METRICS}
 SATURATED = 0.7  # nats from ln N, about ln 2: z is mostly its own image's, N images tell no I(x; z)
+DIGITS = ("mnist", "digits", "QMNIST", "SVHN", "USPS", "EMNIST-digits", "EMNIST-mnist")
 
 Run: TypeAlias = Any  # a row of `bench.report.frame.table`: its columns are attributes
 
@@ -217,6 +218,16 @@ class Results:
     def dataset(self) -> str:
         """The dataset in use."""
         return label(self.experiment.get("dataset") or "unknown data")
+
+    @property
+    def class_word(self) -> str:
+        """What a class of the data is called."""
+        return "digit" if self.dataset in DIGITS else "class"
+
+    @property
+    def unlabelled(self) -> bool:
+        """Whether the data have no labels, and so no probes and no feature networks."""
+        return any((run.record.get("data") or {}).get("unlabelled") for run in self.runs)
 
     @property
     def declared(self) -> str:

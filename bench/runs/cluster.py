@@ -234,7 +234,8 @@ def pack(shared: SharedContext) -> tuple[SharedContext, dict[str, Any]]:
     Arrays in the store are mapped into every task of a node; tensors would be copied.
     """
     none: dict[str, Any] = dict.fromkeys(IMAGES)
-    images = {name: getattr(shared.data, name).numpy() for name in IMAGES}
+    tensors = {name: getattr(shared.data, name) for name in IMAGES}
+    images = {name: tensor.numpy() for name, tensor in tensors.items() if tensor is not None}
     return replace(shared, data=replace(shared.data, **none)), images
 
 
@@ -307,6 +308,6 @@ def _unpack(parcel: Any) -> SharedContext:
         tensors: dict[str, Any] = {name: torch.from_numpy(array) for name, array in images.items()}
     # Ray shows a task its own GPUs only, counted from 0
     device = torch.device("cuda:0") if shared.device.type == "cuda" else shared.device
-    for net in shared.reference.nets:
+    for net in shared.reference.nets if shared.reference else ():
         net.to(device)
     return replace(shared, data=replace(shared.data, **tensors), device=device)

@@ -59,7 +59,7 @@ class SharedContext:
 
     data: Dataset
     device: torch.device
-    reference: Reference
+    reference: Reference | None  # None of data without labels
 
 
 def execute_all(jobs: Sequence[Job], shared: SharedContext, emit: GroupEmit) -> Iterator[Record]:
@@ -95,7 +95,7 @@ def _level(attempts: list[_Attempt], shared: SharedContext, emit: GroupEmit) -> 
     note = ""
     try:
         reset_peak_memory(shared.device)
-        divided: tuple[Images, Labels] | None = None
+        divided: tuple[Images, Labels | None] | None = None
         for attempt in attempts:
             attempt.begin(divided)
             if attempt.images.validation is None:  # then every seed has the same images
@@ -161,14 +161,15 @@ class _Attempt:
             "started": _now(),
         }
 
-    def begin(self, divided: tuple[Images, Labels] | None = None) -> None:
+    def begin(self, divided: tuple[Images, Labels | None] | None = None) -> None:
         """Make the model, and the data where they are not given."""
         self.images, self.labels = divided or divide(self.run, self.shared.data, self.shared.device)
         self.model = untrained(self.run, self.shared.data.shape).to(self.shared.device)
         keep(self.run.parts, self.folder.parts)
         self.record |= self._known()
         test = self.images.test.unflatten(1, self.shared.data.shape)
-        self.album = Album(self.run, test, self.labels.test, self.folder, self.emit, full=self.job.full)
+        labels = self.labels.test if self.labels else None
+        self.album = Album(self.run, test, labels, self.folder, self.emit, full=self.job.full)
         if self.start:
             try:
                 self._take_up(self.start)
@@ -266,6 +267,7 @@ class _Attempt:
                 "train": len(images.train),
                 "validation": 0 if images.validation is None else len(images.validation),
                 "test": len(images.test),
+                **({} if self.labels else {"unlabelled": True}),
             },
         }
 

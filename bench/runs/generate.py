@@ -226,6 +226,6 @@ def _test_images(saved: Saved, drawing: Drawing, count: int) -> Tensor:
             "give a smaller --n"
         )
     index = torch.randperm(len(data.test_images), generator=stream(drawing.seed, "pictures"))[:count]
-    if drawing.kind == "reconstructions":
+    if drawing.kind == "reconstructions" and data.test_labels is not None:
         index = index[data.test_labels[index].sort(stable=True).indices]
     return data.test_images[index]

@@ -98,20 +98,19 @@ def shared_context(plan: Plan, display: Display) -> SharedContext:
     """Share the data and the yardstick of the sample metrics with workers; writes baselines.json."""
     data = plan.data.share()
     display.say(f"yardstick: the classifiers of {data.name} (trained once, then cached) and the baselines")
-    nets, accuracy, digest = classifiers(data)
-    reference = Reference.of(nets, data.test_images.flatten(1).float() / 255)
+    found = classifiers(data)
+    reference = found and Reference.of(found[0], data.test_images.flatten(1).float() / 255)
     latents = sorted({variant.latent for variant in plan.experiment.variants.values()})
-    key = {"data": data.digest, "classifier": digest, "latents": latents}
+    key = {"data": data.digest, "classifier": found and found[2], "latents": latents}
     known: dict[str, Any] = {}
     with contextlib.suppress(BenchError):  # damaged: it is made again
         known = ExperimentFolder(plan.folder).baselines()
     if known.get("of") != key:
-        scores = {name: asdict(s) for name, s in yardstick(data, reference).items()}
-        content = baselines(data, latents) | {
-            "of": key,
-            "samples": scores,
-            "classifier": {"accuracy": accuracy, "digest": digest, "networks": len(nets)},
-        }
+        content = baselines(data, latents) | {"of": key}
+        if found and reference:
+            nets, accuracy, digest = found
+            content["samples"] = {name: asdict(s) for name, s in yardstick(data, reference).items()}
+            content["classifier"] = {"accuracy": accuracy, "digest": digest, "networks": len(nets)}
         write_json_atomic(plan.folder / BASELINES, content)
     return SharedContext(data, plan.device, reference)
 
