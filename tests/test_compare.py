@@ -16,7 +16,7 @@ from synthetic import Settings, settings
 from bench import cli
 from bench.cli.printing import aligned, comparison_lines
 from bench.errors import BenchError
-from bench.report.compare import TESTS, Comparison, Row, compare
+from bench.report.compare import TESTS, Comparison, Difference, compare
 
 NOISE = (0.0, 0.02, -0.01, 0.03, -0.02)
 
@@ -43,7 +43,7 @@ def pair(folder: Path, *arguments, **more) -> Comparison:
     return only
 
 
-def rows(comparison: Comparison) -> dict[str, Row]:
+def rows(comparison: Comparison) -> dict[str, Difference]:
     return {row.metric.name: row for row in comparison.rows}
 
 

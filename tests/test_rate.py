@@ -15,7 +15,7 @@ from scipy.stats import ttest_ind
 
 from bench.report import rate, rate_figure, write_report
 from bench.report.answers import answers
-from bench.report.effects import Row
+from bench.report.effects import EffectRow
 from bench.report.rate import Pair, pairs
 from bench.report.results import BY_NAME, Results, load
 
@@ -57,7 +57,7 @@ def the_pair(found: Results) -> Pair:
     return pair
 
 
-def rows(found: Results) -> list[Row]:
+def rows(found: Results) -> list[EffectRow]:
     return [row for _, by_metric in rate.compared(found) for of_metric in by_metric for row in of_metric]
 
 

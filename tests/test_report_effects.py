@@ -13,7 +13,7 @@ from synthetic import SMALL, Settings, settings
 from bench.report import answers as answering
 from bench.report import effects, write_report
 from bench.report.answers import Answer, answers
-from bench.report.effects import Row
+from bench.report.effects import EffectRow
 from bench.report.results import load
 
 NOISE = (0.0, 0.1, -0.1, 0.05, -0.05)
@@ -27,7 +27,7 @@ def found(
     return {a.kind + str(a.data.get("axis", "")): a for a in answers(results)}
 
 
-def of_axis(folder: Path, axis: str, variants: dict[str, Settings], measure, **more) -> list[Row]:
+def of_axis(folder: Path, axis: str, variants: dict[str, Settings], measure, **more) -> list[EffectRow]:
     return effects.of_axis(load(synthetic.write(folder, variants, measure=measure, **more)), axis)
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from bench.errors import printable
 from bench.report.cells import NOTHING
-from bench.report.compare import TITLES, Comparison, Row
+from bench.report.compare import TITLES, Comparison, Difference
 from bench.report.effects import signed
 from bench.report.results import Variant
 from bench.report.tables import ARROWS, cell, finished
@@ -65,7 +65,7 @@ def comparison_lines(comparisons: Sequence[Comparison]) -> Iterator[str]:
 def comparison_json(comparisons: Sequence[Comparison], gate: str | None, state: str, why: str) -> str:
     """Write comparisons as JSON: each with its rows, in full precision."""
 
-    def row(one: Row) -> dict[str, object]:
+    def row(one: Difference) -> dict[str, object]:
         d, size = one.difference, one.difference.size if one.difference else None
         kind = {"linear": "difference", "log": "ratio", "logit": "odds ratio"}[one.metric.scale]
         told: dict[str, object] = {"metric": one.metric.name, "unit": one.metric.unit, "verdict": one.verdict}

@@ -11,7 +11,7 @@ from typing import Any
 from bench.evaluation.metrics import Metric
 from bench.report import effects, pairs, rate
 from bench.report.cells import exact, plain
-from bench.report.effects import Row as EffectRow
+from bench.report.effects import EffectRow
 from bench.report.frame import number, numbers
 from bench.report.inference import Ranking
 from bench.report.published import COMPATIBLE, compare, final_values
@@ -179,7 +179,7 @@ def _baselines(results: Results) -> Iterator[Answer]:
 
 
 def weights(results: Results) -> Table | None:
-    """The weight on the KL where reductions hide it: as written, and with both terms as an image's sums."""
+    """Show the weight on the KL as it is written, and with both terms as sums over one image."""
     rows = []
     for v in results.variants:
         if v.beta and v.beta_eff is not None and abs(v.beta_eff / v.beta - 1) > 1e-6:
@@ -191,7 +191,7 @@ def weights(results: Results) -> Table | None:
 
 
 def variances(results: Results) -> Table | None:
-    """What squared error weighted by β stands for, in grey levels: SSE/2σ² + β·KL is β times SSE/2βσ² + KL.
+    """Show which variance, in grey levels, a squared error weighted by β stands for.
 
     The likeliest variance is that of the errors, which calibration fits (Rybkin et al. 2021, the optimal
     σ-VAE).
@@ -213,7 +213,7 @@ def variances(results: Results) -> Table | None:
 
 
 def unlike(results: Results) -> Table | None:
-    """Printed losses that are no −ELBO of what is sampled: their KL belongs to another distribution.
+    """List printed losses that differ from −ELBO: their KL belongs to another distribution than z's.
 
     At β_eff = 1 a Bernoulli's loss is −ELBO otherwise.
     """

@@ -14,23 +14,23 @@ PM = "\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}"  # a number stays in one line with
 
 
 def line(value: object) -> str:
-    """Foreign text as one line, without what cannot be seen."""
+    """Put foreign text on one line, without invisible characters."""
     return " ".join("".join(c if c.isprintable() else " " for c in str(value)).split())
 
 
 def text(value: object) -> str:
-    """Foreign text as one line of literal Markdown: no markup, no HTML, nothing breaks out of its cell."""
+    """Escape foreign text as one line of literal Markdown, safe in a table cell too."""
     shown = line(value).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return re.sub(r"([\\`*_\[\]|~$])", r"\\\1", shown)
 
 
 def paragraph(value: object) -> str:
-    """Foreign text that starts a line: what would open a heading, a list or a rule there is escaped too."""
+    """Escape foreign text that starts a line: it opens no heading, list or rule."""
     return re.sub(r"^([#+=-]|\d+(?=[.)]))", lambda m: f"&#{ord(m[0][0])};{m[0][1:]}", text(value))
 
 
 def code(value: object) -> str:
-    """Foreign text in a code span, legal in a table cell too."""
+    """Put foreign text in a code span that is legal in a table cell."""
     shown = line(value)
     if "`" in shown or "|" in shown or "\\" in shown:  # a span cannot carry these through every table parser
         return text(shown)
@@ -38,32 +38,32 @@ def code(value: object) -> str:
 
 
 def block(value: object) -> str:
-    """Foreign text as a fenced block, its fence longer than any inside."""
+    """Put foreign text in a fenced block, its fence longer than any inside."""
     lines = str(value).replace("\r", "")
     fence = "`" * max(3, 1 + max((len(run) for run in re.findall("`+", lines)), default=0))
     return f"{fence}\n{lines}\n{fence}"
 
 
 def image(alt: str, path: str) -> str:
-    """A picture by relative path."""
+    """Link a picture by its relative path."""
     return f"![{text(alt)}]({quote(path)})"
 
 
 def plain(value: float, digits: int = 4) -> str:
-    """A number without a spread, to so many significant digits (all of an integer's)."""
+    """Format a number without a spread, to so many significant digits (all of an integer's)."""
     if value == int(value) and abs(value) < 1e15:
         return _signed(f"{int(value):,}")
     return fixed(value, max(0, digits - 1 - _exponent(value)))
 
 
 def exact(value: float, digits: int = 7) -> str:
-    """A number that was written down, not measured: so many significant digits, no zeros at the end."""
+    """Format a number that was written down, not measured: no zeros at the end."""
     shown = f"{value:,.{max(0, digits - 1 - _exponent(value))}f}"
     return _signed(shown.rstrip("0").rstrip(".") if "." in shown else shown)
 
 
 def fixed(value: float, decimals: int) -> str:
-    """A number to so many decimals; one too small for them as a power of ten."""
+    """Format a number to so many decimals; one too small for them as a power of ten."""
     if decimals > 9:
         return _signed(f"{value:.2e}")
     rounded = f"{value:,.{decimals}f}"
@@ -71,13 +71,13 @@ def fixed(value: float, decimals: int) -> str:
 
 
 def signed(value: float, decimals: int) -> str:
-    """A difference to so many decimals, with its sign."""
+    """Format a difference to so many decimals, with its sign."""
     shown = fixed(value, decimals)
     return shown if shown.startswith("−") or not float(shown.replace(",", "")) else f"+{shown}"
 
 
 def spread(value: Estimate) -> str:
-    """Mean ± half-width, or the ends of an interval that is not symmetric, to its two leading digits."""
+    """Format a mean ± half-width, or [low, high] where that is not symmetric, to two leading digits."""
     if value.half_width is None or value.low is None or value.high is None:
         return plain(value.mean)
     if value.half_width == 0:
@@ -91,7 +91,7 @@ def spread(value: Estimate) -> str:
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]], *, left: int = 1) -> str:
-    """A Markdown table: words and the first `left` columns left, numbers right; empty without rows."""
+    """Write a Markdown table: words and the first `left` columns left, numbers right; empty without rows."""
     body = [list(row) for row in rows]
     if not body:
         return ""
@@ -102,7 +102,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]], *, left: int = 1) 
 
 
 def words(items: Sequence[str], joint: str = "and") -> str:
-    """a, b and c."""
+    """Join words as `a, b and c`."""
     return f" {joint} ".join([", ".join(items[:-1]), items[-1]] if len(items) > 1 else items)
 
 

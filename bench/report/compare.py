@@ -33,7 +33,7 @@ TIMES = ("train_seconds", "images_per_second", "peak_memory_mb")  # what another
 
 
 @dataclass(frozen=True)
-class Row:
+class Difference:
     """One metric of two variants; `verdict` is empty for a description, which is never judged."""
 
     metric: Metric
@@ -48,7 +48,7 @@ class Comparison:
 
     a: Variant
     b: Variant
-    rows: tuple[Row, ...]
+    rows: tuple[Difference, ...]
     changes: tuple[str, ...]  # the settings that differ, as `objective.beta: 1 → 0.1`
     notes: tuple[str, ...]
 
@@ -136,22 +136,24 @@ def _comparable(a: Variant, b: Variant, *, objective: bool) -> tuple[list[Metric
     return kept, notes
 
 
-def _row(a: Variant, b: Variant, metric: Metric) -> Row:
+def _row(a: Variant, b: Variant, metric: Metric) -> Difference:
     """A row with its verdict where the seeds left it no chance of one."""
     pair = (a.values(metric.name), b.values(metric.name))
     difference = average([pair], metric.scale, twins=near_twins(a, b))
     if metric.direction is None or difference is None:
-        return Row(metric, difference, judged=False)
+        return Difference(metric, difference, judged=False)
     by = [v.yardstick >= metric.since for v in (a, b)]
     if by[0] != by[1]:
-        return Row(metric, None, judged=False, verdict="not compared: by two definitions, of two yardsticks")
+        return Difference(
+            metric, None, judged=False, verdict="not compared: by two definitions, of two yardsticks"
+        )
     lost = [f"{who} lost {v.lost} of {len(v.runs)} seeds" for who, v in (("A", a), ("B", b)) if v.lost]
     if metric.footing == "latent":
         lost += [f"{a.latent} and {b.latent} latents"] if a.latent != b.latent else []
         lost += [f"{who} collapsed in {v.collapsed}" for who, v in (("A", a), ("B", b)) if v.collapsed]
     if lost:
-        return Row(metric, difference, judged=False, verdict=f"not ranked: {', '.join(lost)}")
-    return Row(metric, difference, judged=True)
+        return Difference(metric, difference, judged=False, verdict=f"not ranked: {', '.join(lost)}")
+    return Difference(metric, difference, judged=True)
 
 
 def _judged(comparisons: Iterable[Comparison], margin: float) -> list[Comparison]:
@@ -160,7 +162,7 @@ def _judged(comparisons: Iterable[Comparison], margin: float) -> list[Comparison
     family = [row.difference for pair in pairs for row in pair.rows if row.judged]
     sure = iter(rejected([effect.p if effect else None for effect in family]))
 
-    def told(row: Row) -> Row:
+    def told(row: Difference) -> Difference:
         effect = row.difference
         if not row.judged or effect is None:
             return row

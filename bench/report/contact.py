@@ -102,13 +102,13 @@ class Sheet:
 
 
 def captions(results: Results) -> dict[str, str]:
-    """File name of each sheet in `figures/` -> what it shows."""
+    """Give the caption of each sheet, by its file name in `figures/`."""
     seed = f"Seed {_seed(results)} throughout, but for rows that name another"
     return {file: f"{sheet.caption} {seed}" for file, sheet in _sheets(results).items()}
 
 
 def draw(results: Results) -> dict[str, bytes | None]:
-    """File name -> PNG bytes of every sheet that there are pictures for; equal pictures give equal bytes.
+    """Draw every sheet that there are pictures for, as PNG by file name; equal pictures give equal bytes.
 
     None for a sheet of which a picture is not here, or cannot be read.
     """
@@ -117,7 +117,7 @@ def draw(results: Results) -> dict[str, bytes | None]:
 
 
 def is_sheet(path: Path) -> bool:
-    """Whether a file is a contact sheet, of these variants or of those that an experiment once had."""
+    """Tell whether a file is a contact sheet, of these variants or of earlier ones."""
     return path.name.startswith("contact-") and path.suffix == ".png"
 
 

@@ -33,7 +33,7 @@ class Picture:
 
 
 def pictures(folder: Path, run_id: str, record: Mapping[str, Any]) -> list[Picture]:
-    """Every picture that a run's folder holds or its record lists, the last of each kind last.
+    """List the pictures that a run's folder holds or its record lists, the last of each kind last.
 
     Those of epochs after the one that was measured are left out. The last one's source is its copy beside the
     report, where the run's own is not here.
@@ -59,7 +59,7 @@ def pictures(folder: Path, run_id: str, record: Mapping[str, Any]) -> list[Pictu
 
 
 def stands_for_its_run(folder: Path, copy: Path) -> bool:
-    """Whether a copy is all that is here of a picture which its run's record lists."""
+    """Tell whether a copy is all that is here of a picture that its run's record lists."""
     home = ExperimentFolder(folder)
     for run_id in home.planned:
         if copy.name.startswith(f"{run_id}-"):

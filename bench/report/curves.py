@@ -21,7 +21,7 @@ Loss = tuple[str, str, float | None]  # architecture or document, likelihood and
 
 
 def learning(results: Results) -> Figure | None:
-    """Test loss by epoch, epochs on a logarithm: twenty have room beside a hundred and fifty."""
+    """Draw the test loss by epoch, epochs on a logarithm: twenty have room beside a hundred and fifty."""
     looks = Looks(results)
     panels: dict[Loss, list[Variant]] = {}
     for v in sorted(results.variants, key=lambda v: bool(v.axes)):

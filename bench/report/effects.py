@@ -30,8 +30,7 @@ from bench.report.statistics import (
     equivalence,
     rejected,
 )
-from bench.report.tables import SAMPLES, SIGNS, Cell, Column, Table, amount, shown
-from bench.report.tables import Row as TableRow
+from bench.report.tables import SAMPLES, SIGNS, Cell, Column, Row, Table, amount, shown
 
 DRIFT = ("prior_divergence", "aggregate_kl")  # the first that is measured
 OF_SAMPLES = (SAMPLES, "recall", "coverage")  # what a verdict on samples looks at
@@ -62,6 +61,13 @@ class Contrast:
             return None
         pairs = [(self.cells[a][s], self.cells[b][s]) for s in self.settings]
         return average(pairs, self.metric.scale, twins=self.twins)
+
+    def row(self, axis: str, a: str, b: str, where: str = "", **more: bool) -> EffectRow | None:
+        """The effect of a against b as a row, not tested yet; None where either has no value."""
+        effect = self.effect(a, b)
+        if effect is None:
+            return None
+        return EffectRow(axis, a, b, where, self.metric, effect, len(self.settings), self.left_out, **more)
 
     def effects(self, a: str, b: str) -> list[Effect]:
         """a − b in each setting."""
@@ -98,7 +104,7 @@ class Contrast:
 
 
 @dataclass(frozen=True)
-class Row:
+class EffectRow:
     """One effect: metric of a less metric of b, all else equal."""
 
     axis: str  # what is changed
@@ -109,7 +115,7 @@ class Row:
     effect: Effect
     settings: int
     left_out: int = 0
-    sure: bool = False  # kept by Holm's procedure, or excluded from the best, over its family
+    sure: bool = False  # kept by Holm's procedure over its family
     turns: bool = False  # the better of both differs between settings: the average says nothing
     tests: int = 1  # of its family
     judged: bool = True  # else it describes: it is in no family of tests
@@ -158,53 +164,35 @@ def contrast(by_level: Levels, metric: Metric) -> Contrast | None:
 
 
 def contrasts(results: Results, axis: str) -> list[Contrast]:
-    """An axis of the matrix in every metric that compares across all variants, that of samples last."""
+    """Take an axis of the matrix in every metric that compares across all variants, that of samples last."""
     by_level = pairs.levels(results.variants, axis)
     metrics = (*results.measured("common"), *(m for m in results.measured("samples") if m.name == SAMPLES))
     return [c for m in metrics if m.direction and (c := contrast(by_level, m)) is not None]
 
 
-def of_axis(results: Results, axis: str) -> list[Row]:
-    """The effects of an axis: of two values on each metric, of more each against the best.
+def of_axis(results: Results, axis: str) -> list[EffectRow]:
+    """Find the effects of an axis: of two values on each metric, of more values each against the best.
 
     Where the better turns with the setting, the rows below say with which: the values of another axis if
     these explain it, else every setting.
     """
-    rows = []
     by_metric = {c.metric.name: c for c in contrasts(results, axis)}
+    rows = []
     for c in by_metric.values():
         if len(c.cells) > 2:
-            rows += _of_many(axis, c)
-            continue
-        a, b = c.cells
-        effect = c.effect(a, b)
-        if effect is not None:
-            rows.append(
-                Row(axis, a, b, "", c.metric, effect, len(c.settings), c.left_out, turns=c.turns(a, b))
-            )
-    whole = iter(_holm([row for row in rows if not row.turns]))
-    rows = [row if row.turns else next(whole) for row in rows]
-    return [
-        each for row in rows for each in (row, *(apart(row, by_metric[row.metric.name]) if row.turns else ()))
-    ]
-
-
-def _of_many(axis: str, c: Contrast) -> list[Row]:
-    order = c.ranking()
-    if order.leader is None:
-        return []
+            order = c.ranking()
+            others = [level for level in order.members if level != order.leader]
+            rows += [c.row(axis, order.leader, level) for level in others] if order.leader else []
+        else:
+            a, b = c.cells
+            rows.append(c.row(axis, a, b, turns=c.turns(a, b)))
     found = []
-    for level in order.members:
-        effect = c.effect(order.leader, level) if level != order.leader else None
-        if effect is not None:
-            beaten = level in order.beaten
-            found.append(
-                Row(axis, order.leader, level, "", c.metric, effect, len(c.settings), c.left_out, beaten)
-            )
+    for row in _holm(rows):
+        found += [row, *(apart(row, by_metric[row.metric.name]) if row.turns else ())]
     return found
 
 
-def apart(row: Row, c: Contrast) -> list[Row]:
+def apart(row: EffectRow, c: Contrast) -> list[EffectRow]:
     """Take the settings apart, Holm over them: by the axis that explains the turn, or one by one."""
     for axis in c.others:
         parts = c.by(axis)
@@ -220,17 +208,14 @@ def apart(row: Row, c: Contrast) -> list[Row]:
     return _rows(row, {name: c.only([s]) for name, s in named.items()})
 
 
-def _rows(row: Row, parts: Mapping[str, Contrast]) -> list[Row]:
-    found = [
-        replace(row, where=where, effect=effect, settings=len(part.settings), left_out=0, turns=False)
-        for where, part in parts.items()
-        if (effect := part.effect(row.a, row.b)) is not None
-    ]
-    return _holm(found)
+def _rows(row: EffectRow, parts: Mapping[str, Contrast]) -> list[EffectRow]:
+    return _holm(
+        [part.row(row.axis, row.a, row.b, where, judged=row.judged) for where, part in parts.items()]
+    )
 
 
-def of_small_beta(results: Results) -> list[Row]:
-    """Each β below 1 against 1, all else equal, by likelihood class: drift, samples and reconstruction.
+def of_small_beta(results: Results) -> list[EffectRow]:
+    """Compare each β below 1 with 1 by likelihood class: drift, samples and reconstruction.
 
     One family: Holm over all classes, β and metrics of the samples. Drift and reconstruction are described.
     """
@@ -239,32 +224,26 @@ def of_small_beta(results: Results) -> list[Row]:
     rows = []
     for (kind, beta), pair in pairs.beta_pairs(results.variants).items():
         for c in (found for m in metrics if (found := contrast(pair, m)) is not None):
-            if (effect := c.effect(beta, "1")) is not None:
-                turns = c.turns(beta, "1")
-                rows.append(Row("beta", beta, "1", kind, c.metric, effect, len(c.settings), c.left_out,
-                                turns=turns, judged=c.metric.name in OF_SAMPLES))  # fmt: skip
-    tested = iter(_holm([row for row in rows if row.judged and not row.turns]))
-    return [next(tested) if row.judged and not row.turns else row for row in rows]
-
-
-def of_linear(results: Results) -> list[Row]:
-    """The linear encoder against the other, by latent size; Holm over the sizes."""
-    metric = results.metric("elbo_bernoulli")
-    rows = []
-    for latent, pair in pairs.linear_pairs(results.variants).items() if metric else ():
-        c = contrast(pair, metric) if metric else None
-        effect = c.effect("linear", "not linear") if c else None
-        if c and effect:
-            rows.append(Row("encoder", "linear", "not linear", f"latent = {latent}", c.metric, effect,
-                            len(c.settings), c.left_out))  # fmt: skip
+            judged = c.metric.name in OF_SAMPLES
+            rows.append(c.row("beta", beta, "1", kind, turns=c.turns(beta, "1"), judged=judged))
     return _holm(rows)
 
 
-def table(rows: Sequence[Row], margin: float) -> Table | None:
-    """The effects for people: what is changed, where, and what that does to a metric."""
+def of_linear(results: Results) -> list[EffectRow]:
+    """Compare the linear encoder with the other, by latent size; Holm over the sizes."""
+    metric = results.metric("elbo_bernoulli")
+    if metric is None:
+        return []
+    found = {z: contrast(pair, metric) for z, pair in pairs.linear_pairs(results.variants).items()}
+    ends = ("linear", "not linear")
+    return _holm(c.row("encoder", *ends, f"latent = {z}") if c else None for z, c in found.items())
+
+
+def table(rows: Sequence[EffectRow], margin: float) -> Table | None:
+    """Make the table of effects for people: what is changed, where, and what that does to a metric."""
     heads = ("changed", "where", "metric", "effect", "n", "settings", "verdict")
     lines = tuple(
-        TableRow((
+        Row((
             Cell(f"{r.axis}: {r.a} against {r.b}"), Cell(r.where or "everywhere"), Cell(r.metric.title),
             Cell(shown(signed(r.effect)), r.effect.value), amount(r.effect.n), amount(r.settings),
             Cell(r.verdict(margin)),
@@ -275,7 +254,7 @@ def table(rows: Sequence[Row], margin: float) -> Table | None:
 
 
 def signed(effect: Effect) -> str:
-    """A difference with its sign and interval; a ratio on the logarithm, an odds ratio on the logit."""
+    """Format a difference with sign and interval; a ratio on the logarithm, an odds ratio on the logit."""
     told = spread(effect.size)
     if effect.scale == "linear":
         return f"+{told}" if effect.value > 0 else told
@@ -283,7 +262,7 @@ def signed(effect: Effect) -> str:
 
 
 def by(effect: Effect, metric: Metric) -> str:
-    """By how much the better is better, with unit: a difference, a factor or an odds ratio."""
+    """Say by how much the better is better, with unit: a difference, a factor or an odds ratio."""
     scale = effect.size.scale
     told = spread(Estimate(backward(abs(effect.value), scale), effect.half_width, effect.n, scale))
     if effect.scale == "linear":
@@ -292,7 +271,7 @@ def by(effect: Effect, metric: Metric) -> str:
 
 
 def unequal(effect: Effect, metric: Metric, margin: float, tests: int) -> str:
-    """What a difference is that is not significant: equal within the margin, or none found."""
+    """Say what a difference is that is not significant: equal within the margin, or none found."""
     if effect.error == 0 and effect.value == 0:
         return "equal in every seed"
     p = equivalence(effect, margin) if metric.unit.startswith("nats") else None
@@ -301,8 +280,8 @@ def unequal(effect: Effect, metric: Metric, margin: float, tests: int) -> str:
     return f"no difference found ({advice(effect, tests)})"
 
 
-def frame(rows: Sequence[Row], margin: float) -> pd.DataFrame:
-    """The effects as a table: a row each, its size a difference, a ratio or an odds ratio."""
+def frame(rows: Sequence[EffectRow], margin: float) -> pd.DataFrame:
+    """Make the table of effects for programs: a row each, its size a difference, a ratio or an odds ratio."""
     kinds = {"linear": "difference", "log": "ratio", "logit": "odds ratio"}
     return pd.DataFrame.from_records(
         [
@@ -319,10 +298,15 @@ def frame(rows: Sequence[Row], margin: float) -> pd.DataFrame:
     )  # fmt: skip
 
 
-def _holm(rows: Sequence[Row]) -> list[Row]:
-    """Test rows as one family."""
-    sure = rejected([row.effect.p for row in rows])
-    return [replace(row, sure=kept, tests=len(rows)) for row, kept in zip(rows, sure, strict=True)]
+def _holm(rows: Iterable[EffectRow | None]) -> list[EffectRow]:
+    """Test those rows that are judged and do not turn as one family; drop what has no value."""
+    known = [row for row in rows if row is not None]
+    family = [row.effect.p for row in known if row.judged and not row.turns]
+    sure = iter(rejected(family))
+    return [
+        replace(row, sure=next(sure), tests=len(family)) if row.judged and not row.turns else row
+        for row in known
+    ]
 
 
 def _pairs(setting: Hashable) -> tuple[tuple[str, str], ...]:

@@ -44,12 +44,12 @@ ACROSS = 5  # panels
 
 
 def draw(results: Results) -> dict[str, tuple[str, bytes]]:
-    """File name -> (caption, PNG bytes) of every figure that the results have data for."""
+    """Draw every figure that the results have data for: file name -> (caption, PNG bytes)."""
     return {file: (FIGURES[file][0], _png(figure)) for file, figure in made(results)}
 
 
 def made(results: Results) -> Iterator[tuple[str, Figure]]:
-    """Every figure that the results have data for, with its file name, one at a time."""
+    """Make the figures that the results have data for, one at a time, with their file names."""
     with mpl.rc_context(), warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # a name may hold glyphs that the font lacks
         mpl.rcdefaults()

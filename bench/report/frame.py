@@ -55,7 +55,7 @@ def table(home: ExperimentFolder) -> pd.DataFrame:
 
 
 def metric_names(table: pd.DataFrame) -> list[str]:
-    """The columns of metrics."""
+    """List the columns of metrics."""
     return [str(name) for name, kind in table.dtypes.items() if kind == "float64"]
 
 
@@ -99,7 +99,7 @@ def _settings(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def part(settings: Mapping[str, Any], kind: str) -> tuple[str, dict[str, Any]]:
-    """Name and options of one part, whichever way the experiment writes it."""
+    """Read name and options of one part, whichever way the experiment writes it."""
     given = settings.get(kind)
     if not isinstance(given, Mapping):
         return (str(given) if given is not None else "", {})
@@ -109,21 +109,21 @@ def part(settings: Mapping[str, Any], kind: str) -> tuple[str, dict[str, Any]]:
 
 
 def number(value: object) -> float | None:
-    """A finite number, or None."""
+    """Read a finite number, else None."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     return float(value) if math.isfinite(value) else None
 
 
 def numbers(value: object) -> dict[str, float]:
-    """The finite numbers of a mapping."""
+    """Read the finite numbers of a mapping."""
     if not isinstance(value, Mapping):
         return {}
     return {str(k): n for k, v in value.items() if (n := number(v)) is not None}
 
 
 def label(value: object) -> str:
-    """A setting as text: a part by its name, a number without a tail of zeros."""
+    """Write a setting as text: a part by its name, a number without a tail of zeros."""
     if isinstance(value, Mapping):
         return str(value.get("name", dict(value)))
     return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from bench.errors import BenchError, did_you_mean
-from bench.report.compare import Comparison, Row
+from bench.report.compare import Comparison, Difference
 from bench.report.statistics import LEVEL, Effect, one_sided
 
 EXITS = {"passed": 0, "failed": 1, "undecided": 3}
@@ -32,13 +32,13 @@ class Gate:
         found = [self._judge(self._row(pair), pair) for pair in comparisons]
         return max(found, key=lambda one: ("passed", "undecided", "failed").index(one[0]))
 
-    def _row(self, pair: Comparison) -> Row:
+    def _row(self, pair: Comparison) -> Difference:
         rows = {row.metric.name: row for row in pair.rows}
         if self.metric not in rows:
             raise BenchError(f"--gate {self.metric}: no such row here{did_you_mean(self.metric, rows)}")
         return rows[self.metric]
 
-    def _judge(self, row: Row, pair: Comparison) -> tuple[str, str]:
+    def _judge(self, row: Difference, pair: Comparison) -> tuple[str, str]:
         names = f"{pair.a.name} against {pair.b.name}"
         effect = row.difference
         if effect is None or not row.judged:

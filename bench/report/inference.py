@@ -35,7 +35,7 @@ from bench.report.statistics import (
 NODES = 24
 CERTAIN = 5  # seeds from which "better than every other" is said without "provisionally"
 
-Column = Mapping[str, Sequence[Values]]  # name -> a mapping of seed to value for each setting, most often one
+ByName = Mapping[str, Sequence[Values]]  # name -> a mapping of seed to value for each setting, most often one
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class Ranking:
         return {name: gaps[name] for name, sure in zip(tested, rejected(p), strict=True) if sure}
 
 
-def rank(column: Column, direction: str | None, scale: Scale = "linear") -> Ranking:
+def rank(column: ByName, direction: str | None, scale: Scale = "linear") -> Ranking:
     """Order a column by its means over settings: best mean, and who may be best as well (MCB, 95 %)."""
     members = {name: mean_of(cells, scale) for name, cells in column.items() if cells and all(cells)}
     if direction is None or len(members) < 2:
@@ -95,7 +95,7 @@ def rank(column: Column, direction: str | None, scale: Scale = "linear") -> Rank
 
 
 def mcb(groups: Sequence[tuple[float, float, float]]) -> list[float]:
-    """p-values that each mean is the highest of all, by Dunnett's test with it as control (Hsu 1984).
+    """Compute the p-value that each mean is the highest of all, by Dunnett's test against it (Hsu 1984).
 
     Two-sided, so that two that are alike are told apart in 5 % of the cases, not in 10. Those above LEVEL are
     the set that holds the best. Where the p of the lone test or Bonferroni's decides, that bound is given.
@@ -125,7 +125,7 @@ def mcb(groups: Sequence[tuple[float, float, float]]) -> list[float]:
 
 
 def dunnett(t: float, loads: np.ndarray, df: float) -> float:
-    """P(max |Tⱼ| > t) of multivariate t with correlations loadⱼ·loadₗ, by quadrature (Dunnett 1955)."""
+    """Compute P(max |Tⱼ| > t) of multivariate t, correlations loadⱼ·loadₗ, by quadrature (Dunnett 1955)."""
     z, weight_z, s, weight_s = _nodes(df)
     rest = np.sqrt(np.maximum(1 - loads**2, 1e-12))
     shift, reach = z[:, None, None] * loads, t * s[None, :, None]

@@ -119,7 +119,7 @@ class Looks:
 
 
 def fit(words: str, width: float, size: float = SMALL) -> str:
-    """One line of text, cut where it would be wider than `width` screen pixels."""
+    """Cut text to one line of at most `width` screen pixels."""
     return fitted(" ".join(words.split()), round(size * DPI / 72), width)
 
 
@@ -130,7 +130,7 @@ def _bars(value: Estimate) -> list[list[float]] | None:
 
 
 def key(words: str, **look: Any) -> Line2D:
-    """What a mark says, for a legend."""
+    """Make the entry of a legend for a mark."""
     return Line2D([], [], color=INK, ms=4.5, ls="", label=words, **look)
 
 

@@ -17,7 +17,7 @@ _Found = dict[str, dict[Hashable, Variant]]
 
 
 def axes(variants: Iterable[Variant]) -> list[str]:
-    """The axes with at least two values among these variants."""
+    """List the axes with at least two values among these variants."""
     values: dict[str, set[str]] = {}
     for variant in variants:
         for axis, value in variant.axes.items():
@@ -26,7 +26,7 @@ def axes(variants: Iterable[Variant]) -> list[str]:
 
 
 def levels(variants: Iterable[Variant], axis: str) -> Levels:
-    """Variants of a matrix by their value of an axis, then by their values of all other axes."""
+    """Sort variants of a matrix by their value of an axis, then by their values of all other axes."""
     found: _Found = {}
     for variant in variants:
         if axis in variant.axes:
@@ -36,24 +36,24 @@ def levels(variants: Iterable[Variant], axis: str) -> Levels:
 
 
 def near_twins(a: Variant, b: Variant) -> bool:
-    """Whether all settings are equal that initialisation, data order or noise depend on."""
+    """Tell whether all settings are equal that initialisation, data order or noise depend on."""
     return parts(a, *TWINS_DIFFER_IN) == parts(b, *TWINS_DIFFER_IN)
 
 
 def parts(variant: Variant, *less: str) -> dict[str, object]:
-    """Everything that determines a variant's results, less some."""
+    """Collect everything that determines a variant's results, less some."""
     return {k: v for k, v in variant.settings.items() if k not in (*NOT_PARTS, *less)}
 
 
 def same_but_beta(variant: Variant, *less: str) -> str:
-    """What two variants share if they differ in β alone, or in β and some other parts."""
+    """Name what two variants share if they differ in β alone, or in β and the parts in `less`."""
     kind, options = variant.part("objective")
     rest = {k: v for k, v in options.items() if k != "beta"}
     return json.dumps([parts(variant, "objective", *less), kind, rest], sort_keys=True, default=str)
 
 
 def beta_pairs(variants: Iterable[Variant]) -> dict[tuple[str, str], Levels]:
-    """Pairs unlike in β alone, each β < 1 against 1, by likelihood class and β as written.
+    """Find pairs that differ in β alone, each β < 1 against 1, by likelihood class and β as written.
 
     Their levels are that β and "1".
     """
@@ -76,7 +76,7 @@ def beta_pairs(variants: Iterable[Variant]) -> dict[tuple[str, str], Levels]:
 
 
 def linear_pairs(variants: Iterable[Variant]) -> dict[int, Levels]:
-    """Pairs that differ in the encoder's activation alone, linear against not, by latent size."""
+    """Find pairs that differ in the encoder's activation alone, linear or not, by latent size."""
     found: dict[int, _Found] = {}
     for variant in variants:
         name, options = variant.part("encoder")

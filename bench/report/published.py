@@ -22,7 +22,7 @@ COMPATIBLE = "compatible"
 
 
 @dataclass(frozen=True)
-class Comparison:
+class Published:
     """One published number, what was measured at that epoch, both in nats per image, and the verdict."""
 
     variant: Variant
@@ -39,12 +39,12 @@ class Comparison:
 
 
 def switched_off(results: Results) -> bool:
-    """Whether the data are not those of the published numbers, so that none is compared."""
+    """Tell whether the data are not those of the published numbers, so that none is compared."""
     return results.dataset != "mnist" or results.fallback
 
 
-def compare(results: Results) -> list[Comparison]:
-    """Every published row of every variant against the finished seeds; none where switched off."""
+def compare(results: Results) -> list[Published]:
+    """Compare every published number of every variant with the finished seeds; none where switched off."""
     if switched_off(results):
         return []
     return [
@@ -55,7 +55,7 @@ def compare(results: Results) -> list[Comparison]:
     ]
 
 
-def _compare(variant: Variant, row: Mapping[str, Any]) -> Comparison:
+def _compare(variant: Variant, row: Mapping[str, Any]) -> Published:
     value, factor = number(row.get("value")), number(row.get("to_nats"))
     if factor is None and str(row.get("unit") or "nats/image").startswith("nats"):
         factor = 1.0
@@ -63,13 +63,13 @@ def _compare(variant: Variant, row: Mapping[str, Any]) -> Comparison:
     by_seed = at_epoch(variant, str(row.get("metric", "")), row.get("epoch"))
     measured = estimate(list(by_seed)) if by_seed else None
     doubt = (number(row.get("uncertainty")) or 0.0) * (factor or 1.0)
-    return Comparison(
+    return Published(
         variant, row, nats, measured, prediction(by_seed), _verdict(variant, row, nats, by_seed, doubt)
     )
 
 
 def at_epoch(variant: Variant, metric: str, epoch: object) -> list[float]:
-    """A metric after an epoch in nats per image, one value per seed that has it: of the curve, or at the end.
+    """Read a metric after an epoch, nats per image, of each seed that has it: of the curve, or at the end.
 
     A run that diverged later counts: so did the one that was printed, perhaps.
     """
@@ -102,9 +102,10 @@ def _verdict(
 
 
 def prediction(values: list[float]) -> float | None:
-    """Half-width t·s·√(1 + 1/n) of the 95 % prediction interval of one more run; None below MIN_SEEDS seeds.
+    """Compute the half-width t·s·√(1 + 1/n) of the 95 % prediction interval of one more run.
 
-    A published number is one run, not a mean: it should fall where a next seed would.
+    None below MIN_SEEDS seeds. A published number is one run, not a mean: it should fall where a next
+    seed would.
     """
     n = len(values)
     if n < MIN_SEEDS:
@@ -113,9 +114,9 @@ def prediction(values: list[float]) -> float | None:
     return float(stdtrit(n - 1, 0.975)) * math.sqrt(variance * (1 + 1 / n))
 
 
-def final_values(comparisons: Iterable[Comparison]) -> list[Comparison]:
-    """The last of the numbers that were published of each curve."""
-    last: dict[tuple[str, object], Comparison] = {}
+def final_values(comparisons: Iterable[Published]) -> list[Published]:
+    """Keep the last of the numbers that were published of each curve."""
+    last: dict[tuple[str, object], Published] = {}
     for c in comparisons:
         key = (c.variant.name, c.row.get("metric"))
         if c.nats is not None and (key not in last or _epoch(c) >= _epoch(last[key])):
@@ -123,18 +124,18 @@ def final_values(comparisons: Iterable[Comparison]) -> list[Comparison]:
     return list(last.values())
 
 
-def _epoch(c: Comparison) -> float:
+def _epoch(c: Published) -> float:
     return number(c.row.get("epoch")) or math.inf
 
 
-def table(comparisons: Iterable[Comparison]) -> Table:
-    """Published, measured, difference and verdict: one row per published number."""
+def table(comparisons: Iterable[Published]) -> Table:
+    """Make the table of published numbers: published, measured, difference and verdict."""
     columns = (Column("variant"), Column("published"), Column("as printed"), Column("in nats", "nats/image"),
                Column("measured", "nats/image"), Column("difference"), Column("verdict"))  # fmt: skip
     return Table(columns, tuple(Row(_cells(c)) for c in comparisons))
 
 
-def _cells(c: Comparison) -> tuple[Cell, ...]:
+def _cells(c: Published) -> tuple[Cell, ...]:
     value, doubt, epoch = number(c.row.get("value")), number(c.row.get("uncertainty")), c.row.get("epoch")
     metric = str(c.row.get("metric", "")).replace("_", " ")
     where = metric if epoch is None else f"{metric}, epoch {epoch}"
@@ -150,8 +151,8 @@ def _cells(c: Comparison) -> tuple[Cell, ...]:
     )  # fmt: skip
 
 
-def published_csv(comparisons: Iterable[Comparison]) -> bytes | None:
-    """One row per published number, in full precision; None where nothing is compared."""
+def published_csv(comparisons: Iterable[Published]) -> bytes | None:
+    """Write a row per published number, in full precision; None where nothing is compared."""
     rows = [
         {
             "variant": c.variant.name,

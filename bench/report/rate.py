@@ -18,12 +18,11 @@ from scipy.interpolate import PchipInterpolator
 
 from bench.evaluation.metrics import Metric, Scale
 from bench.report.cells import plain
-from bench.report.effects import Row
+from bench.report.effects import EffectRow
 from bench.report.pairs import same_but_beta
 from bench.report.results import Results, Variant
 from bench.report.statistics import Effect, combine, estimate, rejected
-from bench.report.tables import Cell, Column, Table, amount, interval, shown
-from bench.report.tables import Row as TableRow
+from bench.report.tables import Cell, Column, Row, Table, amount, interval, shown
 
 POINTS = 3  # variants of a likelihood at least, for a curve
 SAME = 3  # decimals of nats to which two rates are one
@@ -134,7 +133,7 @@ class Pair:
 
 
 def pairs(results: Results) -> list[Pair]:
-    """Every two likelihoods that have a curve each, in each setting of all else."""
+    """Pair the likelihoods that have a curve each, in each setting of all else."""
     groups: dict[str, dict[str, list[Variant]]] = {}
     for v in results.variants:
         alike = groups.setdefault(same_but_beta(v, "likelihood"), {})
@@ -151,8 +150,8 @@ def pairs(results: Results) -> list[Pair]:
     return found
 
 
-def compared(results: Results) -> list[tuple[Pair, list[list[Row]]]]:
-    """Each pair with its effects, by metric and rate; Holm over the rates of a pair and metric."""
+def compared(results: Results) -> list[tuple[Pair, list[list[EffectRow]]]]:
+    """Give each pair with its effects, by metric and rate; Holm over the rates of a pair and metric."""
     found = []
     for pair in pairs(results):
         by_metric = []
@@ -161,23 +160,23 @@ def compared(results: Results) -> list[tuple[Pair, list[list[Row]]]]:
             sure = rejected([effect.p for effect in told])
             where = [f"KL = {rate:g} nats{pair.setting and f' · {pair.setting}'}" for rate in pair.rates]
             by_metric.append([
-                Row("likelihood at equal KL", pair.a.likelihood, pair.b.likelihood, at, metric, effect, 1,
-                    sure=kept, tests=len(told))
+                EffectRow("likelihood at equal KL", pair.a.likelihood, pair.b.likelihood, at, metric,
+                          effect, 1, sure=kept, tests=len(told))
                 for at, effect, kept in zip(where, told, sure, strict=True)
             ])  # fmt: skip
         found.append((pair, by_metric))
     return found
 
 
-def tables(found: Sequence[tuple[Pair, list[list[Row]]]]) -> list[Table]:
-    """A table a pair and metric: both likelihoods' values at each rate, and how they differ."""
+def tables(found: Sequence[tuple[Pair, list[list[EffectRow]]]]) -> list[Table]:
+    """Make a table for each pair and metric: both likelihoods' values at each rate, and their difference."""
     made = []
     for pair, by_metric in found:
         for effects in by_metric:
             metric = effects[0].metric
             values = [curves.at(metric.name, pair.rates).T for curves in (pair.a, pair.b)]
             rows = tuple(
-                TableRow((amount(rate), _level(metric, of_a), _level(metric, of_b),
+                Row((amount(rate), _level(metric, of_a), _level(metric, of_b),
                           replace(interval(row.effect.size), best=row.sure)))
                 for rate, of_a, of_b, row in zip(pair.rates, *values, effects, strict=True)
             )  # fmt: skip
@@ -189,7 +188,7 @@ def tables(found: Sequence[tuple[Pair, list[list[Row]]]]) -> list[Table]:
 
 
 def metrics(results: Results, pair: Pair) -> list[Metric]:
-    """What can be compared at every rate of a pair."""
+    """List what can be compared at every rate of a pair."""
     found = (m for name in COMPARED if (m := results.metric(name)))
     values = {m: [c.at(m.name, pair.rates) for c in (pair.a, pair.b)] for m in found if pair.rates}
     return [m for m, sides in values.items() if not any(np.isnan(side).all(0).any() for side in sides)]

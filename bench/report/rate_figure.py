@@ -21,7 +21,7 @@ Points = list[tuple[Variant, Estimate, Estimate]]
 
 
 def rate_distortion(results: Results) -> Figure | None:
-    """Every variant's rate and distortion, with lines of equal ELBO."""
+    """Draw every variant's rate and distortion, with lines of equal ELBO."""
     looks = Looks(results)
     groups = [[(v, *both) for v in group if (both := _both(v))] for group in looks.lines()]
     if not any(groups):
@@ -63,7 +63,7 @@ def joined(axes: Any, looks: Looks, groups: list[Points], *, hollow: bool = Fals
 
 
 def draw(results: Results) -> Figure | None:
-    """A row a pair: on the left both lines with lines of equal ELBO, on the right their difference."""
+    """Draw a row for each pair: both lines with lines of equal ELBO, and their difference."""
     found = [pair for pair in pairs(results) if pair.rates]
     if not found or results.metric("elbo_bernoulli") is None:
         return None

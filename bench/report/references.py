@@ -65,7 +65,7 @@ PPCA = "Tipping, Bishop: Probabilistic principal component analysis. JRSS B, 199
 
 
 def references(results: Results) -> list[str]:
-    """References by author, each once."""
+    """List the references by author, each once."""
     found = {m.reference for m in results.measured() if m.reference}
     for kind, known in PARTS.items():
         used = {variant.part(kind)[0] for variant in results.variants} | {results.dataset}

@@ -33,7 +33,7 @@ DISTURBED = 1.5  # times as fast as another seed: more than two runs at once tak
 
 
 def context(results: Results, figures: Mapping[str, str], gallery: Gallery) -> dict[str, Any]:
-    """Everything that a report says. `figures` maps the relative path of each figure to its caption."""
+    """Collect everything that a report says. `figures` maps the path of each figure to its caption."""
     found, comparisons = answers.answers(results), published.compare(results)
     at_equal_rate = rate.compared(results)
     rows = [

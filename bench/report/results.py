@@ -315,12 +315,12 @@ def read(*folders: str | Path) -> pd.DataFrame:
 
 
 def results_csv(results: Results) -> bytes:
-    """One row per planned run, missing ones too: identity, outcome, every scalar metric."""
+    """Write one row per planned run, missing ones too: identity, outcome, every scalar metric."""
     return csv(results.table[[*RESULTS, *metric_names(results.table), *ENVIRONMENT]])
 
 
 def summary_csv(results: Results) -> bytes:
-    """One row per variant: mean, 95 % interval and n of every metric, over finished seeds."""
+    """Write one row per variant: mean, 95 % interval and n of every metric, over finished seeds."""
     rows = []
     for v in results.variants:
         row: dict[str, object] = {
@@ -336,5 +336,5 @@ def summary_csv(results: Results) -> bytes:
 
 
 def since(metric: str) -> int:
-    """The yardstick from which on a metric has its definition of today."""
+    """Give the yardstick from which on a metric has its definition of today."""
     return BY_NAME[metric].since if metric in BY_NAME else 1

@@ -116,7 +116,7 @@ class Effect:
 
 
 def estimate(values: Sequence[float], scale: Scale = "linear") -> Estimate:
-    """Mean and 95 % half-width t(0.975, n − 1)·s/√n, s with ddof 1, on the scale (Student 1908).
+    """Compute mean and 95 % half-width t(0.975, n − 1)·s/√n, s with ddof 1, on the scale (Student 1908).
 
     Raises:
         ValueError: `values` is empty.
@@ -131,7 +131,7 @@ def estimate(values: Sequence[float], scale: Scale = "linear") -> Estimate:
 
 
 def moments(values: Sequence[float], size: float | None = None) -> tuple[float, float]:
-    """Mean and variance (ddof 1; 0 for one value), in which rounding noise beside `size` counts for none."""
+    """Compute mean and variance (ddof 1; 0 for one value); rounding noise beside `size` counts for none."""
     mean = math.fsum(values) / len(values)
     variance = math.fsum((v - mean) ** 2 for v in values) / max(len(values) - 1, 1)
     noise = ROUNDING * (max(map(abs, values)) if size is None else size)
@@ -160,14 +160,14 @@ def combine(groups: Sequence[tuple[float, Sequence[float]]], scale: Scale, test:
 
 
 def two_sided(value: float, error: float, df: float, size: float = 0.0) -> float:
-    """Two-sided p of Student's t; without spread, equal values are equal (1) and others differ (0)."""
+    """Compute the two-sided p of Student's t; without spread 1 for equal values, else 0."""
     if error == 0:
         return 0.0 if abs(value) > ROUNDING * size else 1.0
     return 2 * float(stdtr(df, -abs(value) / error))
 
 
 def mean_of(cells: Sequence[Values], scale: Scale) -> Effect:
-    """The mean over settings of the means over seeds, with the error from inside the settings."""
+    """Average over settings the means over seeds, with the error from inside the settings."""
     groups = [[forward(value, scale) for value in cell.values()] for cell in cells]
     size = max(abs(value) for values in groups for value in values)
     return combine([(1 / len(cells), values) for values in groups], scale, "Welch", size)
@@ -194,7 +194,7 @@ def average(cells: Sequence[tuple[Values, Values]], scale: Scale, *, twins: bool
 
 
 def one_sided(effect: Effect, bound: float, *, above: bool) -> float | None:
-    """The p-value that an effect is above (or below) a bound on its scale; None if seeds are few."""
+    """Compute the p-value that an effect is above (or below) a bound on its scale; None if seeds are few."""
     if effect.error is None or effect.n < MIN_SEEDS:
         return None
     gap = (effect.value - bound) * (1 if above else -1)
@@ -204,13 +204,13 @@ def one_sided(effect: Effect, bound: float, *, above: bool) -> float | None:
 
 
 def equivalence(effect: Effect, margin: float) -> float | None:
-    """The p-value of two one-sided tests that |effect| < margin (Schuirmann 1987); None if seeds are few."""
+    """Compute p of two one-sided tests that |effect| < margin (Schuirmann 1987); None if seeds are few."""
     sides = [one_sided(effect, -margin, above=True), one_sided(effect, margin, above=False)]
     return max((p for p in sides if p is not None), default=None)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's step-down adjusted p-values, in the order given (Holm 1979): significant where at most LEVEL."""
+    """Adjust p-values by Holm's step-down procedure (Holm 1979): significant where at most LEVEL."""
     adjusted, running = [0.0] * len(p_values), 0.0
     for rank, i in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
         running = max(running, min(1.0, (len(p_values) - rank) * p_values[i]))
@@ -219,13 +219,13 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def rejected(p_values: Sequence[float | None]) -> list[bool]:
-    """Which of a family of tests Holm's procedure rejects; one that was not made never is."""
+    """Tell which of a family of tests Holm's procedure rejects; one that was not made never is."""
     adjusted = iter(holm([p for p in p_values if p is not None]))
     return [p is not None and next(adjusted) <= LEVEL for p in p_values]
 
 
 def seeds_needed(effect: Effect, level: float = LEVEL) -> int | None:
-    """The least n of each group that shows this effect, at its spread, with a power of 80 %.
+    """Compute the least n of each group that shows this effect, at its spread, with a power of 80 %.
 
     By the non-central t; at least MIN_SEEDS, and None beyond MOST_SEEDS.
     """
@@ -240,7 +240,7 @@ def seeds_needed(effect: Effect, level: float = LEVEL) -> int | None:
 
 
 def advice(effect: Effect | None, tests: int = 1) -> str:
-    """How many seeds would show an effect in one of so many tests, or that so many are out of reach."""
+    """Say how many seeds would show an effect in one of so many tests, or that they are out of reach."""
     if effect is None or effect.n < MIN_SEEDS:
         return too_few(effect.n if effect else 0)
     needed = seeds_needed(effect, LEVEL / max(tests, 1))
@@ -251,5 +251,5 @@ def advice(effect: Effect | None, tests: int = 1) -> str:
 
 
 def too_few(n: int) -> str:
-    """What is missing below MIN_SEEDS."""
+    """Say what is missing below MIN_SEEDS."""
     return f"too few seeds: add at least {max(MIN_SEEDS - n, 2)}"

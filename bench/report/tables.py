@@ -43,7 +43,7 @@ class Cell:
 
     text: str
     value: float | None = None
-    mark: str = ""  # †, ‡ or °: see `Table.ranked`
+    mark: str = ""  # †, ‡ or °: what each says stands in words.j2
     best: bool = False
     seeds: Mapping[int, float] = field(default_factory=dict)
 
@@ -89,7 +89,7 @@ def shown(value: str) -> Markup:
 
 
 def amount(value: float | None, digits: int | None = None) -> Cell:
-    """A number without a spread: written down where `digits` are given, else measured."""
+    """Show a number without a spread: written down where `digits` are given, else measured."""
     if value is None:
         return Cell(NOTHING)
     return Cell(shown(plain(value) if digits is None else exact(value, digits)), value)
@@ -101,24 +101,24 @@ def parts(items: Sequence[T]) -> Iterator[Sequence[T]]:
 
 
 def interval(value: Estimate | None, prefix: str = "") -> Cell:
-    """A mean with its interval."""
+    """Show a mean with its interval."""
     return Cell(shown(prefix + spread(value)), value.mean) if value else Cell(NOTHING)
 
 
 def column(metric: Metric) -> Column:
-    """How a table heads a metric: title, arrow towards better, unit."""
+    """Head a metric's column: title, arrow towards better, unit."""
     return Column(metric.title, metric.unit, ARROWS[metric.direction], metric.name)
 
 
 def finished(variant: Variant) -> str:
-    """n/N seeds finished, and what became of those that ended without numbers."""
+    """Say how many seeds of how many finished, and what became of those that ended without numbers."""
     counts = {status: sum(r.status == status for r in variant.runs) for status in ("diverged", "failed")}
     told = ", ".join(f"{n} {status}" for status, n in counts.items() if n)
     return f"{len(variant.finished)}/{len(variant.runs)}" + (f", {told}" if told else "")
 
 
 def name(variant: Variant) -> Cell:
-    """A variant in the first column: with its seeds where some are lacking, or their latents collapsed."""
+    """Name a variant in the first column: with its seeds where some are lacking or collapsed."""
     told = [finished(variant)] if len(variant.finished) < len(variant.runs) else []
     if variant.collapsed:
         told.append(f"collapsed {variant.collapsed}/{len(variant.finished)}")
@@ -126,7 +126,7 @@ def name(variant: Variant) -> Cell:
 
 
 def cell(variant: Variant, metric: Metric, rank: Ranking | None = None) -> Cell:
-    """Mean ± half-width, the estimator's own error where it matters; best, † or ‡ by rank, ° if outdated."""
+    """Show mean ± half-width, and the estimator's own error where it matters; marked by rank."""
     value = variant.estimate(metric.name)
     if value is None:
         return Cell(NOTHING)
@@ -150,7 +150,7 @@ def ranked(
     orders: Mapping[str, Ranking],
     extra: Iterable[tuple[str, Mapping[str, Any]]] = (),
 ) -> list[Table]:
-    """A row a variant, a column a metric in its order, `extra` rows below; in parts of MOST columns."""
+    """Make a row a variant, a column a metric in its order, `extra` rows below; in parts of MOST columns."""
     extra = list(extra)
     found = []
     for part in parts(metrics) if variants else ():
@@ -182,24 +182,24 @@ def _notes(
 
 
 def baseline_rows(results: Results) -> list[tuple[str, Mapping[str, Any]]]:
-    """Baselines by name; they have no seeds, and are never ranked."""
+    """List baselines by name; they have no seeds, and are never ranked."""
     return [(baseline_name(row), row) for row in results.baselines.get("rows", [])]
 
 
 def baseline_name(row: Mapping[str, Any]) -> str:
-    """A baseline's name with its size, where the name does not say it."""
+    """Name a baseline with its size, where the name does not say it."""
     title, latent = str(row.get("name", "baseline")), number(row.get("latent"))
     return title if not latent or any(c.isdigit() for c in title) else f"{title}, {plain(latent)} components"
 
 
 def yardsticks(results: Results) -> list[tuple[str, Mapping[str, Any]]]:
-    """What training images and noise have in the eyes of the feature networks."""
+    """List what training images and noise score in the feature networks."""
     rows = results.baselines.get("samples", {}).items()
     return [(str(row.get("name") or YARDSTICKS.get(key, key)), row) for key, row in rows]
 
 
 def one_footing(results: Results) -> list[Table]:
-    """Every variant under the same observation models, with the distance of its samples; baselines below."""
+    """Compare all variants under the same observation models, with their samples; baselines below."""
     metrics = results.measured("common")
     samples = [m for m in results.measured("samples") if m.name == SAMPLES]
     extra = [*baseline_rows(results), *yardsticks(results)]
@@ -207,21 +207,21 @@ def one_footing(results: Results) -> list[Table]:
 
 
 def footing(results: Results, *footings: str) -> list[Table]:
-    """The metrics of some footings, ranked among all variants, with what baselines have of them."""
+    """Compare all variants in the metrics of some footings, with what baselines have of them."""
     metrics = results.measured(*footings)
     extra = yardsticks(results) if "samples" in footings else baseline_rows(results)
     return ranked(results.started, metrics, results.rankings, extra)
 
 
 def latent(results: Results) -> list[Table]:
-    """What the latents carry; the own-terms KL first, since collapse is told from both."""
+    """Show what the latents carry; the own-terms KL first, since collapse is told from both."""
     metrics = results.measured("latent")
     kl = tuple(m for m in results.measured("own") if m.name == "kl")
     return ranked(results.started, (*kl, *metrics), results.rankings) if metrics else []
 
 
 def own_terms(results: Results) -> list[tuple[str, list[Table]]]:
-    """(likelihood class, tables) for each class: the ranking stays inside it."""
+    """Rank variants inside each likelihood class, in their own terms: (class, tables)."""
     metrics = results.measured("own")
     classes: dict[str, list[Variant]] = {v.likelihood_class: [] for v in results.variants if v.finished}
     for variant in results.variants:
@@ -234,7 +234,7 @@ def own_terms(results: Results) -> list[tuple[str, list[Table]]]:
 
 
 def settings(results: Results) -> Table:
-    """What each variant is, and whether more epochs would have changed it; nothing in it is ranked."""
+    """Say what each variant is, and whether more epochs would have changed it; nothing in it is ranked."""
     rows = []
     for v in results.variants:
         falls = [fall for run in v.finished if (fall := run.fall) is not None]
@@ -250,7 +250,7 @@ def settings(results: Results) -> Table:
 
 
 def matrix(results: Results) -> list[Table]:
-    """A table for each metric that compares across the matrix: its longest axis down, the others across.
+    """Make a table for each metric that compares across the matrix: its longest axis down, the others across.
 
     Empty where fewer than two axes vary.
     """
@@ -281,17 +281,17 @@ def matrix(results: Results) -> list[Table]:
 
 
 def axis_value(axis: str, value: str) -> str:
-    """A value of an axis as a heading: a lone number says of what."""
+    """Head a value of an axis: a lone number says of what."""
     return f"{SIGNS.get(axis, axis)} = {value}" if value[:1].isdigit() else value
 
 
 def machines(results: Results) -> list[str]:
-    """Every machine that timed a finished run, in order of appearance."""
+    """List every machine that timed a finished run, in order of appearance."""
     return list(dict.fromkeys(run.machine for run in results.finished))
 
 
 def cost(results: Results) -> Table | None:
-    """One row per variant and machine: times are never pooled across machines."""
+    """Show what training cost, a row per variant and machine: times are never pooled across machines."""
     metrics, known = results.measured("cost"), machines(results)
     rows = []
     for v in results.variants:
@@ -307,7 +307,7 @@ def cost(results: Results) -> Table | None:
 
 
 def speed_spread(results: Results) -> float:
-    """The largest ratio of images a second between seeds of one variant on one machine, at least 1."""
+    """Find the largest ratio of images a second between seeds of one variant on one machine, at least 1."""
     if not any(metric.name == "images_per_second" for metric in results.measured("cost")):
         return 1.0
     timed = results.done[results.done.images_per_second > 0]
@@ -316,7 +316,7 @@ def speed_spread(results: Results) -> float:
 
 
 def evaluation(results: Results) -> Table | None:
-    """Seconds each part of the evaluation took, a run's mean, and its share of the training time."""
+    """Show the seconds each part of the evaluation took, a run's mean, and its share of the training time."""
     seconds = [numbers(run.record.get("evaluation_seconds")) for run in results.finished]
     known = [run for run, parts in zip(results.finished, seconds, strict=True) if parts]
     if not known:
