@@ -9,8 +9,7 @@ import ast
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
-from functools import lru_cache
+from functools import cache
 from graphlib import TopologicalSorter
 from itertools import pairwise
 from pathlib import Path
@@ -50,22 +49,25 @@ def room(name: str) -> str:
 MODULES = {module(path): path for path in sorted(BENCH.rglob("*.py"))}
 
 
-@lru_cache
+@cache
 def tree(name: str) -> ast.Module:
     return ast.parse(MODULES[name].read_text(encoding="utf-8"))
 
 
-def imported(name: str) -> Iterator[str]:
+@cache
+def imported(name: str) -> frozenset[str]:
     """Dotted names of what a module imports, wherever it does; `from a import b` is a.b."""
+    found = set()
     for node in ast.walk(tree(name)):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{name} imports relatively"
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return frozenset(found)
 
 
-@lru_cache
+@cache
 def modules_imported(name: str) -> frozenset[str]:
     """The modules of bench that a module imports: the innermost that each dotted name leads to."""
     found = set()
