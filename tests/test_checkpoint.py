@@ -35,6 +35,11 @@ CHANGES = {
     "learned": {"optimizer": "adamw", "likelihood": "gaussian-learned", "encoder": "linear"},
     "no momentum": {"optimizer": part("sgd", lr=1e-4), "shuffle": False, "drop_last": True},
     "clipped": {"clip_norm": 1.0},
+    **{
+        f"drawn, {resample}": {"input": "target", "target": part("bernoulli", resample=resample)}
+        for resample in ("batch", "epoch", "never")
+    },
+    "learned prior": {"prior": part("mixture", components=3)},
     "dropout": {"encoder": part("mlp", dropout=0.3, batch_norm=True)},
     **{name: {"optimizer": name} for name in OPTIMIZERS},
     **{name: {"schedule": name} for name in SCHEDULES},

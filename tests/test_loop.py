@@ -99,7 +99,7 @@ def test_seeds_are_paired_over_variants(monkeypatch: pytest.MonkeyPatch) -> None
         class Recorder:
             engine, note, model, optimizer = step.engine, step.note, step.model, step.optimizer
 
-            def __call__(self, grey: Tensor, noise: Tensor, images: int) -> Tensor:
+            def __call__(self, grey: Tensor, noise: Tensor, images: int, drawn: None) -> Tensor:
                 seen.setdefault(run.variant, []).extend([grey.clone(), noise.clone(), torch.tensor(images)])
                 return step(grey, noise)
 

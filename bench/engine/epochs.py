@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from bench.engine.device import drawing, stream, wide
+from bench.engine.drawn import Draws
 from bench.engine.fast import FastStep
 from bench.engine.own import samples_of
 from bench.engine.stacked import StackedVAE
@@ -88,6 +89,8 @@ class Epochs:
         if self.stacked:
             few = f"no batch size had more than {WARM_UP} steps to capture after"
             self.note = few if cuda else f"no CUDA graph on {self.device.type}"
+        resample = getattr(step.model.target, "resample", None)  # of what has no stacked form
+        self.draws = Draws(resample, runs[0].seed, self.pool) if resample else None
         self._batches: dict[int, _Batch] = {}
         self._rates: list[float] = []
 
@@ -104,6 +107,8 @@ class Epochs:
             orders = torch.stack([order(run, self.count, epoch) for run in self.runs])
             orders = orders.to(self.device) + self.offsets
             generators = [stream(run.seed, "noise", epoch, self.device) for run in self.runs]
+            if self.draws:
+                self.draws.begin(epoch)
             self.sums.zero_()
             images = orders.shape[1]
             seen = (epoch - 1) * images
@@ -139,7 +144,8 @@ class Epochs:
     def _body(self, batch: _Batch, seen: int = 0) -> None:
         torch.index_select(self.pool, 0, batch.index, out=batch.rows)
         batch.grey.copy_(batch.rows.view_as(batch.grey)).div_(255)
-        self.sums.add_(self.step(batch.grey, batch.noise, seen))
+        drawn = self.draws.of(batch.index) if self.draws else None
+        self.sums.add_(self.step(batch.grey, batch.noise, seen, drawn))
 
     def _captured(self, batch: _Batch) -> Callable[[], None] | None:
         """Capture the step of a batch size as one launch; None, and a note why, where that fails."""

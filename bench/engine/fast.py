@@ -112,8 +112,8 @@ class FastStep:
         self.optimizer = make_optimizer([self.flat])
 
     @torch.no_grad()
-    def __call__(self, grey: Tensor, noise: Tensor, seen: int = 0) -> Tensor:
-        """Take one step; see `ReferenceStep`."""
+    def __call__(self, grey: Tensor, noise: Tensor, seen: int = 0, drawn: Tensor | None = None) -> Tensor:
+        """Take one step; see `ReferenceStep`. No target that it knows is drawn."""
         sums = self.gradients(grey, noise.view(len(grey), -1))  # one z an image
         self.optimizer.step()
         return sums

@@ -21,6 +21,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from bench.engine.checkpoint import State, optimizer_tensors, restore_optimizer
 from bench.engine.device import keep_freed_memory, synchronise
+from bench.engine.drawn import fixed_draw
 from bench.engine.epochs import Epochs, Step, images_per_epoch
 from bench.engine.fast import FastStep, refusal
 from bench.engine.images import Images
@@ -43,6 +44,14 @@ class Divergence(NamedTuple):
 
     epoch: int
     term: str
+
+
+class Judged(NamedTuple):
+    """What epochs are judged on: images [N, D], noise [K, N, Z], and for a drawn target the images drawn."""
+
+    images: Tensor
+    noise: Tensor
+    drawn: Tensor | None
 
 
 @dataclass
@@ -108,7 +117,7 @@ def train(
     trainings = [Training(epochs.engine, len(runs), epochs.note) for _ in runs]
     if starts:
         _resume(run, starts, trainings, schedule, stacked=stacked)
-    sets = _judged(runs, objective, images, stacked=stacked)
+    sets = _judged(runs, whole, objective, images, stacked=stacked)
     for epoch in range((starts[0].epoch if starts else 0) + 1, run.epochs + 1):
         if all(training.over(run) for training in trainings):
             break
@@ -202,23 +211,26 @@ def _train_epoch(epochs: Epochs, epoch: int) -> tuple[list[list[float]], Row]:
 
 
 def _judged(
-    runs: Sequence[Run], objective: Objective, images: Sequence[Images], *, stacked: bool
-) -> list[tuple[Tensor, Tensor]]:
-    """Give what each epoch is judged by, with its noise: the test set, and validation sets held out."""
+    runs: Sequence[Run], model: VAE, objective: Objective, images: Sequence[Images], *, stacked: bool
+) -> list[Judged]:
+    """Give what each epoch is judged by: the test set, and validation sets held out."""
     sets = [images[0].test]
     held_out = [i.validation for i in images if i.validation is not None]
     if held_out:
         sets.append(torch.stack(held_out) if stacked else held_out[0])
     noise = [[own_noise(run, objective, s.shape[-2], s.device) for run in runs] for s in sets]
-    return [(s, torch.stack(n, 1) if stacked else n[0]) for s, n in zip(sets, noise, strict=True)]
+    return [
+        Judged(s, torch.stack(n, 1) if stacked else n[0], fixed_draw(model, s))
+        for s, n in zip(sets, noise, strict=True)
+    ]
 
 
 def _judge(
-    run: Run, model: VAE, objective: Objective, sets: Sequence[tuple[Tensor, Tensor]], seen: int
+    run: Run, model: VAE, objective: Objective, sets: Sequence[Judged], seen: int
 ) -> list[list[OwnTerms]]:
     """Judge each replica on each set, after so many training images: one host sync for all."""
-    means = [term_means(model, objective, s, noise, run.batch_size, seen) for s, noise in sets]
-    pixels = sets[0][0].shape[-1]
+    means = [term_means(model, objective, s, noise, run.batch_size, seen, drawn) for s, noise, drawn in sets]
+    pixels = sets[0].images.shape[-1]
     table = torch.stack([m.view(-1, m.shape[-1]) for m in means], 1).tolist()
     return [[in_words(m, model, objective, pixels, run.batch_size) for m in of_sets] for of_sets in table]
 

@@ -46,19 +46,32 @@ def own_noise(run: Run, objective: Objective, count: int, device: torch.device) 
 
 
 def own_terms(
-    model: VAE, objective: Objective, images: Tensor, noise: Tensor, batch_size: int, seen: int = 0
+    model: VAE,
+    objective: Objective,
+    images: Tensor,
+    noise: Tensor,
+    batch_size: int,
+    seen: int = 0,
+    drawn: Tensor | None = None,
 ) -> OwnTerms:
     """Judge a model on uint8 images [N, D], with z made of standard normal noise [K, N, Z].
 
-    `seen` counts the images that it was trained on, for an objective that changes with them.
+    `seen` counts the images that it was trained on, for an objective that changes with them. `drawn` are the
+    images as drawn for a target that is.
     """
-    means = term_means(model, objective, images, noise, batch_size, seen).tolist()
+    means = term_means(model, objective, images, noise, batch_size, seen, drawn).tolist()
     return in_words(means, model, objective, images.shape[-1], batch_size)
 
 
 @torch.no_grad()
 def term_means(
-    model: VAE, objective: Objective, images: Tensor, noise: Tensor, batch_size: int, seen: int = 0
+    model: VAE,
+    objective: Objective,
+    images: Tensor,
+    noise: Tensor,
+    batch_size: int,
+    seen: int = 0,
+    drawn: Tensor | None = None,
 ) -> Tensor:
     """Average what `in_words` is told over uint8 images [N, D]: [5], on the device.
 
@@ -80,7 +93,8 @@ def term_means(
     sums = torch.zeros(*noise.shape[1:-2], 5, dtype=wide(images.device), device=images.device)
     for start in range(0, count, chunk):
         grey = images[..., start : start + chunk, :].float() / 255
-        terms = model(grey, noise[..., start : start + chunk, :])
+        due = None if drawn is None else drawn[start : start + chunk].float() / 255
+        terms = model(grey, noise[..., start : start + chunk, :], due)
         kept = (
             terms.reconstruction_loss.mean(0),
             terms.charged_kl,

@@ -38,8 +38,10 @@ class ReferenceStep:
         self.clip_norm = clip_norm
         self.autocast = precision == "bf16"
 
-    def __call__(self, grey: Tensor, noise: Tensor, seen: int = 0) -> Tensor:
+    def __call__(self, grey: Tensor, noise: Tensor, seen: int = 0, drawn: Tensor | None = None) -> Tensor:
         """Take a step on grey images [B, D] with noise [K, B, Z], after `seen` training images.
+
+        `drawn` [B, D] are the same images drawn, for a target that asks for it.
 
         Returns the batch's sums of reconstruction loss and charged KL, still on the device: [2], or [3] with
         the loss itself where the objective is more than a weighted sum of the two. The losses of replicas are
@@ -47,7 +49,7 @@ class ReferenceStep:
         """
         # No cache of casts: it would outlive a captured step, and every parameter is cast once anyway
         with torch.autocast(grey.device.type, torch.bfloat16, enabled=self.autocast, cache_enabled=False):
-            terms = self.model(grey, noise)
+            terms = self.model(grey, noise, drawn)
         loss = self.objective(terms, seen)
         self.optimizer.zero_grad()
         loss.mean(-1).sum().backward()

@@ -120,17 +120,19 @@ def thresholded(images: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def calibrate(model: VAE, images: Tensor, noise: Tensor) -> Calibration:
+def calibrate(model: VAE, images: Tensor, noise: Tensor, shown: Tensor | None = None) -> Calibration:
     """Fit the observation models to uint8 training images [N, D] with one z an image, of noise [N, Z].
+
+    The encoder is `shown` others where it has a draw of them.
 
     σ² = E‖x − m‖²/D + 1/(12·255²) maximises the Gaussian likelihood of uniformly dequantised pixels.
     Temperature and bias maximise the Bernoulli likelihood (Platt 1999).
     """
-    grey = images.float() / 255
+    grey, shown = images.float() / 255, images if shown is None else shown
     mean = torch.cat(
         [
-            model.grey_mean(model.decode(model.encode(x).sample(n)))
-            for x, n in zip(grey.split(ROWS), noise.split(ROWS), strict=True)
+            model.grey_mean(model.decode(model.encode(x.float() / 255).sample(n)))
+            for x, n in zip(shown.split(ROWS), noise.split(ROWS), strict=True)
         ]
     )
     variance = float(((grey - mean) ** 2).mean()) + DEQUANTISATION

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from bench.engine.device import evaluation_noise, peak_memory_mb, stream
+from bench.engine.drawn import as_shown, draw, fixed_draw
 from bench.engine.epochs import images_per_epoch
 from bench.engine.images import Images, Labels
 from bench.engine.loop import Training
@@ -77,7 +78,7 @@ class Measured:
     @cached_property
     def q(self) -> Posteriors:
         """Encode the test images."""
-        return encode(self.model, self.images.test)
+        return encode(self.model, as_shown(self.model, self.images.test))
 
     @cached_property
     @torch.no_grad()
@@ -96,14 +97,15 @@ class Measured:
         images = self.images.train[:CALIBRATION_IMAGES]
         noise = self._noise(images)
         with self._timed("calibration"):
-            return footing.calibrate(self.model, images, noise)
+            return footing.calibrate(self.model, images, noise, as_shown(self.model, images, "training"))
 
     @cached_property
     def _labelled(self) -> tuple[Tensor, Tensor, Tensor, Tensor] | None:
         """Posterior means and labels of training images, then of test images."""
         if self.labels is None:
             return None
-        train = encode(self.model, self.images.train[:PROBE_IMAGES]).mean
+        images = as_shown(self.model, self.images.train[:PROBE_IMAGES], "training")
+        train = encode(self.model, images).mean
         return train, self.labels.train[:PROBE_IMAGES], self.q.mean, self.labels.test
 
     # Likelihoods, in the run's own terms and on the common footing
@@ -115,7 +117,8 @@ class Measured:
         noise = own_noise(run, objective, len(test), test.device)
         seen = self.training.chosen * images_per_epoch(run, len(self.images.train))
         with self._timed("own"):
-            return own_terms(self.model, objective, test, noise, run.batch_size, seen)
+            drawn = fixed_draw(self.model, test)
+            return own_terms(self.model, objective, test, noise, run.batch_size, seen, drawn)
 
     @cached_property
     def elbos(self) -> Elbos:
@@ -130,9 +133,7 @@ class Measured:
     @cached_property
     def _binary(self) -> Tensor:
         """Draw the binarisation of the test images, the same in every run whatever its seed."""
-        test = self.images.test
-        uniform = torch.rand(test.shape, generator=stream(0, "binarisation")).to(test.device)
-        return (uniform < test.float() / 255).float()
+        return draw(self.images.test, stream(0, "binarisation")).float() / 255
 
     def _stream(self, purpose: str) -> torch.Generator:
         return stream(self.run.seed, purpose, device=self.images.test.device)

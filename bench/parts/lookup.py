@@ -12,7 +12,7 @@ from bench.parts.likelihoods import LIKELIHOODS
 from bench.parts.networks import DECODERS, ENCODERS
 from bench.parts.objectives import OBJECTIVES
 from bench.parts.optimizers import OPTIMIZERS, SCHEDULES
-from bench.parts.pixels import PIXELS
+from bench.parts.pixels import INPUTS, PIXELS
 from bench.parts.posteriors import POSTERIORS
 from bench.parts.priors import PRIORS
 from bench.parts.protocols import Objective
@@ -23,7 +23,7 @@ REGISTRIES: dict[str, Mapping[str, Callable[..., Any]]] = {
     "decoder": DECODERS,
     "posterior": POSTERIORS,
     "prior": PRIORS,
-    "input": PIXELS,
+    "input": INPUTS,
     "target": PIXELS,
     "likelihood": LIKELIHOODS,
     "objective": OBJECTIVES,

@@ -6,6 +6,8 @@ Subtract D·ln(scale) from a log-density of transformed pixels to make it one of
 
 from __future__ import annotations
 
+from typing import Literal
+
 from torch import Tensor
 
 from bench.spec.options import Positive, Probability, Real
@@ -62,4 +64,31 @@ class Normalised:
         return (mean * self.scale + self.mean).clamp(0, 1)
 
 
-PIXELS = {"grey": Grey, "threshold": Threshold, "normalised": Normalised}
+class Drawn:
+    """Black or white, drawn with the grey level as the probability of white (the IWAE literature's target).
+
+    `resample` says how often: anew for each batch, for each epoch, or once. The engine draws, and what it
+    judges a model by has one draw. What reaches this part undrawn is white above 1/2.
+    """
+
+    label = "drawn target"
+    scale = 1.0
+
+    def __init__(self, *, resample: Literal["batch", "epoch", "never"] = "batch") -> None:
+        self.resample = resample
+
+    def __call__(self, grey: Tensor) -> Tensor:
+        """Transform pixels that are drawn already; any shape."""
+        return (grey > 0.5).to(grey.dtype)
+
+    def to_grey(self, mean: Tensor) -> Tensor:
+        """Bring a decoder's mean back to grey levels, clamped to [0, 1]; any shape."""
+        return mean.clamp(0, 1)
+
+
+class AsTarget(Grey):
+    """What the decoder is asked for, the same draw included; the model takes its target in place of this."""
+
+
+PIXELS = {"grey": Grey, "threshold": Threshold, "normalised": Normalised, "bernoulli": Drawn}
+INPUTS = {"grey": Grey, "threshold": Threshold, "normalised": Normalised, "target": AsTarget}

@@ -84,7 +84,10 @@ class Likelihood(Protocol):
 
 
 class Pixels(Protocol):
-    """A transformation of grey levels, made by `Pixels(*, options)`."""
+    """A transformation of grey levels, made by `Pixels(*, options)`.
+
+    A target may have `resample`, "batch", "epoch" or "never": it is then given pixels drawn black or white.
+    """
 
     label: str  # of the target in reports
     scale: float  # grey levels in one unit of the transformed pixel

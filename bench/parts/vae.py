@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.parts.lookup import make, posterior_of, prior_of
+from bench.parts.pixels import AsTarget
 from bench.parts.priors import StandardNormal
 from bench.parts.protocols import (
     Decoder,
@@ -81,11 +82,15 @@ class VAE(nn.Module):
         """Compute E[x|z] in grey levels of the decoder's output: [..., D] in [0, 1]."""
         return self.target.to_grey(self.likelihood.mean(output))
 
-    def forward(self, x: Tensor, noise: Tensor) -> LossTerms:
-        """Compute the terms of a loss for grey images x [B, D] and standard normal noise [K, B, Z]."""
-        q = self.encode(x)
+    def forward(self, x: Tensor, noise: Tensor, drawn: Tensor | None = None) -> LossTerms:
+        """Compute the terms of a loss for grey images x [B, D] and standard normal noise [K, B, Z].
+
+        A target that is drawn is made of `drawn` [B, D] in place of x; so is an input that is the target.
+        """
+        due = x if drawn is None else drawn
+        q = self.encode(due if self.input is self.target else x)
         z = q.sample(noise)
-        return LossTerms(q, z, self.decode(z), self.target(x), self.likelihood, self.prior)
+        return LossTerms(q, z, self.decode(z), self.target(due), self.likelihood, self.prior)
 
 
 class WholeModel(VAE):
@@ -135,7 +140,8 @@ def build(run: Run, shape: Shape) -> VAE:
 
     Raises ValueError where options do not fit together or with the images (the spec has checked each alone).
     """
-    pixels = make("likelihood", run.likelihood), make("input", run.input), make("target", run.target)
+    shown, due = make("input", run.input), make("target", run.target)
+    pixels = make("likelihood", run.likelihood), due if isinstance(shown, AsTarget) else shown, due
     if run.model:
         whole = make("model", run.model, shape, run.latent)
         made: VAE = WholeModel(whole, *pixels, run.latent, prior_of(run, shape))

@@ -19,6 +19,7 @@ from scipy.stats import norm
 from torch import Tensor
 
 from bench.engine.device import evaluation_noise, stream
+from bench.engine.drawn import as_shown
 from bench.evaluation.measure import prior_means
 from bench.evaluation.posteriors import encode
 from bench.parts.priors import StandardNormal
@@ -86,7 +87,9 @@ def samples(model: VAE, shape: Sequence[int], seed: int, count: int = COLUMNS**2
 def reconstructions(model: VAE, images: Tensor, seed: int) -> Image.Image:
     """Draw uint8 images [N, H, W] in odd rows, decoder means at one sampled z in even rows (document 002)."""
     noise = evaluation_noise(seed, len(images), model.latent, images.device)
-    made = model.grey_mean(model.decode(encode(model, images.flatten(1)).sample(noise)))
+    made = model.grey_mean(
+        model.decode(encode(model, as_shown(model, images.flatten(1), "pictures")).sample(noise))
+    )
     pairs = torch.stack([images.float() / 255, made.view(images.shape)])  # [2, N, H, W]
     columns = columns_for(len(images))
     filled = torch.cat([pairs, pairs.new_zeros(2, -len(images) % columns, *images.shape[1:])], 1)
@@ -119,7 +122,7 @@ def interpolations(model: VAE, images: Tensor, steps: int = 10) -> Image.Image:
 
     A row: the one image, decoder means at `steps` points on the line from its μ to the other's, the other.
     """
-    mean = encode(model, images.flatten(1)).mean
+    mean = encode(model, as_shown(model, images.flatten(1), "pictures")).mean
     share = torch.linspace(0, 1, steps, device=mean.device).view(1, steps, 1)
     z = torch.lerp(mean.unsqueeze(1), mean.roll(-1, 0).unsqueeze(1), share).flatten(0, 1)
     made = model.grey_mean(model.decode(z)).unflatten(1, images.shape[1:])

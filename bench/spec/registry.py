@@ -30,7 +30,7 @@ REGISTRIES = {
     "decoder": ("parts/networks.py", "DECODERS"),
     "posterior": ("parts/posteriors.py", "POSTERIORS"),
     "prior": ("parts/priors.py", "PRIORS"),
-    "input": ("parts/pixels.py", "PIXELS"),
+    "input": ("parts/pixels.py", "INPUTS"),
     "target": ("parts/pixels.py", "PIXELS"),
     "likelihood": ("parts/likelihoods.py", "LIKELIHOODS"),
     "objective": ("parts/objectives.py", "OBJECTIVES"),
