@@ -11,30 +11,17 @@ from pathlib import Path
 import pytest
 import synthetic
 from scipy import stats
-from synthetic import Settings, settings
+from synthetic import settings
 
 from bench import cli
 from bench.cli.printing import aligned, comparison_lines
 from bench.errors import BenchError
 from bench.report.compare import TESTS, Comparison, Difference, compare
 
-NOISE = (0.0, 0.02, -0.01, 0.03, -0.02)
-
-
-def measured(levels: Mapping[str, Mapping[str, float]]) -> synthetic.Measure:
-    """A measure with given levels and the same noise in every variant, more in each next one."""
-    names = list(levels)
-
-    def measure(name: str, _: Settings, seed: int) -> dict[str, float]:
-        scale = 1 + 0.1 * names.index(name)
-        return {metric: value + scale * NOISE[seed] for metric, value in levels[name].items()}
-
-    return measure
-
 
 def write(folder: Path, levels: Mapping[str, Mapping[str, float]], variants=None, **more) -> Path:
     variants = variants or {name: settings() for name in levels}
-    return synthetic.write(folder, variants, measure=measured(levels), **more)
+    return synthetic.write(folder, variants, measure=synthetic.measured(levels), **more)
 
 
 def pair(folder: Path, *arguments, **more) -> Comparison:
@@ -72,9 +59,9 @@ def test_better_follows_the_direction_of_the_metric(tmp_path: Path) -> None:
 
 def test_holm_covers_every_metric_that_is_judged(tmp_path: Path) -> None:
     """A difference of p = 0.03 is one alone, and none beside another that is not."""
-    error = stats.sem(NOISE) * math.sqrt(1 + 1.1**2)
-    df = (1 + 1.1**2) ** 2 / (1 + 1.1**4) * (len(NOISE) - 1)
-    shift = float(stats.t.ppf(1 - 0.03 / 2, df)) * error + 0.1 * float(stats.tmean(NOISE))
+    error = stats.sem(synthetic.NOISE) * math.sqrt(1 + 1.1**2)
+    df = (1 + 1.1**2) ** 2 / (1 + 1.1**4) * (len(synthetic.NOISE) - 1)
+    shift = float(stats.t.ppf(1 - 0.03 / 2, df)) * error + 0.1 * float(stats.tmean(synthetic.NOISE))
     variants = {"a": settings(), "b": settings(likelihood="gaussian")}
     alone = {"a": {"elbo_bernoulli": shift}, "b": {"elbo_bernoulli": 0.0}}
     assert rows(pair(tmp_path / "1", alone, variants))["elbo_bernoulli"].verdict == "A is better"

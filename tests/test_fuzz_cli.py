@@ -16,7 +16,7 @@ from bench.cli import app, main
 from bench.errors import BenchError, redacted
 from bench.store.lock import LOCK
 
-CASES = 300
+CASES = 150
 COMMANDS: dict[str, Any] = typer.main.get_command(app).commands  # type: ignore[attr-defined]
 FILES = {
     "ok.yaml": SMALL.replace("mnist", "digits"),

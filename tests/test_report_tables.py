@@ -20,23 +20,10 @@ from bench.report import tables, write_report
 from bench.report.results import BY_NAME, Results, load, read, results_csv, summary_csv
 from bench.report.tables import MOST, Cell, Table
 
-NOISE = (0.0, 0.02, -0.01, 0.03, -0.02)
-
-
-def measured(levels: Mapping[str, Mapping[str, float]]) -> synthetic.Measure:
-    """A measure with given levels and the same small noise in every variant, more in each next one."""
-    names = list(levels)
-
-    def measure(name: str, _: Settings, seed: int) -> dict[str, float]:
-        scale = 1 + 0.1 * names.index(name)
-        return {metric: value + scale * NOISE[seed] for metric, value in levels[name].items()}
-
-    return measure
-
 
 def results(folder: Path, levels: Mapping[str, Mapping[str, float]], variants=None, **more) -> Results:
     variants = variants or {name: settings() for name in levels}
-    return load(synthetic.write(folder, variants, measure=measured(levels), **more))
+    return load(synthetic.write(folder, variants, measure=synthetic.measured(levels), **more))
 
 
 def rows(found: Sequence[Table] | Table | None) -> dict[str, list[Cell]]:

@@ -46,14 +46,8 @@ class Verdict:
         size = number(self.claim.get(key)) or 0.0
         margin = size if self.effect.scale == "linear" else abs(math.log(size)) if size else 0.0
         if key == "within":
-            outside = min(
-                (
-                    p
-                    for sign in (1, -1)
-                    if (p := one_sided(self.effect, sign * margin, above=sign > 0)) is not None
-                ),
-                default=None,
-            )
+            sides = [one_sided(self.effect, sign * margin, above=sign > 0) for sign in (1, -1)]
+            outside = min((p for p in sides if p is not None), default=None)
             return equivalence(self.effect, margin), outside
         up = self.metric.direction == "higher"
         bound = margin if up else -margin

@@ -47,25 +47,19 @@ def compare(results: Results) -> list[Published]:
     """Compare every published number of every variant with the finished seeds; none where switched off."""
     if switched_off(results):
         return []
-    return [
-        _compare(variant, row)
-        for variant in results.variants
-        for row in variant.settings.get("published") or ()
-        if isinstance(row, Mapping)
-    ]
-
-
-def _compare(variant: Variant, row: Mapping[str, Any]) -> Published:
-    value, factor = number(row.get("value")), number(row.get("to_nats"))
-    if factor is None and str(row.get("unit") or "nats/image").startswith("nats"):
-        factor = 1.0
-    nats = None if value is None or factor is None else value * factor
-    by_seed = at_epoch(variant, str(row.get("metric", "")), row.get("epoch"))
-    measured = estimate(list(by_seed)) if by_seed else None
-    doubt = (number(row.get("uncertainty")) or 0.0) * (factor or 1.0)
-    return Published(
-        variant, row, nats, measured, prediction(by_seed), _verdict(variant, row, nats, by_seed, doubt)
-    )
+    found = []
+    for variant in results.variants:
+        for row in variant.settings.get("published") or ():
+            value, factor = number(row.get("value")), number(row.get("to_nats"))
+            if factor is None and str(row.get("unit") or "nats/image").startswith("nats"):
+                factor = 1.0
+            nats = None if value is None or factor is None else value * factor
+            by_seed = at_epoch(variant, str(row.get("metric", "")), row.get("epoch"))
+            measured = estimate(by_seed) if by_seed else None
+            doubt = (number(row.get("uncertainty")) or 0.0) * (factor or 1.0)
+            verdict = _verdict(variant, row, nats, by_seed, doubt)
+            found.append(Published(variant, row, nats, measured, prediction(by_seed), verdict))
+    return found
 
 
 def at_epoch(variant: Variant, metric: str, epoch: object) -> list[float]:

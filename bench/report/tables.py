@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from markupsafe import Markup
@@ -148,10 +148,11 @@ def ranked(
     variants: Sequence[Variant],
     metrics: Sequence[Metric],
     orders: Mapping[str, Ranking],
-    extra: Iterable[tuple[str, Mapping[str, Any]]] = (),
+    extra: Sequence[tuple[str, Mapping[str, Any]]] = (),
 ) -> list[Table]:
     """Make a row a variant, a column a metric in its order, `extra` rows below; in parts of MOST columns."""
-    extra = list(extra)
+    titles = {v.name: v.title for v in variants}
+    lost = tuple(f"{v.title} ({finished(v)})" for v in variants if v.lost)
     found = []
     for part in parts(metrics) if variants else ():
         rows = [Row((name(v), *(cell(v, m, orders.get(m.name)) for m in part))) for v in variants]
@@ -159,26 +160,17 @@ def ranked(
             known = numbers(values)
             if any(m.name in known for m in part):
                 rows.append(Row((Cell(title), *(amount(known.get(m.name)) for m in part)), faint=True))
-        table = Table((Column("variant"), *map(column, part)), tuple(rows))
-        found.append(replace(table, **_notes(variants, part, orders)))
+        # What it would take to tell the nearest from the best
+        told = [(m.title, orders[m.name]) for m in part if m.name in orders]
+        advice = tuple(
+            (title, order.advice, titles.get(next(iter((*order.ties, *order.untested)), ""), ""),
+             titles.get(order.leader or "", ""))
+            for title, order in told if order.advice
+        )  # fmt: skip
+        any_order = any(order.leader for _, order in told)
+        heads = (Column("variant"), *map(column, part))
+        found.append(Table(heads, tuple(rows), advice=advice, lost=lost if any_order else ()))
     return found
-
-
-def _notes(
-    variants: Sequence[Variant], metrics: Sequence[Metric], orders: Mapping[str, Ranking]
-) -> dict[str, Any]:
-    """What it would take to tell the nearest from the best, and who is not ranked."""
-    titles = {v.name: v.title for v in variants}
-    advice = []
-    for metric in metrics:
-        order = orders.get(metric.name, Ranking())
-        near = next(iter((*order.ties, *order.untested)), "")
-        if order.advice:
-            told = (metric.title, order.advice, titles.get(near, near), titles.get(order.leader or "", ""))
-            advice.append(told)
-    lost = [f"{v.title} ({finished(v)})" for v in variants if v.lost]
-    any_order = any(orders.get(m.name, Ranking()).leader for m in metrics)
-    return {"advice": tuple(advice), "lost": tuple(lost) if any_order else ()}
 
 
 def baseline_rows(results: Results) -> list[tuple[str, Mapping[str, Any]]]:
@@ -237,7 +229,7 @@ def settings(results: Results) -> Table:
     """Say what each variant is, and whether more epochs would have changed it; nothing in it is ranked."""
     rows = []
     for v in results.variants:
-        falls = [fall for run in v.finished if (fall := run.fall) is not None]
+        falls = v.done.fall.dropna().tolist()
         epochs = ", ".join(dict.fromkeys(str(run.measured_epoch) for run in v.finished)) or NOTHING
         kind = v.likelihood_class or v.part("likelihood")[0] or NOTHING
         rows.append(Row((
