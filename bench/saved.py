@@ -17,6 +17,7 @@ from bench.parts.vae import VAE, build
 from bench.spec import registry as parts
 from bench.spec.experiment import PARTS, Run
 from bench.store import records
+from bench.store.experiments import JUDGED
 from bench.store.files import WEIGHTS as LARGEST
 from bench.store.files import read_regular
 from bench.store.records import RECORD, WEIGHTS, Record, RunFolder
@@ -55,6 +56,9 @@ def read_saved(folder: Path | str, record: Record | None = None) -> Saved:
     record = record or records.read(folder)
     if record is None:
         raise BenchError(f"{folder} holds no {RECORD}; give a run's folder: reports/runs/RUN")
+    if record.get("origin") == JUDGED:
+        what = f"{folder} holds a model that was trained elsewhere, and a record names no code to make it"
+        raise BenchError(f"{what}; bench judge measures it with its adapter")
     shape = (record.get("data") or {}).get("shape", FIRST_SHAPE)
     try:
         sides = shape[:2] if isinstance(shape, list) and shape[2:] in ([], [3]) else []

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from bench.cli.app import app
-from bench.cli.options import DataDir, Reports, Uri
+from bench.cli.options import DataDir, Device, Reports, Uri, report_folder
 from bench.errors import BenchError, did_you_mean, printable
 
 
@@ -113,6 +113,39 @@ def check(
         raise BenchError(
             f"{wrong} of {len(found)} parts of {file} would not work; correct them and check again"
         )
+
+
+@app.command(
+    epilog="Example: bench judge adapter.py --weights w.safetensors --as theirs --report reports/all"
+)
+def judge(
+    adapter: Annotated[
+        Path, typer.Argument(help="A Python file whose class makes the model.", show_default=False)
+    ],
+    weights: Annotated[
+        list[Path],
+        typer.Option(
+            help="Its state_dict: safetensors, or torch's; repeatable, each a seed.", show_default=False
+        ),
+    ],
+    name: Annotated[str, typer.Option("--as", help="The variant's name in the report.", show_default=False)],
+    report: Annotated[Path, typer.Option(help="An experiment's folder, or its YAML file.")] = Path(
+        "reports/all"
+    ),
+    part: Annotated[str | None, typer.Option("--name", help="The class, where the file has several.")] = None,
+    data_dir: DataDir = None,
+    device: Device = "auto",
+    reports: Reports = Path("reports"),
+) -> None:
+    """Measure a model that was trained elsewhere, as a row of a report; runs the adapter with your rights."""
+    from bench.runs.judge import judge as measure
+    from bench.runs.judge import read_adapter
+
+    folder = report_folder(report, reports, "experiment.json")
+    measured = measure(read_adapter(adapter, part), weights, name, folder, data_dir, device)
+    told = f"{measured} measured" if measured else "measured before"
+    print(f"{name}: {told}, by {printable(str(adapter))}, run with your rights")
+    print(folder / "report.md")
 
 
 @app.command(epilog="Example: bench ui")

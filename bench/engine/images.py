@@ -11,7 +11,7 @@ from bench.data.dataset import Dataset, split
 from bench.engine.device import initialised, stream
 from bench.parts.protocols import Shape
 from bench.parts.vae import VAE, build
-from bench.spec.experiment import Run
+from bench.spec.experiment import Judged, Run
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Labels:
     test: Tensor
 
 
-def divide(run: Run, data: Dataset, device: torch.device) -> tuple[Images, Labels | None]:
+def divide(run: Run | Judged, data: Dataset, device: torch.device) -> tuple[Images, Labels | None]:
     """Bring the run's images to the device, validation images held out of the training set.
 
     Also gives the labels of the others, if the data set has labels.

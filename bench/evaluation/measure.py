@@ -31,7 +31,7 @@ from bench.evaluation.samples import NOT_SCORED, Reference, SampleScores
 from bench.parts.lookup import called, objective_of
 from bench.parts.priors import StandardNormal
 from bench.parts.vae import VAE, parameter_count
-from bench.spec.experiment import Run
+from bench.spec.experiment import Judged, Run
 
 EXPECTATION_SAMPLES = 8  # z an image where an expectation over q is meant
 CALIBRATION_IMAGES = 10_000  # of the training set, its first
@@ -49,9 +49,9 @@ class Measured:
 
     def __init__(
         self,
-        run: Run,
+        run: Run | Judged,
         model: VAE,
-        training: Training,
+        training: Training | None,  # of a model that was trained elsewhere none
         images: Images,
         labels: Labels | None,
         reference: Reference | None,
@@ -91,6 +91,11 @@ class Measured:
         """KL(q(z|x) ‖ p(z)) of each test image and latent [N, Z], nats; None without a closed form."""
         return closed_kl(self.q, self.model.prior)
 
+    @property
+    def _rate(self) -> float:
+        """Average KL(q(z|x) ‖ p(z)) over test images, nats."""
+        return self.elbos.rate if self._kl is None else float(self._kl.sum(-1).cpu().double().mean())
+
     @cached_property
     def calibration(self) -> Calibration:
         """Fit the observation models of the common footing to training images."""
@@ -113,7 +118,10 @@ class Measured:
     @cached_property
     def own(self) -> OwnTerms:
         """Measure the run in its own terms: the row of its curves of the epoch chosen again."""
-        run, test, objective = self.run, self.images.test, objective_of(self.run)
+        run, test = self.run, self.images.test
+        if self.training is None or isinstance(run, Judged):  # no objective is known, nor a likelihood
+            return OwnTerms(math.nan, None, math.nan, math.nan, self._rate, math.nan, math.nan)
+        objective = objective_of(run)
         noise = own_noise(run, objective, len(test), test.device)
         seen = self.training.chosen * images_per_epoch(run, len(self.images.train))
         with self._timed("own"):
@@ -210,9 +218,7 @@ class Measured:
     @property
     def aggregate_kl(self) -> float:
         """Estimate KL(q(z) ‖ p(z)), nats."""
-        kl = self._kl
-        rate = self.elbos.rate if kl is None else float(kl.sum(-1).cpu().double().mean())
-        return rate - self.mutual_information
+        return self._rate - self.mutual_information
 
     @cached_property
     def linear_probe_accuracy(self) -> float | None:
@@ -249,14 +255,14 @@ class Measured:
     @property
     def train_seconds(self) -> float:
         """Add up the seconds inside training epochs."""
-        return self.training.seconds
+        return self.training.seconds if self.training else math.nan
 
     @property
     def images_per_second(self) -> float:
         """Divide the images that were trained on by those seconds; `drop_last` leaves some images out."""
-        rows = self.training.curves
+        rows = self.training.curves if self.training else []
         images = sum(float(r["images_per_second"] or 0) * float(r["train_seconds"] or 0) for r in rows)
-        return images / self.training.seconds
+        return images / self.train_seconds
 
     @property
     def peak_memory_mb(self) -> float:
@@ -267,7 +273,8 @@ class Measured:
 
     def metrics(self) -> dict[str, float]:
         """Give every row of the table that has a finite value: a metric without one is absent, not zero."""
-        found = {metric.name: attrgetter(metric.value)(self) for metric in METRICS}
+        asked = (m for m in METRICS if self.training or m.footing != "cost" or m.name == "parameters")
+        found = {metric.name: attrgetter(metric.value)(self) for metric in asked}
         values = {name: float(value) for name, value in (found | self._own()).items() if value is not None}
         return {name: value for name, value in values.items() if math.isfinite(value)}
 

@@ -131,7 +131,7 @@ class _Own:
             missing = error.errors(include_url=False)[0]["loc"][0]
             return f"its option {missing} has no default to check it with; give one, if only while checking"
         except Exception as error:  # whatever a user's own code raises
-            return self._raised(error)
+            return told(error, self.module.path)
         return ""
 
     def _hold(self, name: str) -> None:
@@ -170,14 +170,15 @@ class _Own:
     def _first(self, kind: str) -> str | None:
         return next((name for name, other in self.kinds.items() if other == kind), None)
 
-    def _raised(self, error: Exception) -> str:
-        """Say what the file's code raised, and where."""
-        what = printable(f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"[:300])
-        frames = traceback.extract_tb(error.__traceback__)
-        own = [frame for frame in frames if frame.filename == str(self.module.path)]
-        if not own:
-            return f"it cannot be used as its protocol says ({what})"
-        return f"{own[0].name} raises {what} (line {own[-1].lineno})"
+
+def told(error: Exception, path: Path) -> str:
+    """Say what the code of a user's file raised, and where in it."""
+    what = printable(f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"[:300])
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if frame.filename == str(path.resolve())]
+    if not own:
+        return f"it cannot be used as its protocol says ({what})"
+    return f"{own[0].name} raises {what} (line {own[-1].lineno})"
 
 
 LAWS: dict[str, Callable[[Callable[..., Any]], Any]] = {

@@ -13,7 +13,7 @@ from bench.evaluation.posteriors import Posteriors, closed_kl
 from bench.parts.priors import StandardNormal
 from bench.parts.vae import VAE
 from bench.pictures import grids, plots
-from bench.spec.experiment import Run
+from bench.spec.experiment import Judged, Run
 from bench.store.files import picture
 from bench.store.records import RunFolder
 from bench.store.tiles import COLUMNS
@@ -30,7 +30,14 @@ class Album:
     """
 
     def __init__(
-        self, run: Run, test: Tensor, labels: Tensor | None, folder: RunFolder, emit: Emit, *, full: bool
+        self,
+        run: Run | Judged,
+        test: Tensor,
+        labels: Tensor | None,
+        folder: RunFolder,
+        emit: Emit,
+        *,
+        full: bool,
     ) -> None:
         self.run = run
         self.full = full
@@ -92,7 +99,8 @@ class Album:
         for key, image in drawn.items():
             if image is not None:
                 self._keep(key, image, f"{key}.png", self.run.epochs)
-        grids.progress(self.samples, self.folder.pictures / "progress.gif")
+        if epoch:  # a model that was trained elsewhere is of epoch 0
+            grids.progress(self.samples, self.folder.pictures / "progress.gif")
         self.seconds += time.perf_counter() - started
 
     def _test(self, count: int) -> Tensor:

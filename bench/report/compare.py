@@ -105,6 +105,8 @@ def _data(variant: Variant) -> tuple[str, str]:
 def _pair(a: Variant, b: Variant) -> Comparison:
     """The rows that two variants may be compared in, not judged yet."""
     changes = tuple(_changes(parts(a), parts(b)))
+    if a.judged or b.judged:  # nothing is known of how
+        changes = ("where they were trained",)
     metrics, notes = _comparable(a, b, objective=any(c.startswith("objective") for c in changes))
     notes.insert(0, f"Measured on {_data(a)[0]}.")
     rows = [_row(a, b, metric) for metric in metrics if a.values(metric.name) and b.values(metric.name)]

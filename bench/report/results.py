@@ -29,8 +29,8 @@ from bench.report.frame import (
     table,
 )
 from bench.report.inference import Ranking, rank
-from bench.report.statistics import MARGIN, Estimate, Values, estimate
-from bench.store.experiments import ExperimentFolder
+from bench.report.statistics import MARGIN, MIN_SEEDS, Estimate, Values, estimate
+from bench.store.experiments import JUDGED, ExperimentFolder
 
 BY_NAME = {metric.name: metric for metric in METRICS}
 SATURATED = 0.7  # nats from ln N, about ln 2: z is mostly its own image's, N images tell no I(x; z)
@@ -91,6 +91,11 @@ class Variant:
     def likelihood_class(self) -> str:
         """Observation model and target: only inside one class do own-terms ELBOs compare."""
         return next((run.likelihood_class for run in self.runs if run.likelihood_class), "")
+
+    @property
+    def judged(self) -> bool:
+        """Whether it was trained elsewhere."""
+        return self.settings.get("origin") == JUDGED
 
     # What became of its runs
 
@@ -256,9 +261,13 @@ class Results:
 
 
 def ordered(variants: Iterable[Variant], metric: Metric) -> Ranking:
-    """Order variants, each once and none that lost seeds; on latents none that collapsed, of one size."""
+    """Order variants, each once and none that lost seeds; on latents none that collapsed, of one size.
+
+    One that was trained elsewhere gets no more seeds by training on: with too few it is in no order.
+    """
     latents = metric.footing == "latent"
     sound = [v for v in variants if not (v.lost or v.same_as or v.outdated(metric.name))]
+    sound = [v for v in sound if not v.judged or len(v.finished) >= MIN_SEEDS]
     entries = [v for v in sound if not (latents and v.collapsed)]
     if latents and len({v.latent for v in entries}) > 1:
         return Ranking()

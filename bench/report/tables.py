@@ -120,6 +120,8 @@ def finished(variant: Variant) -> str:
 def name(variant: Variant) -> Cell:
     """Name a variant in the first column: with its seeds where some are lacking or collapsed."""
     told = [finished(variant)] if len(variant.finished) < len(variant.runs) else []
+    if variant.judged:
+        told.append(f"not trained here, n = {len(variant.finished)}")
     if variant.collapsed:
         told.append(f"collapsed {variant.collapsed}/{len(variant.finished)}")
     return Cell(f"{variant.title} ({'; '.join(told)})" if told else variant.title)
@@ -230,7 +232,7 @@ def settings(results: Results) -> Table:
     rows = []
     for v in results.variants:
         falls = v.done.fall.dropna().tolist()
-        epochs = ", ".join(dict.fromkeys(str(run.measured_epoch) for run in v.finished)) or NOTHING
+        epochs = ", ".join(dict.fromkeys(str(run.measured_epoch or NOTHING) for run in v.finished)) or NOTHING
         kind = v.likelihood_class or v.part("likelihood")[0] or NOTHING
         rows.append(Row((
             name(v), amount(number(v.latent), 3), Cell(kind), Cell(v.beta_text or NOTHING, v.beta),
@@ -279,7 +281,7 @@ def axis_value(axis: str, value: str) -> str:
 
 def machines(results: Results) -> list[str]:
     """List every machine that timed a finished run, in order of appearance."""
-    return list(dict.fromkeys(run.machine for run in results.finished))
+    return list(dict.fromkeys(run.machine for v in results.variants if not v.judged for run in v.finished))
 
 
 def cost(results: Results) -> Table | None:
@@ -287,7 +289,7 @@ def cost(results: Results) -> Table | None:
     metrics, known = results.measured("cost"), machines(results)
     rows = []
     for v in results.variants:
-        for machine, runs in v.done.groupby("machine", sort=False):
+        for machine, runs in () if v.judged else v.done.groupby("machine", sort=False):
             cells = [name(v), Cell(f"M{known.index(str(machine)) + 1}")]
             for metric in metrics:
                 values = runs[metric.name].dropna().tolist()

@@ -78,12 +78,15 @@ class Plan:
     def write(self) -> None:
         """Write experiment.json: the resolved experiment and where its runs lie, all that a report needs."""
         content: dict[str, Any] = self.experiment.model_dump(mode="json")
+        variants, planned = self.home.judged()
         content |= {
             "declared_dataset": self.request.declared.dataset,
             "fallback": self.fallback,
             "command": self.request.command(),
+            "variants": {**content["variants"], **variants},
             "planned": {
-                p.id: {"variant": p.run.variant, "seed": p.run.seed, "run": p.key} for p in self.runs
+                **{p.id: {"variant": p.run.variant, "seed": p.run.seed, "run": p.key} for p in self.runs},
+                **planned,
             },
         }
         if claims := content.pop("claims"):
@@ -135,6 +138,9 @@ def make_plan(request: Request, *, download: bool = True) -> Plan:
         experiment = _shortened(experiment, request).with_overrides(dataset=data.name)
     _check_batches(experiment, data)
     home = ExperimentFolder(request.reports / _folder_name(request, data.name))
+    if taken := experiment.variants.keys() & home.judged()[0].keys():
+        what = f"{experiment.path}: variant {min(taken)}: a model judged in {home.path} has that name"
+        raise BenchError(f"{what}; rename the variant, or give another --reports")
     runs = _runs(request, experiment, data, home)
     return Plan(request, experiment, data, device, home, runs, warnings)
 

@@ -8,7 +8,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
 from pydantic import (
     AfterValidator,
@@ -47,6 +47,7 @@ def _slug(name: str) -> str:
 
 
 Slug = Annotated[str, AfterValidator(_slug)]
+Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
 Precision = Literal["fp32", "bf16"]
 Seeds = Annotated[list[Seed], Field(min_length=1, max_length=1000)]
@@ -68,7 +69,7 @@ class Part(_Frozen):
 
     name: str
     options: dict[str, Scalar | list[Scalar]] = {}
-    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
+    sha256: Sha256 | None = None
     _file: Path | None = PrivateAttr(None)
 
     @property
@@ -188,17 +189,12 @@ PARTS = tuple(name for name in SETTINGS if Settings.model_fields[name].annotatio
 ABOUT = ("document", "published", "note")  # true of one variant, never inherited by another
 
 
-class Run(Settings):
-    """One training and evaluation, resolved down to every default."""
+class _Keyed(_Frozen):
+    """What is stored under a hash of all that determines its result."""
 
     variant: Slug
     seed: Seed
     document: str | None = None
-
-    @property
-    def parts(self) -> list[Part]:
-        """All of its parts, which may be from files of the user's own."""
-        return [*filter(None, (getattr(self, kind) for kind in PARTS)), *self.metrics]
 
     def key(self, digest: str, engine: int = ENGINE) -> str:
         """Name the run by what determines its result: `<16 hex digits>-s<seed>`, its folder in a store.
@@ -219,6 +215,27 @@ class Run(Settings):
     def name_of(self, key: str) -> str:
         """Name the run of a key as people read it: `<variant>-s<seed>-<8 hex digits>`, the key's first."""
         return f"{self.variant}-s{self.seed}-{key[:8]}"
+
+
+class Run(_Keyed, Settings):
+    """One training and evaluation, resolved down to every default."""
+
+    @property
+    def parts(self) -> list[Part]:
+        """All of its parts, which may be from files of the user's own."""
+        return [*filter(None, (getattr(self, kind) for kind in PARTS)), *self.metrics]
+
+
+class Judged(_Keyed, Size):
+    """A model that was trained elsewhere, as it is measured here."""
+
+    dataset: str
+    model: Part
+    weights: Sha256  # of the state_dict as safetensors
+    importance_samples: Annotated[int, Field(ge=1, le=100_000)] = 200
+    epochs: ClassVar[int] = 0  # trained here
+    validation: ClassVar[int] = 0
+    metrics: ClassVar[tuple[OwnMetric, ...]] = ()  # of the user's own: no file of theirs is at hand
 
 
 class Variant(Settings):

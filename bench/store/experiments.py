@@ -26,6 +26,7 @@ from bench.store.shapes import Baselines, Planned, Spec
 RUNS = "runs"  # the folder of all runs, in the folder of reports
 SPEC = "experiment.json"
 BASELINES = "baselines.json"
+JUDGED = "judged"  # the `origin` of a variant, and of its records, that was trained elsewhere
 OLD_RUNS = "records"  # where the first edition kept the runs of an experiment, in its folder
 
 
@@ -67,6 +68,13 @@ class ExperimentFolder:
     def planned(self) -> Mapping[str, Planned]:
         """Its runs by id, `<variant>-s<seed>-<8 hex digits>`. Raises BenchError as `spec` does."""
         return self.spec.get("planned") or {}
+
+    def judged(self) -> tuple[dict[str, Any], dict[str, Planned]]:
+        """Find the variants that were trained elsewhere, and their runs: `bench judge` has entered them."""
+        if not self.exists:
+            return {}, {}
+        variants = {k: v for k, v in self.spec["variants"].items() if v.get("origin") == JUDGED}
+        return variants, {k: plan for k, plan in self.planned.items() if plan["variant"] in variants}
 
     def baselines(self) -> dict[str, Any]:
         """Read baselines.json, metrics under their names of today; empty where it is absent.

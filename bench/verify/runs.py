@@ -13,8 +13,8 @@ from bench.errors import BenchError
 from bench.evaluation.footing import bits_per_dim, gaussian_score
 from bench.parts.lookup import objective_of
 from bench.parts.protocols import TwoTermObjective
-from bench.spec.experiment import ENGINE, Run
-from bench.store.experiments import ExperimentFolder
+from bench.spec.experiment import ENGINE, Judged, Run
+from bench.store.experiments import JUDGED, ExperimentFolder
 from bench.store.records import WEIGHTS, Record
 from bench.verify.findings import Findings
 
@@ -44,7 +44,8 @@ def check_runs(findings: Findings, home: ExperimentFolder) -> dict[str, Record]:
     for run_id, record in found.items():
         bare += _artifacts(findings, home, run_id, record)
         try:
-            run = Run.model_validate(record.get("run"))
+            kind = Judged if record.get("origin") == JUDGED else Run
+            run = kind.model_validate(record.get("run"))
         except ValidationError:
             findings.unchecked.append(
                 f"{run_id}: its identity and laws, as it is of another version of bench"
@@ -75,7 +76,12 @@ def _artifacts(findings: Findings, home: ExperimentFolder, run_id: str, record: 
 
 
 def _identity(
-    findings: Findings, home: ExperimentFolder, run_id: str, record: Record, run: Run, data: str | None
+    findings: Findings,
+    home: ExperimentFolder,
+    run_id: str,
+    record: Record,
+    run: Run | Judged,
+    data: str | None,
 ) -> None:
     """Check that a run's names are the hash of the run and its data, and that its variant says the same."""
     plan = home.planned[run_id]
@@ -93,6 +99,9 @@ def _identity(
         )
     for place, said in ((run_id, record), (f"experiment.json, {run_id}", plan)):
         findings.compare("identities", f"{place}, seed", said.get("seed"), run.seed)
+    if isinstance(run, Judged):
+        weights = (record.get("artifacts") or {}).get(WEIGHTS)
+        findings.compare("identities", f"{run_id}, weights", weights, run.weights)
     settings = home.spec["variants"].get(plan["variant"]) or {}
     resolved = run.model_dump(mode="json", exclude={"variant", "document", "seed"})
     for key in settings.keys() & resolved.keys():
@@ -100,7 +109,7 @@ def _identity(
         findings.compare("settings", place, settings[key], resolved[key])
 
 
-def _laws(findings: Findings, run_id: str, record: Record, run: Run) -> None:
+def _laws(findings: Findings, run_id: str, record: Record, run: Run | Judged) -> None:
     if record["status"] == "finished":
         lists = WEIGHTS in (record.get("artifacts") or {})
         findings.check("laws", lists, f"{run_id}: the record lists no {WEIGHTS}")
@@ -115,10 +124,25 @@ def _laws(findings: Findings, run_id: str, record: Record, run: Run) -> None:
         findings.check("laws", False, f"{run_id}: not as bench writes it ({type(error).__name__}: {error})")
 
 
-def laws(record: Record, run: Run) -> Iterator[Law]:
+def laws(record: Record, run: Run | Judged) -> Iterator[Law]:
     """Yield what holds within a record, whatever its numbers: recomputed by the definitions themselves."""
-    curves, metrics = record.get("curves") or [], defaultdict(lambda: math.nan, record.get("metrics") or {})
+    metrics = defaultdict(lambda: math.nan, record.get("metrics") or {})
     pixels = math.prod((record.get("data") or {}).get("shape", SHAPE))
+    if isinstance(run, Run):
+        yield from _of_training(record, run, metrics, pixels)
+    if record["status"] == "finished" and record["kl_per_unit"] is not None:  # else each KL is of own samples
+        yield "metrics.kl", metrics["kl"], "the sum of kl_per_unit", math.fsum(record["kl_per_unit"]), SINGLE
+        parts = metrics["mutual_information"] + metrics["aggregate_kl"]
+        yield "metrics.kl", metrics["kl"], "mutual_information + aggregate_kl", parts, SINGLE
+        # The Gaussian code length follows from MSE, calibrated variance and KL
+        score = gaussian_score(metrics["mse"] * pixels, pixels, record["calibration"]["variance"])
+        due, place = bits_per_dim(metrics["kl"] - score, pixels), "gaussian_bits_per_dim"
+        yield f"metrics.{place}", metrics[place], "MSE, variance and KL", due, SINGLE
+
+
+def _of_training(record: Record, run: Run, metrics: Mapping[str, float], pixels: int) -> Iterator[Law]:
+    """Yield what holds between a record's curves, its objective and its metrics in own terms."""
+    curves = record.get("curves") or []
     # Each epoch has a row: of a diverged run those before the one in which it diverged
     if record["status"] not in ("finished", "diverged"):
         return
@@ -140,19 +164,10 @@ def laws(record: Record, run: Run) -> Iterator[Law]:
             yield f"metrics.{name}", metrics[name], f"epoch {chosen} of the curves", due, AGAIN
     elbo = -(metrics["reconstruction"] + metrics["kl"])
     yield "metrics.elbo", metrics["elbo"], "−(reconstruction + kl)", elbo, EXACT
-    if closed := record["kl_per_unit"] is not None:  # else each KL is of samples of its own
-        yield "metrics.kl", metrics["kl"], "the sum of kl_per_unit", math.fsum(record["kl_per_unit"]), SINGLE
-        parts = metrics["mutual_information"] + metrics["aggregate_kl"]
-        yield "metrics.kl", metrics["kl"], "mutual_information + aggregate_kl", parts, SINGLE
     own = run.objective.sha256 is not None  # a record names no code to run
     if not own and isinstance(objective := objective_of(run), TwoTermObjective):
         beta_eff = objective.beta_eff(run.batch_size, pixels, run.latent)
         yield "beta_eff", record["beta_eff"], "the objective", beta_eff, EXACT
-    # The Gaussian code length follows from MSE, calibrated variance and KL
-    if closed:
-        score = gaussian_score(metrics["mse"] * pixels, pixels, record["calibration"]["variance"])
-        due, place = bits_per_dim(metrics["kl"] - score, pixels), "gaussian_bits_per_dim"
-        yield f"metrics.{place}", metrics[place], "MSE, variance and KL", due, SINGLE
     seconds = math.fsum(row["train_seconds"] for row in curves)
     yield "metrics.train_seconds", metrics["train_seconds"], "the sum over epochs", seconds, EXACT
 

@@ -27,7 +27,7 @@ from bench.evaluation.metrics import METRICS
 from bench.evaluation.samples import Reference, classifiers, yardstick
 from bench.parts.vae import likelihood_class
 from bench.saved import model_of, read_saved
-from bench.store.experiments import ExperimentFolder
+from bench.store.experiments import JUDGED, ExperimentFolder
 from bench.store.records import Record
 from bench.verify.findings import Findings
 from bench.verify.runs import numbers_in
@@ -60,6 +60,10 @@ def measure_again(
         if record["status"] == "finished" and not home.run(run_id).bare(record)
     }
     findings.unchecked.append(OPEN)
+    judged = [run_id for run_id, record in finished.items() if record.get("origin") == JUDGED]
+    if judged:  # a record names no code to run
+        findings.unchecked.append(f"models trained elsewhere, which need their adapters: {len(judged)}")
+        finished = {run_id: record for run_id, record in finished.items() if run_id not in judged}
     for dataset in dict.fromkeys(record["run"]["dataset"] for record in finished.values()):
         data = load(dataset, data_dir)
         found_nets = classifiers(data)

@@ -1,0 +1,280 @@
+"""`bench judge`: a model trained elsewhere has the numbers that its weights have in bench, and a row."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import plain_vae
+import pytest
+import synthetic
+import torch
+from factory import a_run, part
+from safetensors.torch import save_file
+from synthetic import settings
+from test_bring_your_own import block
+from test_groups import quickly
+from typer.testing import CliRunner
+
+from bench.cli import app
+from bench.engine.images import divide
+from bench.engine.loop import Training
+from bench.errors import BenchError
+from bench.evaluation.measure import Measured
+from bench.evaluation.samples import FeatureNet, Reference
+from bench.parts.vae import VAE, build
+from bench.pictures import plots
+from bench.report import write_report
+from bench.report.results import load as results_of
+from bench.runs import judge as judging
+from bench.runs.execute import Job, SharedContext, execute
+from bench.runs.judge import read_adapter, read_weights
+from bench.runs.plan import Plan, make_plan
+from bench.runs.request import Request
+from bench.saved import load_model
+from bench.spec.resolve import load
+from bench.store.experiments import ExperimentFolder
+from bench.verify import Findings
+from bench.verify.runs import check_runs
+
+WIDTH, LATENT = 16, 3
+SPEC = """
+question: How good is theirs?
+dataset: digits
+seeds: 1
+evaluation: {importance_samples: 5}
+defaults: {encoder: {name: mlp, hidden: [9]}, decoder: {name: mlp, hidden: [9]}, latent: 2, epochs: 1}
+variants: {ours: {}}
+"""
+NAMES = {  # of a state_dict of the script in bench's own VAE
+    "fc1": "encoder.trunk.0", "fc21": "encoder.mean", "fc22": "encoder.second",
+    "fc3": "decoder.trunk.0", "fc4": "decoder.output",
+}  # fmt: skip
+
+
+@dataclass
+class Workplace:
+    """A folder with a report of one run, an adapter, and weights that a plain script has trained."""
+
+    folder: Path
+    plan: Plan
+    shared: SharedContext
+
+    @property
+    def report(self) -> Path:
+        return self.plan.folder
+
+    def judge(self, *words: str) -> Any:
+        given = ["judge", "adapter.py", *words, "--report", str(self.report), "--device", "cpu"]
+        return CliRunner().invoke(
+            app, [w if w[-3:] not in (".py", ".pt") else str(self.folder / w) for w in given]
+        )
+
+    def again(self) -> Plan:
+        return make_plan(
+            Request(load(self.folder / "small.yaml"), device="cpu", reports=self.folder / "reports")
+        )
+
+    def files(self) -> dict[str, bytes]:
+        found = (
+            f for f in (self.folder / "reports").rglob("*") if f.is_file() and not f.name.startswith(".")
+        )
+        return {str(file): file.read_bytes() for file in found}
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workplace]:
+    folder = tmp_path_factory.mktemp("judge")
+    (folder / "small.yaml").write_text(SPEC)
+    plan = make_plan(Request(load(folder / "small.yaml"), device="cpu", reports=folder / "reports"))
+    with torch.random.fork_rng(), quickly(), pytest.MonkeyPatch.context() as patch:
+        torch.manual_seed(0)
+        net = FeatureNet(plan.data.shape, plan.data.classes).eval()
+        reference = Reference.of([net], plan.data.test_images.flatten(1).float() / 255)
+        patch.setattr(judging, "write_report", partial(write_report, figures=False))
+        patch.setattr(plots, "tsne", lambda *_: None)
+        patch.setattr(judging, "classifiers", lambda data: ((net,), 0.5, "untrained"))
+        made = Workplace(folder, plan, SharedContext(plan.data, torch.device("cpu"), reference))
+        plan.folder.mkdir(parents=True)
+        plan.write()
+        [todo] = plan.todo
+        about = {"experiment": "small", "git": {}, "command": "bench run"}
+        record = execute(
+            Job(todo.id, todo.run, plan.home.runs / todo.key, about), made.shared, lambda *_: None
+        )
+        assert record["status"] == "finished", record.get("traceback")
+        (folder / "adapter.py").write_text(GOOD)
+        plain_vae.main(plan.data.train_images.flatten(1) / 255, str(folder / "theirs.pt"), WIDTH, LATENT)
+        done = made.judge("--weights", "theirs.pt", "--as", "theirs")
+        assert done.exit_code == 0, done.exception
+        assert done.stdout.startswith("theirs: 1 measured")
+        yield made
+
+
+def row(place: Workplace) -> Any:
+    [found] = [v for v in results_of(place.report).variants if v.name == "theirs"]
+    return found
+
+
+def test_its_numbers_are_those_of_the_same_weights_in_a_vae_of_bench(place: Workplace) -> None:
+    run = a_run(
+        dataset="digits", latent=LATENT, importance_samples=5,
+        encoder=part("mlp", hidden=[WIDTH]), decoder=part("mlp", hidden=[WIDTH]),
+    )  # fmt: skip
+    model = build(run, place.plan.data.shape)
+    theirs = read_weights(place.folder / "theirs.pt")
+    model.load_state_dict({f"{NAMES[k.split('.')[0]]}.{k.split('.')[1]}": v for k, v in theirs.items()})
+    training = Training("none", curves=[{"train_seconds": 1.0, "images_per_second": 1.0}], chosen=1)
+    images, labels = divide(run, place.plan.data, torch.device("cpu"))
+    measured = Measured(run, model, training, images, labels, place.shared.reference)
+    due, record = measured.metrics(), row(place).first.record
+    cost = {"train_seconds", "images_per_second", "peak_memory_mb"}
+    own = {"test_loss", "test_loss_nats", "elbo", "reconstruction"}
+    assert record["metrics"].keys() == due.keys() - cost - own
+    for name, value in record["metrics"].items():
+        assert value == pytest.approx(due[name], rel=1e-5, abs=1e-6), name
+    assert record["kl_per_unit"] == pytest.approx(measured.kl_per_unit(), rel=1e-5)
+    assert record["monte_carlo_error"] == pytest.approx(measured.monte_carlo_error(), rel=1e-4)
+    # Two epochs have taught it something
+    assert (
+        record["metrics"]["elbo_bernoulli"]
+        > results_of(place.report).variants[0].estimate("elbo_bernoulli").mean
+    )
+
+
+def test_it_is_a_row_that_says_so_and_has_no_cost(place: Workplace) -> None:
+    text = (place.report / "report.md").read_text()
+    assert "| theirs (not trained here, n = 1" in text
+    assert b"theirs,0,finished,,not trained here" in (place.report / "results.csv").read_bytes()
+    cost = text.partition("### Cost")[2].partition("\n### ")[0]
+    assert "ours" in cost
+    assert "theirs" not in cost
+    orders = results_of(place.report).rankings.values()
+    assert not any("theirs" in order.members for order in orders)  # of one set of weights
+    with pytest.raises(BenchError, match="trained elsewhere, and a record names no code"):
+        load_model(place.plan.home.runs / row(place).first.run)
+
+
+def test_judging_twice_changes_nothing_whatever_the_weights_come_as(place: Workplace) -> None:
+    before = place.files()
+    state = read_weights(place.folder / "theirs.pt")
+    save_file(state, place.folder / "same.pt")
+    torch.save(
+        {"epoch": 2, "model_state_dict": state, "optimizer": {"lr": 0.1}}, place.folder / "checkpoint.pt"
+    )
+    for file in ("same.pt", "checkpoint.pt", "theirs.pt"):
+        done = place.judge("--weights", file, "--as", "theirs")
+        assert (done.exit_code, done.stdout.partition(",")[0]) == (0, "theirs: measured before")
+    assert place.files() == before
+
+
+def test_a_plan_keeps_it_and_verify_agrees(place: Workplace) -> None:
+    before = (place.report / "experiment.json").read_bytes()
+    again = place.again()
+    assert {planned.run.variant for planned in again.runs} == {"ours"}
+    assert not again.todo
+    again.write()
+    assert json.loads((place.report / "experiment.json").read_bytes()) == json.loads(before)
+    findings = Findings()
+    check_runs(findings, ExperimentFolder(place.report))
+    assert findings.differences == []
+    assert (findings.counts["records"], findings.unchecked) == (2, [])
+    (place.folder / "small.yaml").write_text(SPEC.replace("ours", "theirs"))
+    with pytest.raises(BenchError, match=r"variant theirs: a model judged in .* has that name; rename"):
+        place.again()
+    (place.folder / "small.yaml").write_text(SPEC)
+
+
+GOOD = block("A model trained elsewhere").replace("= 20", f"= {LATENT}").replace("= 400", f"= {WIDTH}")
+SECOND = GOOD.partition("import gaussian")[2].replace("Theirs", "Other")
+REFUSED = {  # weights and name, what is told of them
+    "theirs.pt ours": "--as ours: .* has another variant of that name",
+    "other.pt theirs": "--as theirs: .* has another variant of that name",
+    "theirs.pt Theirs": "--as 'Theirs'; allowed: a-z",
+    "absent.pt new": "cannot read .*absent.pt: No such file",
+    "whole.pt new": "a pickle of more than tensors, which could run code; allowed: safetensors, or",
+    "list.pt new": "holds 0 mappings of names to tensors; allowed: one",
+}
+UNFIT = {  # an adapter, what is told of it
+    GOOD.replace("= 16", "= 400"): "the weights do not fit .*size mismatch",
+    GOOD.replace("latent = 3", "latent = None"): "states no latent size",
+    "x = 1": "defines 0 classes with encode and decode; allowed: one",
+    GOOD
+    + SECOND: "defines 2 classes with encode and decode; allowed: one; say by --name which of Theirs, Other",
+    GOOD.replace(
+        "output.sigmoid()", "2 + output"
+    ): r"Theirs: grey_mean\(\) gives .* due is 0 to 1; bench check",
+    GOOD.replace("fc3(z)", "fc5(z)"): r"decode raises AttributeError: .* \(line 2\d\)",
+    GOOD.replace("= 16", ""): "option width of Theirs has no default; give it one",
+}
+
+
+def refused(place: Workplace, adapter: str, given: str, told: str) -> None:
+    """It is refused in one line, and nothing is written."""
+    before, kept = place.files(), (place.folder / "adapter.py").read_text()
+    weights, name = given.split()
+    try:
+        (place.folder / "adapter.py").write_text(adapter)
+        done = place.judge("--weights", weights, "--as", name)
+    finally:
+        (place.folder / "adapter.py").write_text(kept)
+    assert isinstance(done.exception, BenchError), done.exception
+    assert str(done.exception).isprintable()
+    assert re.search(told, str(done.exception))
+    assert place.files() == before
+
+
+@pytest.mark.parametrize("given", REFUSED)
+def test_what_cannot_be_judged_is_one_line_and_enters_nothing(place: Workplace, given: str) -> None:
+    state = read_weights(place.folder / "theirs.pt")
+    torch.save({k: v + 1 for k, v in state.items()}, place.folder / "other.pt")
+    torch.save(plain_vae.VAE(WIDTH, LATENT), place.folder / "whole.pt")
+    torch.save([1, 2], place.folder / "list.pt")
+    refused(place, GOOD, given, REFUSED[given])
+
+
+@pytest.mark.parametrize("adapter", UNFIT, ids=range(len(UNFIT)))
+def test_an_unfit_adapter_is_one_line_and_enters_nothing(place: Workplace, adapter: str) -> None:
+    assert adapter != GOOD
+    refused(place, adapter, "theirs.pt new", UNFIT[adapter])
+
+
+def test_weights_of_three_seeds_are_ranked(tmp_path: Path) -> None:
+    variants = {"ours": settings(), "one": settings(origin="judged"), "three": settings(origin="judged")}
+
+    def measure(name: str, _: object, seed: int) -> dict[str, float]:
+        return {"elbo_bernoulli": -100.0 - 10 * [*variants].index(name) + 0.1 * seed}
+
+    status = {("one", seed): "missing" for seed in (1, 2)}
+    folder = synthetic.write(tmp_path / "small", variants, (0, 1, 2), measure=measure, status=status)
+    order = results_of(folder).rankings["elbo_bernoulli"]
+    assert (order.best, order.members.keys()) == ("ours", {"ours", "three"})
+
+
+def test_the_adapter_of_pythae_fits_the_layout_that_pythae_saves(tmp_path: Path) -> None:
+    sizes = {
+        "decoder.layers.0.0": (512, 16), "decoder.layers.1.0": (784, 512), "encoder.layers.0.0": (512, 784),
+        "encoder.embedding": (16, 512), "encoder.log_var": (16, 512),
+    }  # fmt: skip
+    state = {f"{name}.weight": 0.01 * torch.randn(size) for name, size in sizes.items()}
+    state |= {f"{name}.bias": torch.zeros(size[0]) for name, size in sizes.items()}
+    torch.save({"model_state_dict": state}, tmp_path / "model.pt")
+    (tmp_path / "adapter.py").write_text(block("One of pythae"))
+    adapter = read_adapter(tmp_path / "adapter.py", None)
+    model = adapter.model(read_weights(tmp_path / "model.pt"), (28, 28))
+    x, encoder, decoder = (
+        torch.rand(2, 784),
+        state["encoder.layers.0.0.weight"],
+        state["decoder.layers.0.0.weight"],
+    )
+    hidden = (x @ encoder.T).relu()
+    mean = hidden @ state["encoder.embedding.weight"].T
+    torch.testing.assert_close(model.encode(x).mean, mean)
+    due = torch.sigmoid((mean @ decoder.T).relu() @ state["decoder.layers.1.0.weight"].T)
+    torch.testing.assert_close(model.grey_mean(model.decode(mean)), due)
+    assert isinstance(model, VAE)
