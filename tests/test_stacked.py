@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from bench.engine.images import untrained
 from bench.engine.loop import make_step
-from bench.engine.stacked import stack, unstack
+from bench.engine.stacked import DIAGONAL, stack, unstack
 from bench.engine.step import ReferenceStep
 from bench.parts import lookup
 from bench.parts.likelihoods import LIKELIHOODS
@@ -107,7 +107,7 @@ def without_gradient(model: nn.Module) -> set[str]:
 
 
 CERTIFIED: list[dict[str, Any]] = [
-    *({"likelihood": name, "posterior": other} for name in LIKELIHOODS for other in POSTERIORS),
+    *({"likelihood": name, "posterior": other} for name in LIKELIHOODS for other in DIAGONAL),
     {"likelihood": part("bernoulli", form="probabilities", eps=1e-20)},
     *({"encoder": name, "decoder": other} for name in ENCODERS for other in DECODERS),
     *({"encoder": part("mlp", activation=name)} for name in ("tanh", "identity", *ACTIVATIONS)),

@@ -230,7 +230,10 @@ FORMS: dict[type[nn.Module], Callable[[list[Any]], nn.Module]] = {
     ContinuousBernoulli: _elementwise,
 }
 
+# Posteriors that act on single elements
+DIAGONAL = {name: made for name, made in POSTERIORS.items() if not isinstance(made, type)}
+
 # Exactly these: what else a model is made of may need all of its axes
 KNOWN = {
-    *FORMS, VAE, *POSTERIORS.values(), StandardNormal, Grey, Threshold, Normalised, Elbo,
+    *FORMS, VAE, *DIAGONAL.values(), StandardNormal, Grey, Threshold, Normalised, Elbo,
 }  # fmt: skip

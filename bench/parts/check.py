@@ -158,6 +158,9 @@ class _Own:
         if encoder := self._first("encoder"):
             images = torch.rand(laws.IMAGES, laws.PIXELS)
             return laws.heads_of(self.made(encoder)(laws.SHAPE, laws.LATENT)(images))
+        if hasattr(made, "second_head"):
+            sizes = (laws.LATENT, made.second_head(laws.LATENT))
+            return tuple(torch.randn(laws.IMAGES, size) for size in sizes)
         count = len(_positional(made)) or 2
         return tuple(torch.randn(laws.IMAGES, laws.LATENT) for _ in range(count))
 

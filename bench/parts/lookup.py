@@ -60,14 +60,30 @@ def prior_of(run: Run, shape: Sequence[int]) -> Any:
 def posterior_of(run: Run) -> Any:
     """Give the run's posterior: a function of the encoder's heads, or an instance of a class of such."""
     assert run.posterior is not None  # noqa: S101  only a composed model asks
-    return called("posterior", run.posterior)
+    return called("posterior", run.posterior, latent=run.latent)
 
 
-def called(kind: str, part: Part) -> Any:
+def encoder_of(run: Run, shape: Sequence[int]) -> Any:
+    """Make the run's encoder, with the second head that the posterior asks for.
+
+    Raises ValueError for an encoder that has none of that size.
+    """
+    assert run.encoder and run.posterior  # noqa: S101, PT018
+    asks = getattr(find("posterior", run.posterior), "second_head", None)
+    if asks is None:
+        return make("encoder", run.encoder, shape, run.latent)
+    second = sized(find("encoder", run.encoder), second=asks(run.latent))
+    if not second:
+        what = f"posterior {run.posterior.name} asks for {asks(run.latent)} numbers in the second head"
+        raise ValueError(f"{what}; encoder {run.encoder.name} has as many as latents")
+    return make("encoder", run.encoder, shape, run.latent, *second)
+
+
+def called(kind: str, part: Part, **sizes: Any) -> Any:
     """Give a part that is called as it is: a function with its options, or an instance of a class."""
     found = find(kind, part)
     if isinstance(found, type):
-        return found(**part.options)
+        return found(*sized(found, **sizes), **part.options)
     return partial(found, **part.options) if part.options else found
 
 

@@ -53,7 +53,7 @@ def metric(measure: Callable[..., Any]) -> None:
     encoder = MLPEncoder(SHAPE, LATENT, hidden=[7])
     decoder = MLPDecoder(SHAPE, LATENT, hidden=[7])
     likelihood, posterior = Bernoulli(), POSTERIORS["gaussian"]
-    model = VAE(encoder, decoder, posterior, likelihood, Grey(), Grey(), LATENT).eval()  # type: ignore[arg-type]
+    model = VAE(encoder, decoder, posterior, likelihood, Grey(), Grey(), LATENT).eval()
     images = torch.rand(IMAGES, PIXELS)
     before = [tensor.clone() for tensor in (images, *model.parameters())]
     with torch.no_grad():

@@ -1,7 +1,7 @@
 """Encoders x -> (mean, second head) and decoders z -> output, before any output non-linearity.
 
 The posterior says what the second head means (log σ², raw σ), the likelihood what the output means (logits, a
-mean). Networks are only functions.
+mean). Networks are only functions. A posterior may ask for another size of the second head than Z: `second`.
 
 Shapes: B images, D pixels (an image lies flat), Z latents.
 """
@@ -51,6 +51,7 @@ class MLPEncoder(nn.Module):
         self,
         shape: Shape,
         latent: int,
+        second: int = 0,
         *,
         hidden: Widths,
         activation: Activations = "relu",
@@ -61,7 +62,7 @@ class MLPEncoder(nn.Module):
         super().__init__()
         self.trunk = _layers([math.prod(shape), *hidden], activation, batch_norm, dropout)
         self.mean = nn.Linear(hidden[-1], latent)
-        self.second = nn.Linear(hidden[-1], latent)
+        self.second = nn.Linear(hidden[-1], second or latent)
         _initialise(self, init)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -70,9 +71,9 @@ class MLPEncoder(nn.Module):
         return self.mean(h), self.second(h)
 
 
-def linear_encoder(shape: Shape, latent: int, *, hidden: Width) -> MLPEncoder:
+def linear_encoder(shape: Shape, latent: int, second: int = 0, *, hidden: Width) -> MLPEncoder:
     """One linear layer without activation, then two linear heads (document 003)."""
-    return MLPEncoder(shape, latent, hidden=[hidden], activation="identity")
+    return MLPEncoder(shape, latent, second, hidden=[hidden], activation="identity")
 
 
 class ConvEncoder(nn.Module):
@@ -81,7 +82,7 @@ class ConvEncoder(nn.Module):
     Images of 28 x 28 come down to the document's 128 features, 32 of 2 x 2.
     """
 
-    def __init__(self, shape: Shape, latent: int) -> None:
+    def __init__(self, shape: Shape, latent: int, second: int = 0) -> None:
         super().__init__()
         self.shape = shape
         channels, sides = _conv_sides(shape)
@@ -98,7 +99,7 @@ class ConvEncoder(nn.Module):
             nn.Flatten(),
         )
         self.mean = nn.Sequential(nn.Linear(features, 64), nn.ReLU(), nn.Linear(64, latent))
-        self.second = nn.Sequential(nn.Linear(features, 64), nn.ReLU(), nn.Linear(64, latent))
+        self.second = nn.Sequential(nn.Linear(features, 64), nn.ReLU(), nn.Linear(64, second or latent))
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Map x [B, D] to the two heads, each [B, Z]."""

@@ -1,6 +1,6 @@
 """q(z|x): what the encoder's two heads mean, and the distribution that z is really drawn from.
 
-Every posterior here is a diagonal Gaussian `Q`. They differ in how the scale is made of the second head, and
+Most posteriors here are a diagonal Gaussian `Q`. They differ in how the scale is made of the second head, and
 in the KL that the document's loss charges.
 
 Shapes: B images, Z latents.
@@ -9,12 +9,17 @@ Shapes: B images, Z latents.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import softplus
+
+from bench.errors import BenchError
+from bench.spec.options import NonNegativeInt, Widths
 
 
 @dataclass(frozen=True)
@@ -92,9 +97,123 @@ def gaussian_softplus(mean: Tensor, second: Tensor) -> Q:
     return Q(mean, scale, log_scale, 0.5 * (mean**2 + scale**2 - 1) - log_scale)
 
 
-POSTERIORS = {
+@dataclass(frozen=True)
+class FullQ:
+    """A Gaussian N(mean, L·Lᵀ) of any covariance for each image."""
+
+    mean: Tensor  # [B, Z]
+    factor: Tensor  # L, [B, Z, Z]: lower triangular, of positive diagonal
+
+    @property
+    def stddev(self) -> Tensor:
+        """The standard deviation of each latent, [B, Z]."""
+        return self.factor.square().sum(-1).sqrt()
+
+    def sample(self, noise: Tensor) -> Tensor:
+        """Draw z = mean + L·noise of standard normal noise [..., B, Z]."""
+        return self.mean + (self.factor @ noise.unsqueeze(-1)).squeeze(-1)
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        """Compute ln q(z|x) of z [..., B, Z]: [..., B], nats."""
+        columns = (z - self.mean).reshape(-1, *self.mean.shape).permute(1, 2, 0)  # [B, Z, K]
+        standard = torch.linalg.solve_triangular(self.factor, columns, upper=False)
+        squares: Tensor = standard.square().sum(1).T.reshape(z.shape[:-1])
+        determinant = self.factor.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+        return -0.5 * squares - determinant - 0.5 * math.log(2 * math.pi) * z.shape[-1]
+
+    def kl(self) -> Tensor:
+        """Compute KL(q(z|x) ‖ N(0, I)) by the chain rule, each latent given those before: [B, Z], nats."""
+        own = self.factor.diagonal(dim1=-2, dim2=-1)
+        return 0.5 * (self.mean**2 + self.factor.square().sum(-1) - 1) - own.log()
+
+
+class FullGaussian:
+    """N(mean, L·Lᵀ) of any covariance, the second head ln L_ii² and then what is below L's diagonal."""
+
+    @staticmethod
+    def second_head(latent: int) -> int:
+        """Count the numbers of the second head: Z on the diagonal and Z(Z − 1)/2 below it."""
+        return latent * (latent + 1) // 2
+
+    def __call__(self, mean: Tensor, second: Tensor) -> FullQ:
+        """Make q of the heads, [B, Z] and [B, Z(Z + 1)/2]."""
+        latent = mean.shape[-1]
+        log_variance, below = second.split([latent, second.shape[-1] - latent], -1)
+        factor = torch.diag_embed((0.5 * log_variance).exp())
+        rows, columns = torch.tril_indices(latent, latent, -1, device=mean.device)
+        return FullQ(
+            mean,
+            factor.index_put((torch.arange(len(mean), device=mean.device)[:, None], rows, columns), below),
+        )
+
+
+@dataclass(frozen=True)
+class FlowQ:
+    """A diagonal Gaussian sent through invertible transformations, the first of the list first."""
+
+    base: Q
+    transforms: Sequence[Any]  # torch's Transform, given the image
+
+    def sample(self, noise: Tensor) -> Tensor:
+        """Draw z [..., B, Z] of standard normal noise."""
+        z = self.base.sample(noise)
+        with torch.autocast(z.device.type, enabled=False):  # or the density would be another flow's
+            for transform in self.transforms:
+                z = transform(z)
+        return z
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        """Compute ln q(z|x) of z [..., B, Z]: [..., B], nats."""
+        volume = torch.zeros_like(z[..., 0])
+        with torch.autocast(z.device.type, enabled=False):
+            for transform in reversed(self.transforms):
+                z, part = transform.inv.call_and_ladj(z)
+                volume = volume + part
+        return self.base.log_prob(z) + volume
+
+
+class Flow(nn.Module):
+    """A diagonal Gaussian through affine coupling layers, which see both heads; needs zuko.
+
+    A normalising flow as a posterior (Rezende & Mohamed 2015), of the layers of RealNVP (Dinh et al. 2017).
+    Each layer transforms one half of the latents by the other, in turns. Without layers it is `gaussian`.
+    """
+
+    def __init__(self, latent: int, *, layers: NonNegativeInt = 4, hidden: Widths = [64]) -> None:  # noqa: B006
+        super().__init__()
+        try:
+            from zuko.nn import MLP
+        except ImportError:
+            what = "posterior flow needs the package zuko, which is not installed"
+            raise BenchError(f"{what}; run: pip install 'bench-vae[flows]'") from None
+        # Which latents a layer leaves: every second one, of a single one none
+        self.kept = [[(z + i) % 2 == 1 and latent > 1 for z in range(latent)] for i in range(layers)]
+        self.layers = nn.ModuleList(
+            MLP(sum(kept) + 2 * latent, 2 * (latent - sum(kept)), hidden) for kept in self.kept
+        )
+
+    def forward(self, mean: Tensor, second: Tensor) -> FlowQ:
+        """Make q of the heads, [B, Z] each: N(mean, σ²) with the second as ln σ² through the layers."""
+        from zuko.transforms import CouplingTransform, DependentTransform, MonotonicAffineTransform
+
+        context = torch.cat([mean, second], -1)
+
+        def affine(network: nn.Module, kept: Tensor) -> Any:
+            given = torch.cat([kept, context.expand(*kept.shape[:-1], -1)], -1)
+            return DependentTransform(MonotonicAffineTransform(*network(given).chunk(2, -1)), 1)
+
+        transforms = [
+            CouplingTransform(partial(affine, network), torch.tensor(kept, device=mean.device))
+            for network, kept in zip(self.layers, self.kept, strict=True)
+        ]
+        return FlowQ(gaussian(mean, second), transforms)
+
+
+POSTERIORS: dict[str, Callable[..., Any]] = {
     "gaussian": gaussian,
     "gaussian-log-sigma": gaussian_log_sigma,
     "gaussian-softplus": gaussian_softplus,
     "gaussian-raw-sigma": gaussian_raw_sigma,
+    "gaussian-full": FullGaussian,
+    "flow": Flow,
 }

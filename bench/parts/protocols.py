@@ -19,7 +19,10 @@ Shape = tuple[int, ...]  # of one image: (height, width), or (height, width, cha
 
 
 class Encoder(Protocol):
-    """Made by `Encoder(shape, latent, *, options)` of the shape of an image and the latent size Z."""
+    """Made by `Encoder(shape, latent, *, options)` of the shape of an image and the latent size Z.
+
+    If its constructor names `second`, it goes with posteriors that ask for so many numbers in that head.
+    """
 
     def __call__(self, x: Tensor, /) -> tuple[Tensor, ...]:
         """Map images x [B, D] to the heads that the posterior asks for, usually two of [B, Z]."""
@@ -49,7 +52,10 @@ class Distribution(Protocol):
 
 
 class Posterior(Protocol):
-    """Made by `Posterior(*, options)`, or a function of the heads."""
+    """Made by `Posterior(*, options)`, or a function of the heads; a constructor may name `latent`.
+
+    It may have `second_head(latent)`, a static method: how many numbers it asks for in that head, if not Z.
+    """
 
     def __call__(self, *heads: Tensor) -> Distribution:
         """Make q(z|x) of the encoder's heads."""

@@ -25,7 +25,10 @@ KINGMA_WELLING = "Kingma, Welling: Auto-Encoding Variational Bayes. arXiv 1312.6
 PARTS = {
     "encoder": {"conv-bn": BATCH_NORM},
     "decoder": {"conv-bn": BATCH_NORM},
-    "posterior": {"gaussian": KINGMA_WELLING},
+    "posterior": {
+        "gaussian": KINGMA_WELLING,
+        "flow": "Rezende, Mohamed: Variational inference with normalizing flows. ICML 2015",
+    },
     "prior": {
         "mixture": "Dilokthanakul et al.: Deep unsupervised clustering with Gaussian mixture variational"
         " autoencoders. arXiv 1611.02648, 2016",
