@@ -10,7 +10,7 @@ from typing import Literal
 
 from bench.errors import BenchError, did_you_mean
 from bench.report.compare import Comparison, Difference
-from bench.report.statistics import LEVEL, Effect, one_sided
+from bench.report.statistics import LEVEL, one_sided
 
 EXITS = {"passed": 0, "failed": 1, "undecided": 3}
 _GATE = re.compile(r"\s*(?P<metric>\w+)\s*(?P<sign>>=|<=)\s*(?P<bound>[-+]?\d+(?:\.\d+)?(?:e[-+]?\d+)?)\s*")
@@ -29,35 +29,31 @@ class Gate:
 
         With several comparisons, the worst of them. Raises BenchError where nothing can be compared.
         """
-        found = [self._judge(self._row(pair), pair) for pair in comparisons]
+        found = []
+        for pair in comparisons:
+            rows = {row.metric.name: row for row in pair.rows}
+            if self.metric not in rows:
+                raise BenchError(f"--gate {self.metric}: no such row here{did_you_mean(self.metric, rows)}")
+            state, why = self._judge(rows[self.metric])
+            found.append((state, f"{pair.a.name} against {pair.b.name}: {why}"))
         return max(found, key=lambda one: ("passed", "undecided", "failed").index(one[0]))
 
-    def _row(self, pair: Comparison) -> Difference:
-        rows = {row.metric.name: row for row in pair.rows}
-        if self.metric not in rows:
-            raise BenchError(f"--gate {self.metric}: no such row here{did_you_mean(self.metric, rows)}")
-        return rows[self.metric]
-
-    def _judge(self, row: Difference, pair: Comparison) -> tuple[str, str]:
-        names = f"{pair.a.name} against {pair.b.name}"
+    def _judge(self, row: Difference) -> tuple[str, str]:
         effect = row.difference
         if effect is None or not row.judged:
-            return "undecided", f"{names}: {row.verdict or 'a description, which is not tested'}"
+            return "undecided", row.verdict or "a description, which is not tested"
+        if effect.scale != "linear" and self.bound <= 0:
+            what = f"--gate {self.metric}: {self.bound:g} bounds a ratio"
+            raise BenchError(f"{what}; give a number above 0")
+        bound = self.bound if effect.scale == "linear" else math.log(self.bound)
         above = self.sign == ">="
-        holds, fails = (one_sided(effect, self._bound(effect), above=side) for side in (above, not above))
+        holds, fails = (one_sided(effect, bound, above=side) for side in (above, not above))
         if holds is None or fails is None:
-            return "undecided", f"{names}: {row.verdict}"
+            return "undecided", row.verdict
         state = "passed" if holds <= LEVEL else "failed" if fails <= LEVEL else "undecided"
         size = effect.size
         interval = f"{size.mean:.6g} [{size.low:.6g}, {size.high:.6g}]"
-        return state, f"{names}: {interval}, n = {effect.n}, p = {min(holds, fails):.2g}"
-
-    def _bound(self, effect: Effect) -> float:
-        try:
-            return self.bound if effect.scale == "linear" else math.log(self.bound)
-        except ValueError:
-            what = f"--gate {self.metric}: {self.bound:g} bounds a ratio"
-            raise BenchError(f"{what}; give a number above 0") from None
+        return state, f"{interval}, n = {effect.n}, p = {min(holds, fails):.2g}"
 
 
 def parse(text: str) -> Gate:
