@@ -11,10 +11,15 @@ from test_groups import shared
 
 from bench.engine.device import initialised
 from bench.errors import BenchError
+from bench.evaluation.metrics import METRICS, NEED_DENSITY
 from bench.parts.vae import build
+from bench.report.results import load as results_of
+from bench.report.tables import cell
 from bench.runs.execute import Job, SharedContext, execute
 from bench.spec.experiment import Run, Variant
 from bench.spec.resolve import load
+from bench.store.records import write_json_atomic
+from bench.verify.runs import laws
 
 __all__ = ["shared"]  # a fixture
 MINE = """
@@ -98,6 +103,49 @@ def test_its_own_prior_is_the_prior(tmp_path: Path) -> None:
     with initialised(0):
         model = build(load(tmp_path / "own.yaml").variants["whole"].run(0), (4, 4))
     assert torch.equal(model.prior.sample(torch.ones(3)), torch.full((3,), 2.0))
+
+
+SAMPLED = """
+class Draws:
+    def __init__(self, mean): self.mean = mean
+    def sample(self, noise): return self.mean + 0.1 * noise
+
+class Plain:
+    def __call__(self, terms, seen): return terms.reconstruction_loss.mean(0)
+"""
+
+
+def test_what_needs_a_density_is_not_defined_where_q_has_samples_alone(
+    tmp_path: Path, shared: SharedContext
+) -> None:
+    encode = "return gaussian(self.mean(h), self.second(h))"
+    (tmp_path / "mine.py").write_text(HEAD + SAMPLED + MINE.replace(encode, "return Draws(self.mean(h))"))
+    (tmp_path / "own.yaml").write_text(
+        SPEC.partition("architectures")[0]
+        + "variants: {plain: {objective: {file: mine.py, name: Plain}}, elbo: {}}\n"
+    )
+    made = load(tmp_path / "own.yaml").variants
+    folder = tmp_path / "runs" / f"{'0' * 16}-s0"
+    run = made["plain"].run(0)
+    record = execute(Job("plain-s0", run, folder, {}), shared, lambda *_: None)
+    assert record["status"] == "finished", record.get("traceback")
+    assert record["undefined"] == sorted(NEED_DENSITY)
+    assert NEED_DENSITY.isdisjoint(record["metrics"])
+    assert record["metrics"].keys() >= {"mse", "log_px_bernoulli", "prior_mmd", "knn_accuracy", "test_loss"}
+    assert record["curves"][0]["kl"] is record["curves"][0]["elbo"] is record["kl_per_unit"] is None
+    for place, value, _, due, tolerance in laws(record, run):
+        assert value == pytest.approx(due, rel=max(tolerance, 1e-12)), place
+    # A report's cell says so
+    planned = {"plain-s0": {"variant": "plain", "seed": 0, "run": folder.name}}
+    spec = {"variants": {"plain": {"latent": 3}}, "planned": planned}
+    write_json_atomic(tmp_path / "own" / "experiment.json", spec)
+    results = results_of(tmp_path / "own")
+    shown = {m.name: cell(results.variants[0], m).text for m in METRICS}
+    assert {name for name, text in shown.items() if text == "not defined"} == NEED_DENSITY
+    # An objective that asks for it cannot be trained, and says why
+    record = execute(Job("elbo-s0", made["elbo"].run(0), tmp_path / "elbo", {}), shared, lambda *_: None)
+    assert record["status"] == "failed"
+    assert "q(z|x) has no log_prob, so its KL is not defined" in record["reason"]
 
 
 REFUSED = {

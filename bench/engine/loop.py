@@ -249,9 +249,9 @@ def _row(
         "test_loss_nats": test.test_loss_nats,
         "validation_loss": held_out.test_loss if held_out else None,
         "validation_loss_nats": held_out.test_loss_nats if held_out else None,
-        "elbo": test.elbo,
+        "elbo": None if math.isnan(test.elbo) else test.elbo,
         "reconstruction": test.reconstruction,
-        "kl": test.kl,
+        "kl": None if math.isnan(test.kl) else test.kl,
     }
 
 

@@ -22,7 +22,10 @@ CHUNK = 1000  # images a pass: a few MB, whatever the size of the set
 
 @dataclass(frozen=True)
 class OwnTerms:
-    """Averages over images. `elbo` = −(reconstruction + kl); the rest as METRICS describes them."""
+    """Averages over images. `elbo` = −(reconstruction + kl); the rest as METRICS describes them.
+
+    What is not defined is NaN: `kl` and `elbo` of a q(z|x) without a density.
+    """
 
     test_loss: float
     test_loss_nats: float | None  # None of an objective that does not say what its KL weighs
@@ -95,12 +98,14 @@ def term_means(
         grey = images[..., start : start + chunk, :].float() / 255
         due = None if drawn is None else drawn[start : start + chunk].float() / 255
         terms = model(grey, noise[..., start : start + chunk, :], due)
+        reconstruction = terms.reconstruction_loss.mean(0)
+        undefined = torch.full_like(reconstruction, math.nan)
         kept = (
-            terms.reconstruction_loss.mean(0),
-            terms.charged_kl,
+            reconstruction,
+            terms.charged_kl if terms.has_rate else torch.zeros_like(reconstruction),
             -implied.log_prob(terms.output, terms.target).mean(0) + jacobian,
-            terms.rate,
-            torch.zeros_like(terms.rate) if two_terms else objective(terms, seen),
+            terms.rate if terms.has_rate else undefined,
+            torch.zeros_like(reconstruction) if two_terms else objective(terms, seen),
         )
         sums += torch.stack([term.to(sums.dtype).sum(-1) for term in kept], -1)
     model.train(was_training)

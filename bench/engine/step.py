@@ -56,7 +56,8 @@ class ReferenceStep:
         if self.clip_norm:
             clip_grad_norm_(self.model.parameters(), self.clip_norm)
         self.optimizer.step()
-        told = [terms.reconstruction_loss.mean(0), terms.charged_kl]
+        told = [terms.reconstruction_loss.mean(0)]
+        told.append(terms.charged_kl if terms.has_rate else torch.zeros_like(told[0]))
         if not isinstance(self.objective, TwoTermObjective):
             told.append(loss.to(told[0].dtype))
         return torch.stack([term.detach().sum(-1) for term in told], -1)

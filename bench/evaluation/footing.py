@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 from bench.engine.device import wide
-from bench.evaluation.posteriors import Posteriors, chunks, closed_kl, part_of
+from bench.evaluation.posteriors import Posteriors, chunks, closed_kl, has_density, part_of
 from bench.parts.vae import VAE
 
 Number = TypeVar("Number", Tensor, float)
@@ -74,7 +74,10 @@ class BinaryPixels:
 
 @dataclass(frozen=True)
 class Elbos:
-    """Hold each test image's ELBOs, [N], nats, and their averages over z; the MSE; errors of sampling z."""
+    """Hold each test image's ELBOs, [N], nats, and their averages over z; the MSE; errors of sampling z.
+
+    Of a q(z|x) without a density there is no rate and no ELBO, NaN; an image's numbers lack the rate then.
+    """
 
     grey: Tensor  # of binarised pixels, in expectation over binarisations
     binary: Tensor  # of one binarisation
@@ -87,12 +90,12 @@ class Elbos:
     @property
     def elbo_bernoulli(self) -> float:
         """Average over images, nats."""
-        return float(self.grey.mean())
+        return math.nan if math.isnan(self.rate) else float(self.grey.mean())
 
     @property
     def elbo_threshold(self) -> float:
         """Average over images, nats."""
-        return float(self.threshold.mean())
+        return math.nan if math.isnan(self.rate) else float(self.threshold.mean())
 
 
 def bits_per_dim(code_length: float, pixels: int) -> float:
@@ -173,13 +176,14 @@ def elbos(
     pixels, place = images.shape[1], images.device
     binarised, threshold = calibration.binarised(model), calibration.thresholded(model)
     closed = closed_kl(q, model.prior)
+    defined = closed is not None or has_density(q)
     scores = torch.empty(3, samples, count, dtype=wide(place), device=place)
     sse, sampled = torch.empty_like(scores[0]), torch.zeros_like(scores[0])
     for part in chunks(count, samples, ROWS):
         grey = images[part].float() / 255
         here = part_of(q, part)
         z = here.sample(noise[:, part])
-        if closed is None:
+        if closed is None and defined:
             sampled[:, part] = (here.log_prob(z) - model.prior.log_prob(z)).to(sampled.dtype)
         mean = model.grey_mean(model.decode(z))
         sse[:, part] = (mean - grey).square().sum(-1)
@@ -190,18 +194,20 @@ def elbos(
     nats = -gaussian_score(sse, pixels, calibration.variance)  # [K, N]
     kl = sampled.mean(0) if closed is None else closed.sum(-1).to(sampled.dtype)
     of_grey, of_binary, of_threshold = scores.mean(1) - kl
+    length = bits_per_dim(float((nats.mean(0) + kl).mean()), pixels)
+    errors = {
+        "elbo_bernoulli": _error(scores[0] - sampled),
+        "elbo_threshold": _error(scores[2] - sampled),
+        "gaussian_bits_per_dim": _error(nats + sampled) / (pixels * math.log(2)),
+    }
     return Elbos(
         of_grey,
         of_binary,
         of_threshold,
-        gaussian_bits_per_dim=bits_per_dim(float((nats.mean(0) + kl).mean()), pixels),
+        gaussian_bits_per_dim=length if defined else math.nan,
         mse=float(sse.mean()) / pixels,
-        rate=float(kl.mean()),
-        errors={
-            "elbo_bernoulli": _error(scores[0] - sampled),
-            "elbo_threshold": _error(scores[2] - sampled),
-            "gaussian_bits_per_dim": _error(nats + sampled) / (pixels * math.log(2)),
-        },
+        rate=float(kl.mean()) if defined else math.nan,
+        errors=errors if defined else {},
     )
 
 

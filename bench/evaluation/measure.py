@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cached_property
 from operator import attrgetter
 from typing import Any
@@ -23,10 +24,10 @@ from bench.engine.images import Images, Labels
 from bench.engine.loop import Training
 from bench.engine.own import OwnTerms, own_noise, own_terms
 from bench.evaluation import bound, footing, latent
-from bench.evaluation.bound import EncoderBound, LogPx
+from bench.evaluation.bound import EncoderBound, LogPx, Mean
 from bench.evaluation.footing import Calibration, Elbos
-from bench.evaluation.metrics import METRICS
-from bench.evaluation.posteriors import Posteriors, closed_kl, encode, size_of
+from bench.evaluation.metrics import METRICS, NEED_DENSITY
+from bench.evaluation.posteriors import Posteriors, closed_kl, encode, has_density, size_of
 from bench.evaluation.samples import NOT_SCORED, Reference, SampleScores
 from bench.parts.lookup import called, objective_of
 from bench.parts.priors import StandardNormal
@@ -91,6 +92,11 @@ class Measured:
         """KL(q(z|x) ‖ p(z)) of each test image and latent [N, Z], nats; None without a closed form."""
         return closed_kl(self.q, self.model.prior)
 
+    @cached_property
+    def _dense(self) -> bool:
+        """Whether q(z|x) has a density, which some metrics ask for."""
+        return has_density(self.q)
+
     @property
     def _rate(self) -> float:
         """Average KL(q(z|x) ‖ p(z)) over test images, nats."""
@@ -151,7 +157,9 @@ class Measured:
         """Estimate ln p(b) of the binarised test images."""
         pixels, elbo = self.calibration.binarised(self.model), self.elbos.binary
         with self._timed("log_px"):
-            return bound.log_px(pixels, self.q, self._binary, elbo, self._stream("log_px"))
+            found = bound.log_px(pixels, self.q, self._binary, elbo, self._stream("log_px"))
+        undefined = math.isnan(self.elbos.rate)  # then there is no ELBO to set the refitted one against
+        return replace(found, amortisation_gap=Mean(math.nan, math.nan)) if undefined else found
 
     @cached_property
     def thresholded(self) -> LogPx:
@@ -169,6 +177,8 @@ class Measured:
             self.elbos.binary,
             self.run.importance_samples,
         )
+        if not self._dense:
+            return EncoderBound(Mean(math.nan, math.nan), math.nan)
         with self._timed("encoder_bound"):
             return bound.encoder_bound(pixels, self.q, self._binary, elbo, k, self._stream("importance"))
 
@@ -213,7 +223,7 @@ class Measured:
         """Estimate I(x; z), nats."""
         q, z = self.q, self._z
         with self._timed("mutual_information"):
-            return latent.mutual_information(q, z)
+            return latent.mutual_information(q, z) if self._dense else math.nan
 
     @property
     def aggregate_kl(self) -> float:
@@ -304,6 +314,10 @@ class Measured:
             }
         )
         return {name: value for name, value in errors.items() if math.isfinite(value)}
+
+    def undefined(self, found: Collection[str]) -> dict[str, list[str]]:
+        """Name, as `undefined`, the metrics not `found` where q(z|x) has no density; {} where it has."""
+        return {} if self._dense else {"undefined": sorted(NEED_DENSITY.difference(found))}
 
     def kl_per_unit(self) -> list[float] | None:
         """Give the mean KL of each latent over the test set, nats, [Z]; None without a closed form."""

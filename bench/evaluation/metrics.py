@@ -139,6 +139,13 @@ METRICS = (
     Metric("peak_memory_mb", "peak memory", "MB", None, "cost", "peak_memory_mb"),
 )  # fmt: skip
 
+NEED_DENSITY = frozenset(  # of q(z|x), those of the ELBO unless its KL has a closed form
+    (
+        *("elbo", "kl", "elbo_bernoulli", "elbo_threshold", "amortisation_gap", "iwae_bernoulli", "iwae_ess"),
+        *("gaussian_bits_per_dim", "aggregate_kl", "mutual_information"),
+    )
+)
+
 
 def own_metrics(variants: Iterable[Mapping[str, Any]]) -> list[Metric]:
     """Give the metrics of the user's own that variants say they have: of the model, so all are compared."""

@@ -47,6 +47,12 @@ class Encoded:
         """Compute ln q(z|x) of z [..., N, Z]: [..., N], nats."""
         return torch.cat([q.log_prob(z[..., part, :]) for part, q in self.each()], -1)
 
+    @cached_property
+    @torch.no_grad()
+    def dense(self) -> bool:
+        """Whether q(z|x) has a density, and not samples alone."""
+        return hasattr(next(self.each())[1], "log_prob")
+
     @property
     def mean(self) -> Tensor:
         """E_q z, [N, Z]: as q knows it, or of DRAWS samples."""
@@ -107,6 +113,11 @@ def part_of(q: Kind, part: slice | Tensor) -> Kind:
     if isinstance(q, Encoded):
         return replace(q, images=q.images[part])
     return type(q)(*(getattr(q, field.name)[part] for field in fields(Q)))
+
+
+def has_density(q: Posteriors) -> bool:
+    """Tell whether q(z|x) has a density, and not samples alone."""
+    return not isinstance(q, Encoded) or q.dense
 
 
 def size_of(q: Posteriors) -> tuple[int, int]:

@@ -153,13 +153,21 @@ class LossTerms:
 
     @cached_property
     def log_qz(self) -> Tensor:
-        """ln q(z|x): [K, B], nats."""
+        """ln q(z|x): [K, B], nats. Raises ValueError where q has no density."""
+        if not hasattr(self.q, "log_prob"):
+            what = "q(z|x) has no log_prob, so its KL is not defined"
+            raise ValueError(f"{what}; train with an objective that asks for neither")
         return self.q.log_prob(self.z)  # type: ignore[no-any-return]  # a Distribution
 
     @cached_property
     def kl(self) -> Tensor | None:
         """KL(q(z|x) ‖ p(z)) for each latent: [B, Z], nats; None without a closed form."""
         return self.q.kl() if self.standard and hasattr(self.q, "kl") else None
+
+    @property
+    def has_rate(self) -> bool:
+        """Whether the KL is defined: of a q with a density, or a closed form."""
+        return self.kl is not None or hasattr(self.q, "log_prob")
 
     @cached_property
     def rate(self) -> Tensor:

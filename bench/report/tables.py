@@ -131,7 +131,8 @@ def cell(variant: Variant, metric: Metric, rank: Ranking | None = None) -> Cell:
     """Show mean ± half-width, and the estimator's own error where it matters; marked by rank."""
     value = variant.estimate(metric.name)
     if value is None:
-        return Cell(NOTHING)
+        lacking = any(metric.name in run.record.get("undefined", ()) for run in variant.finished)
+        return Cell(shown("not defined") if lacking else NOTHING)
     text = plain(value.mean) if metric.name in FIXED else spread(value)
     text = f"{BOUNDS[metric.name]} {text}" if variant.saturated and metric.name in BOUNDS else text
     error = variant.monte_carlo_error(metric)

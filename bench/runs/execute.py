@@ -245,6 +245,7 @@ class _Attempt:
             "status": "finished",
             "reason": None,
             "metrics": metrics,
+            **measured.undefined(metrics),
             "monte_carlo_error": measured.monte_carlo_error(),
             "kl_per_unit": measured.kl_per_unit(),
             "calibration": vars(measured.calibration),

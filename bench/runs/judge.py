@@ -252,6 +252,7 @@ def _measure(
             "reason": None,
             "likelihood_class": CLASS,
             "metrics": metrics,
+            **measured.undefined(metrics),
             "monte_carlo_error": measured.monte_carlo_error(),
             "kl_per_unit": measured.kl_per_unit(),
             "calibration": vars(measured.calibration),

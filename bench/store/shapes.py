@@ -76,6 +76,7 @@ class Recorded(TypedDict, total=False):
     beta_eff: Number | None
     likelihood_class: Text | None
     metrics: Numbers
+    undefined: list[Name]
     monte_carlo_error: Numbers
     kl_per_unit: list[Number] | None
     curves: Annotated[list[Epoch], Field(max_length=100_000)] | None

@@ -154,6 +154,8 @@ def _of_training(record: Record, run: Run, metrics: Mapping[str, float], pixels:
     yield "curves, rows", len(curves), "the number of epochs", epochs, 0
     for i, row in enumerate(curves, 1):
         yield f"curves, row {i}, epoch", row["epoch"], "its place", i, 0
+        if row["kl"] is None:  # of a q(z|x) without a density
+            continue
         elbo = -(row["reconstruction"] + row["kl"])
         yield f"curves, epoch {i}, elbo", row["elbo"], "−(reconstruction + kl)", elbo, EXACT
     if record["status"] != "finished":
@@ -162,8 +164,9 @@ def _of_training(record: Record, run: Run, metrics: Mapping[str, float], pixels:
     for name in ("test_loss", "test_loss_nats", "elbo", "reconstruction", "kl"):
         if (due := curves[chosen - 1][name]) is not None:  # an objective may not say its loss in nats
             yield f"metrics.{name}", metrics[name], f"epoch {chosen} of the curves", due, AGAIN
-    elbo = -(metrics["reconstruction"] + metrics["kl"])
-    yield "metrics.elbo", metrics["elbo"], "−(reconstruction + kl)", elbo, EXACT
+    if "kl" not in record.get("undefined", ()):
+        elbo = -(metrics["reconstruction"] + metrics["kl"])
+        yield "metrics.elbo", metrics["elbo"], "−(reconstruction + kl)", elbo, EXACT
     own = run.objective.sha256 is not None  # a record names no code to run
     if not own and isinstance(objective := objective_of(run), TwoTermObjective):
         beta_eff = objective.beta_eff(run.batch_size, pixels, run.latent)
