@@ -22,7 +22,7 @@ from bench.parts.lookup import make, objective_of
 from bench.parts.networks import DECODERS, ENCODERS
 from bench.parts.objectives import Elbo
 from bench.parts.optimizers import OPTIMIZERS, adam
-from bench.parts.pixels import PIXELS
+from bench.parts.pixels import INPUTS, PIXELS
 from bench.parts.posteriors import POSTERIORS
 from bench.parts.vae import VAE
 from bench.spec.experiment import Run
@@ -123,7 +123,10 @@ CERTIFIED: list[dict[str, Any]] = [
         for name in ("sum", "batchmean", "mean")
         for other in ("sum", "mean")
     ),
-    *({"input": name, "target": name, "likelihood": "gaussian"} for name in PIXELS),
+    *(
+        {"input": name if name in INPUTS else "target", "target": name, "likelihood": "gaussian"}
+        for name in PIXELS
+    ),
 ]
 
 
