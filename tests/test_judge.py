@@ -244,6 +244,16 @@ def test_an_unfit_adapter_is_one_line_and_enters_nothing(place: Workplace, adapt
     refused(place, adapter, "theirs.pt new", UNFIT[adapter])
 
 
+def test_a_report_that_does_not_say_its_data_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "adapter.py").write_text(GOOD)
+    (tmp_path / "report").mkdir()
+    (tmp_path / "report" / "experiment.json").write_text('{"variants": {}}')
+    torch.save({"w": torch.zeros(1)}, tmp_path / "w.pt")
+    adapter = read_adapter(tmp_path / "adapter.py", None)
+    with pytest.raises(BenchError, match="no dataset is called 'None'"):
+        judging.judge(adapter, [tmp_path / "w.pt"], "theirs", tmp_path / "report", None, "cpu")
+
+
 def test_weights_of_three_seeds_are_ranked(tmp_path: Path) -> None:
     variants = {"ours": settings(), "one": settings(origin="judged"), "three": settings(origin="judged")}
 

@@ -164,7 +164,7 @@ def judge(
         raise BenchError(f"--as {printable(name)!r}; {allowed}; give such a name")
     states = [as_safetensors(read_weights(path)) for path in weights]
     home = ExperimentFolder(report)
-    data = load(home.spec["dataset"], data_dir)
+    data = load(str(home.spec.get("dataset")), data_dir)
     if (of := home.baselines().get("of", {}).get("data", data.digest)) != data.digest:
         what = f"{report} is of other data than this {data.name} ({of[:12]}, not {data.digest[:12]})"
         raise BenchError(f"{what}; give its own by --data-dir")
