@@ -12,8 +12,8 @@ from test_groups import shared
 
 from bench.errors import BenchError
 from bench.report import write_report
+from bench.report.frame import results_csv
 from bench.report.results import load as results_of
-from bench.report.results import results_csv
 from bench.runs.execute import Job, SharedContext, execute
 from bench.saved import load_model
 from bench.spec.experiment import Run
@@ -89,7 +89,7 @@ def test_its_column_is_ranked_in_the_report_and_stands_in_the_csv(tmp_path: Path
     report = write_report(folder, figures=False).read_text()
     assert "black pixels ↓ (%)" in report
     assert results_of(folder).rankings["Black"].best == "a"
-    assert b",Black," in results_csv(results_of(folder)).partition(b"\n")[0]
+    assert b",Black," in results_csv(results_of(folder).table).partition(b"\n")[0]
     shown[0]["title"] = "[here](http://x)"  # somebody else's report
     with pytest.raises(BenchError, match=r"variants.a.metrics.0.title"):
         results_of(synthetic.write(tmp_path / "other", variants, measure=measure))

@@ -17,7 +17,8 @@ from synthetic import Settings, settings
 import bench
 from bench.evaluation.metrics import METRICS, Metric
 from bench.report import tables, write_report
-from bench.report.results import BY_NAME, Results, load, read, results_csv, summary_csv
+from bench.report.frame import results_csv
+from bench.report.results import BY_NAME, Results, load, read, summary_csv
 from bench.report.tables import MOST, Cell, Table
 
 
@@ -290,7 +291,7 @@ def test_one_axis_is_a_column_already(tmp_path: Path) -> None:
 def test_the_csv_agrees_with_the_table_and_with_what_load_gives(tmp_path: Path, metric: str) -> None:
     status = {("conv-bn-16-gaussian-beta1", 2): "failed", ("conv-bn-16-gaussian-beta1", 3): "missing"}
     found = load(synthetic.write(tmp_path, synthetic.matrix(), status=status))
-    runs = list(csv.DictReader(results_csv(found).decode().splitlines()))
+    runs = list(csv.DictReader(results_csv(found.table).decode().splitlines()))
     summary = {row["variant"]: row for row in csv.DictReader(summary_csv(found).decode().splitlines())}
     tidy = read(tmp_path)
     assert len(runs) == len(found.runs) == len(tidy)
@@ -311,7 +312,7 @@ def test_the_csv_agrees_with_the_table_and_with_what_load_gives(tmp_path: Path, 
 
 def test_a_missing_run_is_a_row_of_the_csv_too(tmp_path: Path) -> None:
     found = results(tmp_path, {"a": {"mse": 1.0}, "b": {"mse": 2.0}}, status={("b", 3): "missing"})
-    runs = list(csv.DictReader(results_csv(found).decode().splitlines()))
+    runs = list(csv.DictReader(results_csv(found.table).decode().splitlines()))
     assert [(r["variant"], r["seed"]) for r in runs if r["status"] == "missing"] == [("b", "3")]
 
 

@@ -14,11 +14,11 @@ import sys
 
 import typer
 
-from bench.cli import matrix, tools
+from bench.cli import matrix, sharing, tools
 from bench.cli.app import app
 from bench.errors import BenchError, printable, redacted
 
-__all__ = ["app", "main", "matrix", "tools"]
+__all__ = ["app", "main", "matrix", "sharing", "tools"]
 
 # What is wrong with a path that was given, or with the disk, wherever it shows: no bug of ours
 USER_ERRNOS = {

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from bench.errors import BenchError
 from bench.report import contact, copies, effects, gallery, published, render
-from bench.report.frame import csv
+from bench.report.frame import csv, results_csv
 from bench.report.latex import render as tables_in_latex
-from bench.report.results import Results, load, results_csv, summary_csv
+from bench.report.results import Results, load, summary_csv
 from bench.store.files import PICTURE, is_own, no_link, read_regular
 from bench.store.whole import replacing
 
@@ -34,7 +34,7 @@ def write_report(folder: Path, figures: bool = True, *, html: bool = True, latex
         pictures = gallery.collect(results)
         for copy, source in pictures.copies.items():
             _replace(folder / copy, read_regular(source, PICTURE, under=3))
-        _replace(folder / "results.csv", results_csv(results))
+        _replace(folder / "results.csv", results_csv(results.table))
         _replace(folder / "summary.csv", summary_csv(results))
         context = render.context(results, captions, pictures)
         rows = context["rows"]

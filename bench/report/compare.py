@@ -13,6 +13,7 @@ from pathlib import Path
 from bench.errors import BenchError, did_you_mean
 from bench.evaluation.metrics import METRICS, Metric, own_metrics
 from bench.report.effects import unequal
+from bench.report.frame import TIMES
 from bench.report.pairs import near_twins, parts
 from bench.report.results import Results, Variant, load
 from bench.report.statistics import MIN_SEEDS, Effect, advice, average, rejected
@@ -29,7 +30,6 @@ TESTS = {
     "Welch": "Welch's t",
     "paired by seed": "t of differences by seed, as they are near-twins",
 }
-TIMES = ("train_seconds", "images_per_second", "peak_memory_mb")  # what another machine changes
 
 
 @dataclass(frozen=True)

@@ -14,12 +14,13 @@ from bench.store.experiments import ExperimentFolder
 
 # What differs between machines in a way that changes times; the rest is told in the protocol.
 TIMING = ("device", "device_name", "threads", "precision", "engine", "replicas", "torch")
+TIMES = ("train_seconds", "images_per_second", "peak_memory_mb")  # what it changes
 ENVIRONMENT = tuple("compute_precision" if key == "precision" else key for key in TIMING)  # one is a metric
 PARTS = ("encoder", "decoder", "posterior", "prior", "likelihood", "target", "objective", "optimizer")
 RESULTS = ("id", "variant", "seed", "status", "outcome", "likelihood_class", "beta", "beta_eff")
 INNER = ("record", "losses", "diverged")  # no scalars: for the report alone
 COLUMNS = (*RESULTS, "run", "yardstick", "measured_epoch", "fall", *PARTS, "latent", "epochs", "batch_size",
-           *ENVIRONMENT, "machine", *INNER)  # fmt: skip
+           *ENVIRONMENT, "origin", "machine", *INNER)  # fmt: skip
 FALL = 5  # epochs up to the one measured over which a run tells how fast its test loss still falls
 
 
@@ -29,9 +30,9 @@ def table(home: ExperimentFolder) -> pd.DataFrame:
     `status` is finished, diverged, failed, interrupted, unreadable or missing. `run` is the folder in the
     store. `outcome` says in words what went wrong, and `diverged` which epoch and term became non-finite.
     `losses` is the test loss by epoch, in nats per image. `fall` says how fast that still fell at
-    `measured_epoch`: nats an epoch, over FALL epochs. `machine` is what has to be equal for times to be
-    pooled. The metrics are the columns of floats: those that bench knows in their order, then what else the
-    records hold.
+    `measured_epoch`: nats an epoch, over FALL epochs. `origin` is whose run it is, where it was joined, and
+    `machine` what has to be equal for times to be pooled. The metrics are the columns of floats: those that
+    bench knows in their order, then what else the records hold.
     """
     settings = home.spec["variants"]
     order = {name: place for place, name in enumerate(settings)}
@@ -74,7 +75,8 @@ def _outcome(home: ExperimentFolder, run_id: str) -> dict[str, Any]:
     first, last = losses.get(measured - FALL), losses.get(measured)
     diverged = (record.get("diverged") or {}) if status == "diverged" else {}
     told = f"epoch {diverged.get('epoch')}, {diverged.get('term')}" if diverged else ""
-    environment = record.get("environment") or {}
+    environment, origin = record.get("environment") or {}, record.get("joined")
+    machine = [str(environment[key]) for key in TIMING if environment.get(key) is not None]
     return {
         "status": status, "outcome": record.get("reason") or told,
         "likelihood_class": record.get("likelihood_class"), "beta_eff": record.get("beta_eff"),
@@ -82,7 +84,7 @@ def _outcome(home: ExperimentFolder, run_id: str) -> dict[str, Any]:
         "fall": None if first is None or last is None else (first - last) / FALL,
         **{new: environment.get(old) for new, old in zip(ENVIRONMENT, TIMING, strict=True)},
         "record": record, "losses": losses, "diverged": diverged,
-        "machine": ", ".join(str(environment[key]) for key in TIMING if environment.get(key) is not None),
+        "origin": origin, "machine": ", ".join([*machine, f"of {origin}"] if origin else machine),
     }  # fmt: skip
 
 
@@ -127,6 +129,12 @@ def label(value: object) -> str:
     if isinstance(value, Mapping):
         return str(value.get("name", dict(value)))
     return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def results_csv(table: pd.DataFrame) -> bytes:
+    """Write one row per planned run, missing ones too: identity, outcome, every scalar metric."""
+    origin = ["origin"] if table.origin.notna().any() else []
+    return csv(table[[*RESULTS, *origin, *metric_names(table), *ENVIRONMENT]])
 
 
 def csv(table: pd.DataFrame) -> bytes:

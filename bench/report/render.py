@@ -48,6 +48,8 @@ def context(results: Results, figures: Mapping[str, str], gallery: Gallery) -> d
         "question": results.experiment.get("question"), "command": results.experiment.get("command"),
         "counts": [(state, counts[state]) for state in STATES if counts[state]],
         "done": len(results.runs) - counts["missing"], "elsewhere": _elsewhere(results),
+        "origins": _origins(results),
+        "mixed": [v for v in results.variants if v.axes and v.table.origin.notna().any()],
         "twins": [v for v in results.variants if v.same_as],
         "claims": claims.verdicts(results), "rows": rows, "comparisons": comparisons,
         "top": found[: answers.MOST], "rest": found[answers.MOST :],
@@ -184,8 +186,31 @@ HTML: dict[str, Any] = {
 def _elsewhere(results: Results) -> list[tuple[str, int]]:
     """How many runs were made for another experiment, with the same settings, seed and data."""
     own = results.experiment.get("name")
-    made_for = Counter(str(run.record.get("experiment") or "") for run in results.runs if run.record)
+    made = [run.record for run in results.runs if run.record and not run.origin]
+    made_for = Counter(str(record.get("experiment") or "") for record in made)
     return [(name, n) for name, n in made_for.items() if name not in ("", own)]
+
+
+def _origins(results: Results) -> list[dict[str, Any]]:
+    """Whose the runs are, where some were joined: own ones first, each with what their records say."""
+    found: dict[str, dict[str, Any]] = {"": {"name": "", "runs": 0}}
+    for variant in results.variants:
+        for run in variant.runs:
+            if not run.record:
+                continue
+            environment, git, node = (run.record.get(key) or {} for key in ("environment", "git", "node"))
+            device = environment.get("device_name") or environment.get("device")
+            torch = f"torch {environment.get('torch')}"
+            told = {
+                "variants": variant.title, "experiments": run.record.get("experiment"),
+                "commits": git.get("commit"),
+                "devices": ", ".join([str(device), torch, *([f"on {node}"] if node else [])]),
+            }  # fmt: skip
+            whose = found.setdefault(run.origin or "", {"name": run.origin, "runs": 0})
+            whose["runs"] += 1
+            for what, said in told.items():
+                whose.setdefault(what, {}).update({str(said): None} if said else {})  # each once, in order
+    return [*found.values()] if len(found) > 1 else []
 
 
 def _protocol(results: Results) -> dict[str, Any]:

@@ -17,9 +17,8 @@ import pandas as pd
 
 from bench.evaluation.metrics import METRICS, Metric, own_metrics
 from bench.report.frame import (
-    ENVIRONMENT,
     INNER,
-    RESULTS,
+    TIMES,
     csv,
     label,
     metric_names,
@@ -162,8 +161,9 @@ class Variant:
         return self.yardstick < since(metric) <= self.newest
 
     def estimate(self, metric: str) -> Estimate | None:
-        """Mean and half-width of one metric over seeds; None without a value."""
-        values = list(self.values(metric).values())
+        """Mean and half-width of one metric over seeds; None without a value, or of times of two machines."""
+        pooled = metric not in TIMES or len(set(self.done.machine)) == 1
+        values = list(self.values(metric).values()) if pooled else []
         return estimate(values, BY_NAME[metric].scale if metric in BY_NAME else "linear") if values else None
 
     @property
@@ -321,11 +321,6 @@ def read(*folders: str | Path) -> pd.DataFrame:
     metrics = [metric for found in loaded for metric in found.metrics]
     runs.attrs = {m.name: f"{m.title}, {m.unit}".rstrip(", ") for m in metrics if m.name in runs}
     return runs
-
-
-def results_csv(results: Results) -> bytes:
-    """Write one row per planned run, missing ones too: identity, outcome, every scalar metric."""
-    return csv(results.table[[*RESULTS, *metric_names(results.table), *ENVIRONMENT]])
 
 
 def summary_csv(results: Results) -> bytes:

@@ -118,12 +118,14 @@ def finished(variant: Variant) -> str:
 
 
 def name(variant: Variant) -> Cell:
-    """Name a variant in the first column: with its seeds where some are lacking or collapsed."""
+    """Name a variant in the first column: with seeds that are lacking, collapse, and whose runs it has."""
     told = [finished(variant)] if len(variant.finished) < len(variant.runs) else []
     if variant.judged:
         told.append(f"not trained here, n = {len(variant.finished)}")
     if variant.collapsed:
         told.append(f"collapsed {variant.collapsed}/{len(variant.finished)}")
+    for origin, count in variant.table.origin.value_counts(sort=False).items():
+        told.append(f"{f'{count} of {len(variant.runs)} ' if count < len(variant.runs) else ''}from {origin}")
     return Cell(f"{variant.title} ({'; '.join(told)})" if told else variant.title)
 
 
@@ -311,9 +313,13 @@ def speed_spread(results: Results) -> float:
 
 
 def evaluation(results: Results) -> Table | None:
-    """Show the seconds each part of the evaluation took, a run's mean, and its share of the training time."""
-    seconds = [numbers(run.record.get("evaluation_seconds")) for run in results.finished]
-    known = [run for run, parts in zip(results.finished, seconds, strict=True) if parts]
+    """Show the seconds each part of the evaluation took, a run's mean, and its share of the training time.
+
+    Joined runs are left out.
+    """
+    own = [run for run in results.finished if not run.origin]
+    seconds = [numbers(run.record.get("evaluation_seconds")) for run in own]
+    known = [run for run, parts in zip(own, seconds, strict=True) if parts]
     if not known:
         return None
     training = sum(getattr(run, "train_seconds", 0.0) for run in known)

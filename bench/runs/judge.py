@@ -275,8 +275,9 @@ def _enter(home: ExperimentFolder, runs: Sequence[Judged], keys: Sequence[str]) 
         run.name_of(key): {"variant": run.variant, "seed": run.seed, "run": key}
         for run, key in zip(runs, keys, strict=True)
     }
-    variants = {**home.spec["variants"], first.variant: about | settings}
-    content = {**home.spec, "variants": variants, "planned": {**home.planned, **planned}}
+    variants = {**home.own["variants"], first.variant: about | settings}
+    before = home.own.get("planned") or {}
+    content = {**home.own, "variants": variants, "planned": {**before, **planned}}
     write_json_atomic(home.path / SPEC, content)
 
 

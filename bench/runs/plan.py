@@ -170,6 +170,7 @@ def _state(request: Request, run: Run, folder: RunFolder, home: ExperimentFolder
     if record and record["status"] in DONE:
         of = record.get("experiment")
         made = f", made for {of}" if of and of != request.declared.name else ""
+        made = f", joined from {origin}" if (origin := record.get("joined")) else made
         how = "finished" if record["status"] == "finished" else f"diverged: {record['reason']}"
         return False, how + made
     if record:

@@ -20,8 +20,9 @@ from pydantic import ValidationError
 
 from bench.errors import BenchError, printable
 from bench.store import records
+from bench.store.joined import JOINED, merged
 from bench.store.records import Record, RunFolder
-from bench.store.shapes import Baselines, Planned, Spec
+from bench.store.shapes import Baselines, Joined, Planned, Source, Spec
 
 RUNS = "runs"  # the folder of all runs, in the folder of reports
 SPEC = "experiment.json"
@@ -48,7 +49,16 @@ class ExperimentFolder:
 
     @cached_property
     def spec(self) -> Mapping[str, Any]:
-        """Read the resolved experiment. Raises BenchError where there is none, or one that cannot be used."""
+        """Read the resolved experiment, with the runs of others that were joined to it.
+
+        Raises BenchError where there is none, or one that cannot be used.
+        """
+        sources = self.joined()
+        return merged(self.own, sources) if sources else self.own
+
+    @cached_property
+    def own(self) -> Mapping[str, Any]:
+        """Read the resolved experiment without the runs of others; raises BenchError as `spec` does."""
         file = self.path / SPEC
         why = "does not exist"
         try:
@@ -73,8 +83,9 @@ class ExperimentFolder:
         """Find the variants that were trained elsewhere, and their runs: `bench judge` has entered them."""
         if not self.exists:
             return {}, {}
-        variants = {k: v for k, v in self.spec["variants"].items() if v.get("origin") == JUDGED}
-        return variants, {k: plan for k, plan in self.planned.items() if plan["variant"] in variants}
+        variants = {k: v for k, v in self.own["variants"].items() if v.get("origin") == JUDGED}
+        planned: dict[str, Planned] = self.own.get("planned") or {}
+        return variants, {k: plan for k, plan in planned.items() if plan["variant"] in variants}
 
     def baselines(self) -> dict[str, Any]:
         """Read baselines.json, metrics under their names of today; empty where it is absent.
@@ -90,6 +101,18 @@ class ExperimentFolder:
             why = records.fault(error) if isinstance(error, ValidationError) else printable(str(error))
             raise BenchError(f"{file} cannot be used ({why}); remove it, bench run makes it anew") from None
         return table | {"rows": [records.renamed(row) for row in table.get("rows", [])]}
+
+    def joined(self) -> list[Source]:
+        """Read which runs of others were joined to it. Raises BenchError where that cannot be used."""
+        file = self.path / JOINED
+        try:
+            sources: list[Source] = records.read_json(file, Joined)["sources"]
+        except FileNotFoundError:
+            return []
+        except (OSError, ValueError) as error:
+            why = records.fault(error) if isinstance(error, ValidationError) else printable(str(error))
+            raise BenchError(f"{file} cannot be used ({why}); remove it, and join those runs again") from None
+        return sources
 
     def run(self, run_id: str) -> RunFolder:
         """Find the folder of a planned run."""

@@ -23,6 +23,7 @@ RENAMED = {"elbo_gaussian": "gaussian_bits_per_dim", "log_px_bernoulli": "iwae_b
 DONE = ("finished", "diverged")  # a diverged run is a result: the same seed diverges again
 RECORD = "record.json"
 WEIGHTS = "weights.safetensors"
+PARTS = "parts/"  # beside the record: copies of the Python files that the run's parts come from
 CHECKPOINT = "checkpoint.safetensors"  # of a run under way; gone once it has ended
 MOST = 64_000_000  # bytes of a record or an experiment; the curves of a year of epochs are less
 
@@ -61,8 +62,10 @@ class RunFolder:
         return {f: digest(self.path / f) for f in self.files() if f not in (RECORD, CHECKPOINT)}
 
     def bare(self, record: Record) -> bool:
-        """Tell whether it holds the record and none of the files that this lists, as runs are published."""
-        return bool(record.get("artifacts")) and self.files() == [RECORD]
+        """Tell whether it holds the record, and at most parts of what this lists, as runs are published."""
+        listed = record.get("artifacts") or {}
+        parts = {RECORD, *(file for file in listed if file.startswith(PARTS))}
+        return bool(listed) and parts.issuperset(self.files())
 
 
 def read(path: Path | str) -> Record | None:

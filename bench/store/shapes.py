@@ -87,6 +87,8 @@ class Recorded(TypedDict, total=False):
     git: Table
     command: Text | None
     artifacts: Annotated[dict[Name, Name], Field(max_length=10_000)] | None
+    origin: Name | None
+    joined: Name | None
     mlflow: Table
 
 
@@ -132,7 +134,22 @@ class Spec(TypedDict, total=False):
     seeds: list[Whole] | None
     question: Text | None
     command: Text | None
+    by: Name | None
     equivalence_margin: Number | None
+
+
+class Source(TypedDict):
+    """Runs of others, as their experiment has them."""
+
+    name: Name
+    variants: Annotated[dict[Name, Settings], Field(max_length=2_000)]
+    planned: Annotated[dict[Name, Planned], Field(max_length=100_000)]
+
+
+class Joined(TypedDict):
+    """joined.json."""
+
+    sources: Annotated[list[Source], Field(max_length=1_000)]
 
 
 class Baselines(TypedDict, total=False):

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Give a hidden path beside `path`, whose folder is made; what is written there then takes its place.
+    """Give a hidden path beside `path`, whose folder is made; the file or folder made there takes its place.
 
     Readers see the old file or the new one, whenever the writer is killed; an exception leaves the old one.
     """
@@ -21,5 +22,5 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     except BaseException:
         with contextlib.suppress(OSError):
-            temporary.unlink()
+            shutil.rmtree(temporary) if temporary.is_dir() else temporary.unlink()
         raise

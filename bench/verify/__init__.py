@@ -10,7 +10,7 @@ from bench.report import write_report
 from bench.store.experiments import ExperimentFolder
 from bench.store.files import read_regular
 from bench.store.records import MOST
-from bench.verify.files import OPTIONAL, bring_pictures, check_files
+from bench.verify.files import INPUTS, OPTIONAL, bring_pictures, check_files
 from bench.verify.findings import Findings
 from bench.verify.runs import check_runs
 
@@ -43,7 +43,7 @@ def verify(folder: Path, *, deep: bool = False, data_dir: Path | None = None) ->
         again = ExperimentFolder(Path(elsewhere) / folder.resolve().name)
         again.path.mkdir()
         again.runs.symlink_to(home.runs.resolve())
-        for name in ("experiment.json", "baselines.json"):
+        for name in INPUTS:
             if (folder / name).is_file():
                 (again.path / name).write_bytes(read_regular(folder / name, MOST))
         bring_pictures(folder, again.path)

@@ -17,12 +17,13 @@ from urllib.parse import unquote
 
 from bench.report.contact import is_sheet
 from bench.report.copies import COPIES, pictures
-from bench.store.experiments import ExperimentFolder
+from bench.store.experiments import BASELINES, SPEC, ExperimentFolder
 from bench.store.files import PICTURE, is_own, picture, read_regular
+from bench.store.joined import JOINED
 from bench.store.records import MOST, Record, digest
 from bench.verify.findings import Findings
 
-INPUTS = {"experiment.json", "baselines.json"}
+INPUTS = {SPEC, BASELINES, JOINED}
 OPTIONAL = {"report.html": "html", "tables.tex": "latex"}  # made again where they are, as `write_report` says
 EMBEDDED = re.compile(r"data:image/[^\"]*")  # drawn again they may have other bytes
 KEYS = ("variant", "seed", "metric", "epoch")  # the columns that name a row

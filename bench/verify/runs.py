@@ -40,24 +40,32 @@ def check_runs(findings: Findings, home: ExperimentFolder) -> dict[str, Record]:
         else:
             found[run_id] = record
             findings.counts["records"] += 1
-    data, bare = home.baselines().get("of", {}).get("data"), 0
-    for run_id, record in found.items():
-        bare += _artifacts(findings, home, run_id, record)
-        try:
-            kind = Judged if record.get("origin") == JUDGED else Run
-            run = kind.model_validate(record.get("run"))
-        except ValidationError:
-            findings.unchecked.append(
-                f"{run_id}: its identity and laws, as it is of another version of bench"
-            )
-            continue
-        _identity(findings, home, run_id, record, run, data)
-        _laws(findings, run_id, record, run)
+    data = home.baselines().get("of", {}).get("data")
+    bare = sum(check_run(findings, home, run_id, record, data) for run_id, record in found.items())
     if pending:
         findings.unchecked.append(f"runs without a record, under way or to be done: {pending}")
     if bare:
         findings.unchecked.append(f"weights and pictures of {bare} run{'s' * (bare > 1)} are not here")
     return found
+
+
+def check_run(
+    findings: Findings, home: ExperimentFolder, run_id: str, record: Record, data: str | None
+) -> bool:
+    """Check one run: its files, its identity, its laws; returns whether it is as runs are published.
+
+    `data` is the digest of the experiment's data, as far as that is known.
+    """
+    bare = _artifacts(findings, home, run_id, record)
+    try:
+        kind = Judged if record.get("origin") == JUDGED else Run
+        run = kind.model_validate(record.get("run"))
+    except ValidationError:
+        findings.unchecked.append(f"{run_id}: its identity and laws, as it is of another version of bench")
+        return bare
+    _identity(findings, home, run_id, record, run, data)
+    _laws(findings, run_id, record, run)
+    return bare
 
 
 def _artifacts(findings: Findings, home: ExperimentFolder, run_id: str, record: Record) -> bool:
