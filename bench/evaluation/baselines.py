@@ -19,6 +19,7 @@ from bench.data.dataset import Dataset
 from bench.evaluation.footing import DEQUANTISATION, bits_per_dim, gaussian_score
 
 Array = NDArray[np.float64]
+MOST_PIXELS = 4096  # of an image, all channels: the time of a PCA grows with the cube
 
 
 def baselines(dataset: Dataset, latents: Iterable[int]) -> dict[str, Any]:
@@ -27,13 +28,18 @@ def baselines(dataset: Dataset, latents: Iterable[int]) -> dict[str, Any]:
     PCA has `mse`, its reconstructions clamped to [0, 1]; probabilistic PCA has `gaussian_bits_per_dim`, exact
     where a VAE has a bound; the pixel mean, a VAE without latents, has `mse`, `elbo_bernoulli` and
     `gaussian_bits_per_dim`. All are fitted on the training images and measured on the test images. A latent
-    size that the training set cannot support (min(N, D) and more) is in `skipped` with the reason.
+    size that the training set cannot support (min(N, D) and more) is in `skipped` with the reason, and so are
+    all where D is above MOST_PIXELS.
     """
     train, test = (x.cpu().flatten(1).numpy() / 255 for x in (dataset.train_images, dataset.test_images))
-    pca = PCA(svd_solver="covariance_eigh").fit(train)  # one fit: a smaller model keeps its first components
-    limit = min(train.shape)
+    limit, pixels = min(train.shape), train.shape[1]
     rows: list[dict[str, Any]] = []
     skipped = []
+    if pixels > MOST_PIXELS:
+        skipped = [{"latent": size, "reason": f"PCA of {pixels} values"} for size in sorted(set(latents))]
+        latents = ()
+    else:  # one fit: a smaller model keeps its first components
+        pca = PCA(svd_solver="covariance_eigh" if limit == pixels else "full").fit(train)
     for size in sorted(set(latents)):
         if size >= limit:
             skipped.append(
