@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
+import pytest
 from test_groups import shared
 
+from bench.engine.images import data_of
 from bench.parts.check import check_file
 from bench.runs.execute import Job, SharedContext, execute
 from bench.spec.resolve import load
@@ -39,6 +42,25 @@ def test_a_part_of_every_kind_is_good_and_trains(tmp_path: Path, shared: SharedC
     copy = f"parts/{run.encoder.sha256[:8]}-mine.py"
     assert record["artifacts"][copy] == run.encoder.sha256
     assert (tmp_path / "run" / copy).read_bytes() == mine.read_bytes()
+
+
+def test_data_of_ones_own_are_good_and_train(
+    tmp_path: Path, shared: SharedContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    exec(block("Data"))  # noqa: S102  it writes bars.npz
+    (tmp_path / "stripes.py").write_text(block("Data made by Python"))
+    assert [(part.kind, part.fault) for part in check_file(tmp_path / "stripes.py")] == [("dataset", "")]
+    for section, shape in (("Data", (20, 12)), ("Data made by Python", (32, 32, 3))):
+        (tmp_path / "mine.yaml").write_text(block(section, "yaml"))
+        [run] = load(tmp_path / "mine.yaml").runs()
+        data = data_of(run.dataset, run.own_data)
+        assert data.shape == shape
+        job, own = Job("own-s0", run, tmp_path / section, {}), replace(shared, data=data, reference=None)
+        record = execute(job, own, lambda *_: None)
+        assert record["status"] == "finished", record.get("traceback")
+    copy = f"parts/{run.own_data.sha256[:8]}-stripes.py"
+    assert (tmp_path / section / copy).read_bytes() == (tmp_path / "stripes.py").read_bytes()
 
 
 def test_a_whole_model_is_good_and_trains(tmp_path: Path, shared: SharedContext) -> None:

@@ -135,7 +135,7 @@ def test_published_runs_count_as_done(tmp_path: Path, monkeypatch: pytest.Monkey
     published = ExperimentFolder(ROOT / "reports/mnist/all")
     digest = next(iter(published.records().values()))["data"]["digest"]
     data = replace(a_dataset(), name="mnist", digest=digest)
-    monkeypatch.setattr("bench.runs.plan.load_data", lambda *_, **__: data)
+    monkeypatch.setattr("bench.runs.plan.data_of", lambda *_, **__: data)
     monkeypatch.setattr("bench.runs.plan._check_batches", lambda *_: None)  # the stand-in has few images
     readme = (ROOT / "README.md").read_text()
     (example,) = re.findall(r"```yaml\n# mine\.yaml\n(.*?)```", readme, re.DOTALL)
@@ -162,7 +162,7 @@ def test_the_first_round_of_seeds_begins_with_the_shortest_and_others_with_the_l
 def test_most_of_a_large_matrix_stands_early_in_its_first_round(tmp_path, monkeypatch, workers):
     """`all.yaml` with the seconds that its published runs took, each the least of its seeds."""
     data = replace(a_dataset(), name="mnist")
-    monkeypatch.setattr("bench.runs.plan.load_data", lambda *_, **__: data)
+    monkeypatch.setattr("bench.runs.plan.data_of", lambda *_, **__: data)
     monkeypatch.setattr("bench.runs.plan._check_batches", lambda *_: None)  # the stand-in has few images
     least: dict[str, float] = {}
     for made_before in ExperimentFolder(ROOT / "reports/mnist/all").records().values():

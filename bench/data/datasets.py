@@ -21,6 +21,7 @@ from torch.nn.functional import interpolate
 
 from bench.data.dataset import FULL, Bytes, Dataset, DataUnavailable, assembled
 from bench.data.fetch import cache_dir, fetch
+from bench.data.vision import VISION, load_vision
 from bench.errors import BenchError, did_you_mean
 
 
@@ -30,13 +31,13 @@ def load(name: str, data_dir: Path | None = None, *, download: bool = True) -> D
     Raises BenchError for an unknown name, a `data_dir` that is no folder and a file that is not the original;
     DataUnavailable where the files are nowhere and could not be fetched within a bounded wait.
     """
-    if name not in DATASETS:
-        raise BenchError(f"no dataset is called {name!r}{did_you_mean(name, DATASETS)}")
+    if name not in DATASETS and name not in VISION:
+        raise BenchError(f"no dataset is called {name!r}{did_you_mean(name, [*DATASETS, *VISION])}")
     if data_dir is not None and not data_dir.is_dir():
         raise BenchError(
             f"--data-dir {data_dir} is no folder; give the one that holds MNIST/raw, or leave it out"
         )
-    return DATASETS[name](data_dir, download)
+    return DATASETS[name](data_dir, download) if name in DATASETS else load_vision(name, data_dir, download)
 
 
 # IDX files
@@ -113,7 +114,7 @@ def _load_idx(
     folders = [Path(place) / layout / "raw" for place in places if place]
     raw = next((folder for folder in folders if any(f.path(folder).exists() for f in files)), None)
     if raw is None:
-        why = fetch(layout, cache_dir()) if download else ""
+        why = fetch(layout, cache_dir() / layout / "raw", f"{layout}/raw") if download else ""
         if why or not download:
             failed = f" and could not be fetched ({why})" if why else ""
             raise DataUnavailable(

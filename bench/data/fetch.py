@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 STALL = 15.0  # seconds without a new byte after which a download is given up
 LONGEST = 600.0  # seconds after which any download is given up
@@ -21,28 +24,32 @@ def cache_dir() -> Path:
 
 
 _FETCH = """
-import pathlib, socket, sys, torchvision.datasets
-layout, folder, seconds = sys.argv[1:]
+import json, pathlib, socket, sys, torchvision.datasets
+layout, folder, seconds, calls = sys.argv[1:]
 pathlib.Path(folder, "started").write_text("imports are over: from here on silence is the network's")
+pathlib.Path(folder, "data").mkdir()
 socket.setdefaulttimeout(float(seconds))
-getattr(torchvision.datasets, layout)(folder, download=True)
+for options in json.loads(calls):
+    getattr(torchvision.datasets, layout)(folder + "/data", **options, download=True)
 """
 
 
-def fetch(layout: str, cache: Path) -> str:
-    """Have torchvision fetch a data set into the cache, all or nothing; give why it failed, or "".
+def fetch(layout: str, final: Path, part: str, calls: Sequence[Mapping[str, Any]] = ({},)) -> str:
+    """Have torchvision fetch a data set, all or nothing; give why it failed, or "".
 
+    `part` of what it fetches becomes the folder `final`; `calls` are the options of each call that fetches.
     It runs in a process of its own: a name that never resolves and a silent server cannot be timed out inside
     this one. The folder gets its final name once torchvision has verified and unpacked all of it.
     """
+    cache = cache_dir()
     try:
         cache.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".fetch-", dir=cache) as folder:
-            why = _watch([sys.executable, "-c", _FETCH, layout, folder, str(STALL)], Path(folder))
-            final = cache / layout / "raw"
+            said = json.dumps([{k: v for k, v in call.items() if k != "download"} for call in calls])
+            why = _watch([sys.executable, "-c", _FETCH, layout, folder, str(STALL), said], Path(folder))
             if not why and not final.exists():
-                final.parent.mkdir(exist_ok=True)
-                shutil.move(Path(folder) / layout / "raw", final)
+                final.parent.mkdir(parents=True, exist_ok=True)
+                shutil.move(Path(folder) / "data" / part, final)
     except OSError as error:
         return str(error)
     return why

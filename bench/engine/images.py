@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from bench.data.dataset import Dataset, split
+from bench.data.datasets import load
+from bench.data.own import find_npz, of_part, read
 from bench.engine.device import initialised, stream
+from bench.errors import BenchError
+from bench.parts.files import raised
+from bench.parts.lookup import find
 from bench.parts.protocols import Shape
 from bench.parts.vae import VAE, build
-from bench.spec.experiment import Judged, Run
+from bench.spec.experiment import Judged, Part, Run
 
 
 @dataclass(frozen=True)
@@ -29,6 +35,25 @@ class Labels:
 
     train: Tensor
     test: Tensor
+
+
+def data_of(name: str, own: Part | None, data_dir: Path | None = None, *, download: bool = True) -> Dataset:
+    """Load a data set: one that bench knows, or one of the user's `own`.
+
+    Raises BenchError and DataUnavailable as `bench.data.datasets.load` does, and BenchError for a data set of
+    one's own that is not as docs/yaml.md says, or whose Python file no record names.
+    """
+    if own is None:
+        return load(name, data_dir, download=download)
+    if own.sha256 is None:
+        return read(own.file or find_npz(Path(name).name, data_dir), name)
+    make_data = find("dataset", own)
+    try:
+        return of_part(make_data(**own.options), name, str(own.file))
+    except BenchError as error:
+        raise BenchError(f"dataset {name}: {error}") from None
+    except Exception as error:  # whatever a user's own code raises
+        raise BenchError(f"dataset {name}: {raised(error, own.file)}; correct the file") from None
 
 
 def divide(run: Run | Judged, data: Dataset, device: torch.device) -> tuple[Images, Labels | None]:

@@ -6,7 +6,6 @@ It imports the file, which runs it with the user's rights.
 from __future__ import annotations
 
 import inspect
-import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -19,14 +18,14 @@ from torch import Tensor
 
 from bench.errors import BenchError, did_you_mean, printable
 from bench.parts import laws, model_laws
-from bench.parts.files import part_class
+from bench.parts.files import part_class, raised
 from bench.parts.lookup import sized
 from bench.spec.experiment import PARTS, Part
 from bench.spec.own import own_metric
 from bench.spec.registry import Module, read_module
 
 SIZED = ("posterior", "prior")  # whose constructors are given the sizes that they name
-KINDS = (*dict.fromkeys((*PARTS, "prior", "metric")),)
+KINDS = (*dict.fromkeys((*PARTS, "prior", "metric", "dataset")),)
 
 
 @dataclass(frozen=True)
@@ -73,9 +72,12 @@ def kind_of(made: Any) -> str | None:
             "optimizer": "schedule",
             "model": "metric",
         }
+        if not given and not takes_heads(made):
+            return "dataset"
         return by_name.get(given[0], "posterior") if given else None
     called = _positional(getattr(made, "forward", made.__call__))[1:]
     decodes = "decoder" in made.__name__.lower() or called[:1] == ["z"]
+    annotations = inspect.get_annotations(made)
     dense = hasattr(made, "log_prob") and hasattr(made, "sample")
     signs = (  # the first that holds tells
         (issubclass(made, torch.optim.Optimizer), "optimizer"),
@@ -84,6 +86,7 @@ def kind_of(made: Any) -> str | None:
         (hasattr(made, "encode") and hasattr(made, "decode"), "model"),
         (dense and {*given} <= {"shape", "latent"}, "prior"),
         (given[:1] == ["shape"], "decoder" if decodes else "encoder"),
+        (not given and {"images", "train_images"} & {*dir(made), *annotations}, "dataset"),
         (bool(given), None),  # a class that the user's own code makes: a layer, a distribution
         (hasattr(made, "log_prob"), "likelihood"),
         ("terms" in called or "seen" in called, "objective"),
@@ -91,6 +94,11 @@ def kind_of(made: Any) -> str | None:
         (bool(called), "posterior"),
     )
     return next((kind for holds, kind in signs if holds), None)
+
+
+def takes_heads(made: Any) -> bool:
+    """Tell whether a function takes any number of positional arguments, as a posterior may."""
+    return any(p.kind is p.VAR_POSITIONAL for p in inspect.signature(made).parameters.values())
 
 
 def _positional(called: Any) -> list[str]:
@@ -131,7 +139,7 @@ class _Own:
             missing = error.errors(include_url=False)[0]["loc"][0]
             return f"its option {missing} has no default to check it with; give one, if only while checking"
         except Exception as error:  # whatever a user's own code raises
-            return told(error, self.module.path)
+            return raised(error, self.module.path)
         return ""
 
     def _hold(self, name: str) -> None:
@@ -174,16 +182,6 @@ class _Own:
         return next((name for name, other in self.kinds.items() if other == kind), None)
 
 
-def told(error: Exception, path: Path) -> str:
-    """Say what the code of a user's file raised, and where in it."""
-    what = printable(f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"[:300])
-    frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if frame.filename == str(path.resolve())]
-    if not own:
-        return f"it cannot be used as its protocol says ({what})"
-    return f"{own[0].name} raises {what} (line {own[-1].lineno})"
-
-
 LAWS: dict[str, Callable[[Callable[..., Any]], Any]] = {
     "prior": laws.prior,
     "input": laws.pixels,
@@ -191,4 +189,5 @@ LAWS: dict[str, Callable[[Callable[..., Any]], Any]] = {
     "objective": laws.objective,
     "optimizer": laws.optimizer,
     "schedule": laws.schedule,
+    "dataset": laws.dataset,
 }

@@ -52,6 +52,16 @@ def keep(parts: Iterable[Part], folder: Path) -> None:
             (folder / f"{part.sha256[:8]}-{part.file.name}").write_bytes(_source(part.file, part.sha256))
 
 
+def raised(error: Exception, file: Path | None) -> str:
+    """Say what the code of a user's file raised, and where."""
+    what = printable(f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"[:300])
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if file and frame.filename == str(file.resolve())]
+    if not own:
+        return f"it cannot be used as its protocol says ({what})"
+    return f"{own[0].name} raises {what} (line {own[-1].lineno})"
+
+
 def _source(path: Path, wanted: str) -> bytes:
     source = content(path, "a Python file (.py)")
     if hashlib.sha256(source).hexdigest() != wanted:

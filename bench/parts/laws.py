@@ -20,6 +20,7 @@ from bench.parts.networks import MLPEncoder
 from bench.parts.posteriors import gaussian
 from bench.parts.priors import StandardNormal
 from bench.parts.protocols import LossTerms, TwoTermObjective
+from bench.spec.images import arrays_of, check_arrays
 
 SHAPE, LATENT = (28, 28), 3  # of what a part is made for: MNIST's images
 PIXELS = math.prod(SHAPE)
@@ -289,6 +290,14 @@ def objective(make: Make) -> None:
     for name, values in zip(("beta_eff", "as_written"), zip(*ratios, strict=True), strict=bool(ratios)):
         if not math.isclose(*values, rel_tol=1e-3):
             raise Fault(f"{name}() does not follow from the loss that it gives")
+
+
+def dataset(make: Make) -> None:
+    """Hold a data set to its protocol: arrays of the right types and sizes, the same ones every time."""
+    first, again = (arrays_of(make()) for _ in range(2))
+    check_arrays(first)
+    if first.keys() != again.keys() or not all((first[name] == again[name]).all() for name in first):
+        raise Fault("it gives other data each time; draw what is random by a generator with a fixed seed")
 
 
 def optimizer(make: Make) -> None:

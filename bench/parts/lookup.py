@@ -31,6 +31,7 @@ REGISTRIES: dict[str, Mapping[str, Callable[..., Any]]] = {
     "schedule": SCHEDULES,
     "model": {},  # of the user's own alone, as metrics are
     "metric": {},
+    "dataset": {},  # bench's own are functions of a folder
 }
 
 

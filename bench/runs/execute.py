@@ -269,6 +269,7 @@ class _Attempt:
                 "validation": 0 if images.validation is None else len(images.validation),
                 "test": len(images.test),
                 **({} if self.labels else {"unlabelled": True}),
+                **({"split": data.split} if data.split else {}),
             },
         }
 

@@ -19,8 +19,8 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from bench.data.datasets import load as load_data
 from bench.engine.device import stream
+from bench.engine.images import data_of
 from bench.errors import BenchError, did_you_mean
 from bench.pictures import grids
 from bench.saved import Saved, model_of, read_saved
@@ -174,11 +174,11 @@ def draw(saved: Saved, drawing: Drawing) -> Image.Image:
 
 
 def read_image(path: Path, shape: Sequence[int]) -> Tensor:
-    """Read a PNG or JPEG as a grey image uint8 [H, W]: scaled to fit, the rest and what is clear black.
+    """Read a PNG or JPEG as an image uint8 [H, W] or [H, W, 3]: scaled to fit, black where it is clear.
 
     Raises BenchError for a file that is no such picture.
     """
-    height, width = shape
+    height, width, *channels = shape
     try:
         with picture(path, formats=("PNG", "JPEG")) as file:
             image = ImageOps.exif_transpose(file)
@@ -187,7 +187,7 @@ def read_image(path: Path, shape: Sequence[int]) -> Tensor:
             if image.has_transparency_data:
                 clear = image.convert("RGBA")
                 image = Image.alpha_composite(Image.new("RGBA", clear.size, "black"), clear)
-            small = ImageOps.pad(image.convert("L"), (width, height), color=0)
+            small = ImageOps.pad(image.convert("RGB" if channels else "L"), (width, height), color=0)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         why = getattr(error, "strerror", None) or "no PNG or JPEG that can be read"
         raise BenchError(f"--from-images {path}: {why}; give a PNG or JPEG file") from None
@@ -213,7 +213,7 @@ def _check(drawing: Drawing, out: Path | None) -> None:
 
 def _test_images(saved: Saved, drawing: Drawing, count: int) -> Tensor:
     """Choose `count` images of the run's test set by the seed; for reconstructions ordered by label."""
-    data = load_data(saved.run.dataset, drawing.data_dir)
+    data = data_of(saved.run.dataset, saved.run.own_data, drawing.data_dir)
     measured = (saved.record.get("data") or {}).get("digest", data.digest)
     if measured != data.digest:
         raise BenchError(

@@ -30,8 +30,7 @@ from bench.errors import BenchError, printable
 from bench.evaluation.measure import Measured
 from bench.evaluation.metrics import YARDSTICK
 from bench.evaluation.samples import Reference, classifiers
-from bench.parts.check import told
-from bench.parts.files import keep, part_class
+from bench.parts.files import keep, part_class, raised
 from bench.parts.laws import Fault
 from bench.parts.likelihoods import Bernoulli
 from bench.parts.model_laws import whole
@@ -73,13 +72,13 @@ class Adapter:
             why = str(fault)
         except RuntimeError as error:
             if "state_dict" not in str(error):
-                why = told(error, self.path)
+                why = raised(error, self.path)
             else:
                 why = f"the weights do not fit ({' '.join(printable(str(error)).split())[:300]})"
         except BenchError:
             raise
         except Exception as error:  # whatever a user's own code raises
-            why = told(error, self.path)
+            why = raised(error, self.path)
         else:  # of bench's parts beside it none is asked: nothing is measured in its own terms
             return WholeModel(made, Bernoulli(), Grey(), Grey(), self.latent).eval()
         raise BenchError(f"{who}: {why}; bench check {self.path} tries it without weights")

@@ -16,6 +16,7 @@ from bench.data.datasets import load as load_data
 from bench.doctor import require_matching_torch
 from bench.engine.checkpoint import epoch_kept
 from bench.engine.device import pick, stream
+from bench.engine.images import data_of
 from bench.errors import BenchError, did_you_mean
 from bench.evaluation.metrics import METRICS
 from bench.runs.request import Request
@@ -125,7 +126,7 @@ def make_plan(request: Request, *, download: bool = True) -> Plan:
     _check_writable(request.reports)
     warnings: tuple[str, ...] = ()
     try:
-        data = load_data(experiment.dataset, request.data_dir, download=download)
+        data = data_of(experiment.dataset, experiment.own_data, request.data_dir, download=download)
     except DataUnavailable as error:  # a damaged file is an error, never a reason to fall back
         if experiment.offline_fallback is None:
             raise

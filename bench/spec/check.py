@@ -142,7 +142,7 @@ def _fraction(node: Leaf, ratio: Fraction | None) -> float | None:
     parts = node.text.split("/")
     if node.text == "dz/dx":
         if ratio is None:
-            what = "dz/dx; allowed: in a variant, where the latent size dz is known"
+            what = "dz/dx; allowed: in a variant, where the latent size and the shape of the images are known"
             raise node.error(f"{what}; write the number")
         value = ratio
     elif len(parts) == 2 and len(node.text) <= 40 and all(_decimal(part.strip()) for part in parts):

@@ -22,6 +22,7 @@ from pydantic import (
 )
 
 from bench.errors import BenchError, did_you_mean
+from bench.spec.images import npz_shape
 from bench.spec.options import NonNegative, Positive, PositiveInt, Real
 from bench.spec.registry import image_shape, part
 
@@ -139,13 +140,14 @@ class Size(_Frozen):
 
 COMPOSED = ("encoder", "decoder", "posterior")  # of what bench composes a model; a `model` is one whole
 # Settings that came later, or that not every run has: empty they are as good as absent
-ADDED = (*COMPOSED, "model", "prior", "patience", "clip_norm", "metrics")
+ADDED = (*COMPOSED, "model", "prior", "patience", "clip_norm", "metrics", "own_data")
 
 
 class Settings(Size):
     """Everything that determines a result but the seed, the data's content and the engine."""
 
-    dataset: str
+    dataset: str  # its name; of one's own such as mine.npz or mine_data.Mine
+    own_data: Part | None = None  # what gives a data set of one's own: `npz`, or a part of a Python file
     validation: Annotated[int, Field(ge=0, le=59_999)]  # images split off the training set
     model: Part | None = None
     encoder: Part | None = None
@@ -183,7 +185,7 @@ class Settings(Size):
 
 
 # What a variant says in YAML: all of it but what is said once a file
-ONCE = ("dataset", "importance_samples", "metrics")
+ONCE = ("dataset", "own_data", "importance_samples", "metrics")
 SETTINGS = tuple(name for name in Settings.model_fields if name not in ONCE)
 PARTS = tuple(name for name in SETTINGS if Settings.model_fields[name].annotation in (Part, Part | None))
 ABOUT = ("document", "published", "note")  # true of one variant, never inherited by another
@@ -200,11 +202,10 @@ class _Keyed(_Frozen):
         """Name the run by what determines its result: `<16 hex digits>-s<seed>`, its folder in a store.
 
         `digest` is the data's. Name and document of the variant are not hashed: renaming changes no result.
+        Nor is the name of a data set of one's own, which is its file's.
         """
-        facts = self.model_dump(mode="json", exclude={"variant", "document"}) | {
-            "data": digest,
-            "engine": engine,
-        }
+        told = {"variant", "document"} | ({"dataset"} if getattr(self, "own_data", None) else set())
+        facts = self.model_dump(mode="json", exclude=told) | {"data": digest, "engine": engine}
         canonical = json.dumps(facts, sort_keys=True, separators=(",", ":"), allow_nan=False)
         return f"{hashlib.sha256(canonical.encode()).hexdigest()[:16]}-s{self.seed}"
 
@@ -223,7 +224,7 @@ class Run(_Keyed, Settings):
     @property
     def parts(self) -> list[Part]:
         """All of its parts, which may be from files of the user's own."""
-        return [*filter(None, (getattr(self, kind) for kind in PARTS)), *self.metrics]
+        return [*filter(None, (*(getattr(self, kind) for kind in PARTS), self.own_data)), *self.metrics]
 
 
 class Judged(_Keyed, Size):
@@ -267,6 +268,19 @@ class Experiment(_Frozen):
     claims: tuple[Claim, ...] = ()  # made before the runs, as far as they are
     variants: dict[Slug, Variant]
 
+    @property
+    def own_data(self) -> Part | None:
+        """What gives the data set, if it is one of the user's own."""
+        return next(iter(self.variants.values())).own_data
+
+    @property
+    def shape(self) -> tuple[int, ...] | None:
+        """The shape of an image; None of a Python file's data, which nobody knows before they are made."""
+        own = self.own_data
+        if own is None:
+            return image_shape(self.dataset)
+        return None if own.sha256 or own.file is None else npz_shape(own.file)
+
     def runs(self) -> Iterator[Run]:
         """Make every run, seed-major: all variants of the first seed come first."""
         return (variant.run(seed) for seed in self.seeds for variant in self.variants.values())
@@ -309,11 +323,11 @@ class Experiment(_Frozen):
             update["epochs"] = epochs
         if dataset is not None:
             part("dataset", dataset)
-            if image_shape(dataset) != image_shape(self.dataset):  # dz/dx, and networks, depend on it
+            if image_shape(dataset) != self.shape:  # dz/dx, and networks, depend on it
                 what = f"dataset {dataset} has images of another shape than {self.dataset}"
                 raise BenchError(f"{what}; write an experiment for it")
             changes |= {"dataset": dataset, "offline_fallback": None}
-            update["dataset"] = dataset
+            update |= {"dataset": dataset, "own_data": None}
         if precision is not None:
             if precision not in (known := get_args(Precision)):
                 allowed = f"allowed: {' or '.join(known)}; give one of them"

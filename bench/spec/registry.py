@@ -104,7 +104,11 @@ class Module:
 def entries(kind: str) -> dict[str, Entry]:
     """Read everything of one kind that can be named, in the registry's order."""
     module, registry = REGISTRIES[kind]
-    return read_registry(BENCH / module, registry, kind)
+    found = read_registry(BENCH / module, registry, kind)
+    if kind != "dataset":
+        return found
+    model = create_model("dataset", __config__=CONFIG)
+    return found | {name: Entry(name, told, (), model) for name, (_, _, told) in _vision().items()}
 
 
 def part(kind: str, name: str) -> Entry:
@@ -116,10 +120,18 @@ def part(kind: str, name: str) -> Entry:
 
 
 def image_shape(dataset: str) -> tuple[int, ...]:
-    """Read the shape of a dataset's images from the table SHAPES beside its registry."""
+    """Read the shape of a dataset's images from the table SHAPES beside its registry, or torchvision's."""
     table = _module(BENCH / REGISTRIES["dataset"][0]).assigned["SHAPES"]
     shapes: dict[str, tuple[int, ...]] = ast.literal_eval(table)
-    return shapes[dataset]
+    return shapes[dataset] if dataset in shapes else _vision()[dataset][0]
+
+
+@lru_cache
+def _vision() -> dict[str, tuple[tuple[int, ...], str, str]]:
+    """Read the table of torchvision's sets: the shape of an image, its file, what it is."""
+    found: dict[str, tuple[tuple[int, ...], str, str]]
+    found = ast.literal_eval(_module(BENCH / "data/vision.py").assigned["VISION"])
+    return found
 
 
 def metrics() -> list[str]:

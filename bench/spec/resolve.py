@@ -30,6 +30,7 @@ from bench.spec.experiment import (
     too_many_runs,
 )
 from bench.spec.grammar import Draft, expand
+from bench.spec.images import npz_shape
 from bench.spec.matrix import Cell
 from bench.spec.options import Added, Positive
 from bench.spec.own import own_metric
@@ -66,8 +67,7 @@ def load(path: Path, *, code: bool = True) -> Experiment:
     for i, leaf in enumerate(written if isinstance(written, Sequence) else ()):
         if seeds[i] in seeds[:i]:
             raise leaf.error(f"seeds: {seeds[i]} again; allowed: different whole numbers; remove one")
-    dataset, fallback = _dataset(draft.head.get("dataset"))
-    resolver = _Resolver(draft, dataset, code=code)
+    resolver = _Resolver(draft, code=code)
     for name, block in draft.architectures.items():
         resolver.check_architecture(f"architecture {name}", block)
     variants = {
@@ -83,28 +83,13 @@ def load(path: Path, *, code: bool = True) -> Experiment:
         name=path.stem,
         path=path,
         question=head.question,
-        dataset=dataset,
-        offline_fallback=fallback,
+        dataset=resolver.dataset,
+        offline_fallback=resolver.fallback,
         seeds=seeds,
         equivalence_margin=head.equivalence_margin,
         claims=_claims(draft.head.get("claims"), variants),
         variants=variants,
     )
-
-
-def _dataset(node: Node | None) -> tuple[str, str | None]:
-    """Read the dataset and its offline fallback."""
-    known = registry.entries("dataset")
-    if node is None:
-        return "mnist", None
-    if not isinstance(node, Mapping):
-        return word_of(node, "dataset", known), None
-    refuse_unknown_keys(node, ("name", "offline_fallback"), "dataset")
-    if "name" not in node:
-        raise node.error(f"dataset has no name; allowed: {', '.join(known)}; add `name: ...`")
-    fallback = node.get("offline_fallback")
-    name = word_of(node["name"], "dataset", known)
-    return name, None if fallback is None else word_of(fallback, "dataset", known)
 
 
 def _claims(node: Node | None, variants: Iterable[str]) -> tuple[Claim, ...]:
@@ -134,15 +119,17 @@ def _claims(node: Node | None, variants: Iterable[str]) -> tuple[Claim, ...]:
 class _Resolver:
     """What checking the settings of a file takes beside them; each Python file is read once."""
 
-    def __init__(self, draft: Draft, dataset: str, *, code: bool) -> None:
+    def __init__(self, draft: Draft, *, code: bool) -> None:
         self.code = code
-        self.dataset = dataset
-        self.pixels = math.prod(registry.image_shape(dataset))
         said = draft.head.get("evaluation", Mapping(draft.head.place))
         example, known = "evaluation: {importance_samples: 200}", ("importance_samples",)
         self.evaluation = mapping_of(said, "evaluation", example, known)
         self.read = cache(registry.read_module)
         self.entry = cache(registry.Module.entry)
+        self.own_data: Part | None = None
+        self.fallback: str | None = None  # the dataset to go on with where the first can't be had
+        self.shape: tuple[int, ...] | None = None  # of an image; a Python file's are not known here
+        self.dataset = self.data(draft.head.get("dataset"))
         self.metrics = self._metrics(draft.head.get("metrics"))
 
     def variant(self, name: str, node: Mapping, cell: Cell | None) -> Variant:
@@ -158,7 +145,8 @@ class _Resolver:
         if "prior" in beside and beside["prior"] == Part(name="standard"):
             beside["prior"] = None  # as good as unsaid
         beside |= {"name": name, "label": cell.label if cell else name, "axes": cell.axes if cell else {}}
-        beside |= {"dataset": self.dataset, "published": _published(node.get("published"), what)}
+        beside |= {"dataset": self.dataset, "own_data": self.own_data}
+        beside |= {"published": _published(node.get("published"), what)}
         beside |= {"metrics": self.metrics}
         said = self.evaluation.over(node)
         said = said.take(*(key for key in said if key not in beside))
@@ -204,9 +192,44 @@ class _Resolver:
             if kind in block:
                 self.part(kind, block[kind], what, ratio)
 
-    def ratio(self, settings: Mapping, what: str) -> Fraction:
-        """Work out the number that `dz/dx` stands for."""
-        return Fraction(check(Size, settings.take("latent"), what).latent, self.pixels)
+    def ratio(self, settings: Mapping, what: str) -> Fraction | None:
+        """Work out the number that `dz/dx` stands for; None where the data's shape is not known."""
+        latent = check(Size, settings.take("latent"), what).latent
+        return Fraction(latent, math.prod(self.shape)) if self.shape else None
+
+    def data(self, node: Node | None) -> str:
+        """Read the dataset, which may be one of the user's own, and its offline fallback; give its name."""
+        known = registry.entries("dataset")
+        if isinstance(node, Mapping) and "file" in node:
+            return self.data_of_file(node, node["file"])
+        if isinstance(node, Mapping):
+            refuse_unknown_keys(node, ("name", "offline_fallback", "file"), "dataset")
+            if "name" not in node:
+                raise node.error(f"dataset has no name; allowed: {', '.join(known)}; add `name: ...`")
+            name = word_of(node["name"], "dataset", known)
+            if fallback := node.get("offline_fallback"):
+                self.fallback = word_of(fallback, "dataset", known)
+                if registry.image_shape(self.fallback) != registry.image_shape(name):
+                    what = f"offline_fallback {self.fallback} has images of another shape than {name}"
+                    raise fallback.error(f"{what}; allowed: of the same; choose another, or leave it out")
+        else:
+            name = "mnist" if node is None else word_of(node, "dataset", known)
+        self.shape = registry.image_shape(name)
+        return name
+
+    def data_of_file(self, block: Mapping, node: Node) -> str:
+        """Check an .npz by its headers, or the options of a part of a Python file."""
+        file = Path(node.place.file).parent / text_of(node, "dataset: file")
+        if file.suffix != ".npz":
+            self.own_data = self.part("dataset", block, "the experiment", None)
+            return f"{file.stem}.{self.own_data.name}"
+        refuse_unknown_keys(block, ("file",), "a dataset of an .npz")
+        try:
+            self.shape = npz_shape(file)
+        except BenchError as error:
+            raise node.error(f"dataset: {error}") from None
+        self.own_data = Part(name="npz").located(file.resolve())
+        return file.name
 
     def part(self, kind: str, node: Node, what: str, ratio: Fraction | None) -> Part:
         """Check a part and its options: a built-in one, or one of the file that it names."""
@@ -245,7 +268,10 @@ class _Resolver:
         file = Path(node.place.file).parent / text_of(node, f"{kind}: file")
         try:
             if file.suffix != ".py":
-                raise BenchError(f"{given(node)} is no Python file; allowed: FILE.py; correct the path")
+                what, allowed = "no Python file", "FILE.py"
+                if kind == "dataset":
+                    what, allowed = "neither an .npz nor a Python file", "FILE.npz, FILE.py"
+                raise BenchError(f"{given(node)} is {what}; allowed: {allowed}; correct the path")
             return self.read(file)
         except BenchError as error:
             raise node.error(f"{kind}: {error}") from None

@@ -16,9 +16,8 @@ from typing import Any
 import torch
 
 from bench.data.dataset import Dataset
-from bench.data.datasets import load
 from bench.engine.device import one_thread
-from bench.engine.images import divide
+from bench.engine.images import data_of, divide
 from bench.engine.loop import Training
 from bench.errors import BenchError
 from bench.evaluation.baselines import baselines
@@ -27,6 +26,7 @@ from bench.evaluation.metrics import METRICS
 from bench.evaluation.samples import Reference, classifiers, yardstick
 from bench.parts.vae import likelihood_class
 from bench.saved import model_of, read_saved
+from bench.spec.experiment import Part
 from bench.store.experiments import JUDGED, ExperimentFolder
 from bench.store.records import Record
 from bench.verify.findings import Findings
@@ -64,8 +64,9 @@ def measure_again(
     if judged:  # a record names no code to run
         findings.unchecked.append(f"models trained elsewhere, which need their adapters: {len(judged)}")
         finished = {run_id: record for run_id, record in finished.items() if run_id not in judged}
-    for dataset in dict.fromkeys(record["run"]["dataset"] for record in finished.values()):
-        data = load(dataset, data_dir)
+    own = {record["run"]["dataset"]: record["run"].get("own_data") for record in finished.values()}
+    for dataset, part in own.items():
+        data = data_of(dataset, part and Part.model_validate(part), data_dir)
         found_nets = classifiers(data)
         reference = found_nets and Reference.of(found_nets[0], data.test_images.flatten(1).float() / 255)
         table = home.baselines()
