@@ -83,6 +83,43 @@ def test_the_report_opens_with_the_verdicts(tmp_path: Path) -> None:
     assert "| in advance, 2026-01-01 |" in report
 
 
+def test_claims_of_four_kinds_stand_in_one_report(tmp_path: Path) -> None:
+    level = {"a": -98.0, "b": -100.0, "c": -99.9}
+
+    def measure(name: str, _: Settings, seed: int) -> dict[str, float]:
+        return {"elbo_bernoulli": level[name] + (1 if name == "a" else -1) * NOISE[seed], "mse": 1.0}
+
+    early = {"at": "2026-01-01T00:00:00+00:00", "finished": 0, "experiment": "0123456789abcdef"}
+    claims = [
+        {"name": name, "better": better, "than": than, "on": "elbo_bernoulli", "by": by, "registered": when}
+        for name, better, than, by, when in (
+            ("true", "a", "b", 0.5, early), ("false", "b", "a", 0.5, early), ("open", "c", "b", 0.1, early),
+            ("late", "a", "c", 0.5, early | {"finished": 2}),
+        )
+    ]  # fmt: skip
+    variants = {name: settings(batch_size=size) for name, size in (("a", 8), ("b", 16), ("c", 32))}
+    synthetic.write(tmp_path, variants, measure=measure, claims=claims)
+    rows = write_report(tmp_path, figures=False).read_text().partition("## Claims")[2].split("\n| ")[3:7]
+    told = [row.replace("\N{NO-BREAK SPACE}", " ").split(" | ") for row in rows]
+    assert [cells[1].partition("**:")[0].strip("*") for cells in told] == [
+        "supported", "contradicted", "undecided", "supported",
+    ]  # fmt: skip
+    assert "seeds" in told[2][1]
+    assert [cells[3].split(",")[0] for cells in told] == ["in advance"] * 3 + ["after the fact"]
+    assert "as `01234567`" in told[0][3]
+
+
+def test_a_run_of_others_from_before_makes_a_claim_late(tmp_path: Path) -> None:
+    registered = {"at": "2026-01-02T00:00:00+00:00", "finished": 0}
+    claim = {"better": "a", "than": "b", "registered": registered}
+    assert not judged(tmp_path / "own", 2.0, claim).after_the_fact
+    (file, *_) = (tmp_path / "runs").glob("*/record.json")
+    for when, late in (("2026-01-03T00:00:00+00:00", False), ("2026-01-01T00:00:00+00:00", True)):
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"finished": when}))
+        [found] = verdicts(load(tmp_path / "own"))
+        assert found.after_the_fact == late
+
+
 def test_a_claim_is_registered_when_it_is_made(tmp_path: Path) -> None:
     def registered() -> list[int]:
         spec = json.loads((tmp_path / "reports/small/experiment.json").read_text())
@@ -90,6 +127,9 @@ def test_a_claim_is_registered_when_it_is_made(tmp_path: Path) -> None:
 
     made = plan(tmp_path, SPEC + f"claims: [{BETTER}]\n")
     assert registered() == [0]
+    other = made.experiment.model_copy(update={"claims": ()})
+    spec = json.loads((tmp_path / "reports/small/experiment.json").read_text())
+    assert spec["claims"][0]["registered"]["experiment"] == made.experiment.digest() != other.digest()
     first = (tmp_path / "reports/small/experiment.json").read_bytes()
     record(made, made.runs[0].key, "interrupted", "Ctrl-C")
     plan(tmp_path, SPEC + f"claims: [{BETTER}]\n")

@@ -23,11 +23,12 @@ class Verdict:
     effect: Effect | None  # of the first variant less the second
     state: str = "undecided"
     why: str = ""  # where it is undecided
+    late: bool = False  # a run that it is about, perhaps somebody else's, was done before it was made
 
     @property
     def after_the_fact(self) -> bool:
         """Whether runs that it is about had finished when it was made."""
-        return bool((self.claim.get("registered") or {}).get("finished"))
+        return self.late or bool((self.claim.get("registered") or {}).get("finished"))
 
     @property
     def pair(self) -> tuple[str, str]:
@@ -75,6 +76,8 @@ def _measured(results: Results, claim: Mapping[str, Any]) -> Verdict:
     if lacking := [name for name in bare.pair if name not in named]:
         return replace(bare, why=f"{lacking[0]} is not in this report")
     a, b = (named[name] for name in bare.pair)
+    made = str((claim.get("registered") or {}).get("at") or "")
+    bare = replace(bare, late=any(str(r.record.get("finished", made)) < made for r in (*a.runs, *b.runs)))
     if lost := next((v for v in (a, b) if v.lost), None):
         return replace(bare, why=f"{lost.name} lost {lost.lost} of {len(lost.runs)} seeds")
     if a.outdated(metric.name) != b.outdated(metric.name):

@@ -95,7 +95,7 @@ class Plan:
         write_json_atomic(self.folder / SPEC, content)
 
     def _registered(self, claim: dict[str, Any]) -> dict[str, Any]:
-        """Note when a claim was made, and how many runs that it is about had finished by then."""
+        """Note when a claim was made, in which experiment, and how many runs that it is about were done."""
         before = ExperimentFolder(self.folder)
         for known in (before.spec.get("claims") or ()) if before.exists else ():
             if isinstance(known, dict) and {k: v for k, v in known.items() if k != "registered"} == claim:
@@ -105,7 +105,9 @@ class Plan:
         records = (RunFolder(self.home.runs / planned.key).read() for planned in runs)
         finished = sum(record is not None and record["status"] in DONE for record in records)
         now = datetime.now(UTC).isoformat(timespec="seconds")
-        return claim | {"registered": {"at": now, "finished": finished}}
+        return claim | {
+            "registered": {"at": now, "finished": finished, "experiment": self.experiment.digest()}
+        }
 
 
 def make_plan(request: Request, *, download: bool = True) -> Plan:

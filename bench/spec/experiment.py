@@ -281,6 +281,10 @@ class Experiment(_Frozen):
             return image_shape(self.dataset)
         return None if own.sha256 or own.file is None else npz_shape(own.file)
 
+    def digest(self) -> str:
+        """Hash what is asked and expected: question, data, seeds, margin, variants and claims."""
+        return hashlib.sha256(self.model_dump_json(exclude={"name", "path"}).encode()).hexdigest()
+
     def runs(self) -> Iterator[Run]:
         """Make every run, seed-major: all variants of the first seed come first."""
         return (variant.run(seed) for seed in self.seeds for variant in self.variants.values())
