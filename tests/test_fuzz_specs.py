@@ -194,8 +194,14 @@ def test_a_list_of_too_many_seeds_is_refused_by_its_length(tmp_path: Path) -> No
 
 
 def test_a_width_no_machine_holds_is_refused(tmp_path: Path) -> None:
-    text = f"question: Why?\nvariants: {{a: {{{NET.replace('[5]', '[' + '9' * 38 + ']')}}}}}"
+    text = f"question: Why?\nvariants: {{a: {{{NET.replace('[5]', '[' + '9' * 30 + ']')}}}}}"
     assert "allowed: a list of 1 to 16 whole numbers from 1 to 16384" in refusal(tmp_path, text)
+
+
+@pytest.mark.parametrize("beta", ["1.0e+308", f"{'9' * 30}/0.1", "-1.0e+31"])
+def test_a_number_that_overflows_at_once_is_refused(tmp_path: Path, beta: str) -> None:
+    text = f"question: Why?\nvariants: {{a: {{{NET}, objective: {{beta: {beta}}}}}}}"
+    assert "allowed: at most 1e+30; write a smaller number" in refusal(tmp_path, text)
 
 
 def test_two_long_words_are_not_compared_letter_by_letter(tmp_path: Path) -> None:

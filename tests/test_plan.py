@@ -204,3 +204,38 @@ def test_a_forecast_times_a_step_of_each_kind_once(monkeypatch):
     seconds = forecast(runs, a_dataset(), torch.device("cpu"))
     assert timed == [runs[0], *runs[-len(other) :]]
     assert len(seconds) == len(runs)
+
+
+def test_of_many_kinds_of_runs_some_are_timed(monkeypatch):
+    """They lie as far apart as they can, and each stands for those after it."""
+    timed = []
+
+    def measure(run: Run, *_: object) -> tuple[float, float]:
+        timed.append(run.latent)
+        return float(run.latent), 0.0
+
+    monkeypatch.setattr("bench.runs.forecast._measure", measure)
+    monkeypatch.setattr("bench.runs.forecast.FIXED", 0)
+    runs = [
+        a_run(latent=latent, seed=seed, batch_size=130, epochs=1)
+        for seed in (0, 1)
+        for latent in range(1, 101)
+    ]
+    seconds = forecast(runs, a_dataset(train=130), torch.device("cpu"))
+    assert timed == [*range(1, 101, 5)]
+    assert seconds == [1 + (run.latent - 1) // 5 * 5 for run in runs]
+
+
+def test_what_no_memory_holds_is_refused_before_it_is_allocated(tmp_path, monkeypatch):
+    for text, told in (
+        ("hidden: [16384, 16384]", "a: training takes 4.5 GB at least (281,"),
+        ("hidden: [4]}, objective: {name: iwae, samples: 10000000", "1,280,000,000 samples a batch"),
+    ):
+        spec = tmp_path / "f.yaml"
+        networks = f"decoder: {{name: mlp, hidden: [4]}}, latent: 2, encoder: {{name: mlp, {text}}}"
+        spec.write_text(f"question: Why?\ndataset: digits\nvariants: {{a: {{{networks}}}}}\n")
+        monkeypatch.setattr("bench.runs.memory._memory", lambda _: 4 * 10**9)
+        monkeypatch.setattr("bench.runs.plan.load_data", lambda *_, **__: a_dataset())
+        with pytest.raises(BenchError, match=re.escape(told)) as caught:
+            make_plan(Request(load(spec), reports=tmp_path))
+        assert "cpu has 4.0 GB; give it narrower networks" in str(caught.value)

@@ -19,6 +19,7 @@ from bench.engine.device import pick, stream
 from bench.engine.images import data_of
 from bench.errors import BenchError, did_you_mean
 from bench.evaluation.metrics import METRICS
+from bench.runs.memory import check_memory
 from bench.runs.request import Request
 from bench.spec.experiment import Experiment, Run
 from bench.store.experiments import RUNS, SPEC, ExperimentFolder
@@ -114,7 +115,8 @@ def make_plan(request: Request, *, download: bool = True) -> Plan:
     """Resolve a request; creates nothing.
 
     Raises BenchError for anything that would keep the matrix from running: the device, a mismatched torch and
-    torchvision, absent or damaged data, a reports folder that cannot be written, damaged records.
+    torchvision, absent or damaged data, a model that does not fit into memory, a reports folder that cannot
+    be written, damaged records.
     """
     experiment = request.experiment
     for claim in experiment.claims:
@@ -140,6 +142,7 @@ def make_plan(request: Request, *, download: bool = True) -> Plan:
         )
         experiment = _shortened(experiment, request).with_overrides(dataset=data.name)
     _check_batches(experiment, data)
+    check_memory(experiment, data.shape, device)
     home = ExperimentFolder(request.reports / _folder_name(request, data.name))
     if taken := experiment.variants.keys() & home.judged()[0].keys():
         what = f"{experiment.path}: variant {min(taken)}: a model judged in {home.path} has that name"

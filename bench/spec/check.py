@@ -18,6 +18,9 @@ from bench.spec.source import Leaf, Mapping, Node, Sequence, given, given_text, 
 M = TypeVar("M", bound=BaseModel)
 
 _NOUNS = {int: ("a whole number", "whole numbers"), float: ("a number", "numbers"), str: ("text", "texts")}
+LARGEST = (
+    1e30  # what a product of two such fits into single precision: larger ones overflow before they train
+)
 _BOUNDS = {"gt": "above", "ge": "of at least", "lt": "below", "le": "of at most"}
 
 
@@ -134,7 +137,10 @@ def _plain(node: Node, what: str, ratio: Fraction | None) -> Any:
     if type(node.value) in (int, float) and (hint := trap(node)):
         raise node.error(f"{what} is {given(node)}; allowed: a plain decimal number; {hint}")
     number = _fraction(node, ratio) if isinstance(node.value, str) else None
-    return node.value if number is None else number
+    value: Any = node.value if number is None else number
+    if (number is not None or isinstance(value, float)) and abs(value) > LARGEST:
+        raise node.error(f"{what} is {given(node)}; allowed: at most {LARGEST:g}; write a smaller number")
+    return value
 
 
 def _fraction(node: Leaf, ratio: Fraction | None) -> float | None:

@@ -22,7 +22,7 @@ from bench.errors import BenchError, printable
 
 MAX_BYTES = 256_000
 MAX_DEPTH = 32
-MAX_DIGITS = 40
+MAX_DIGITS = 30
 
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 # What YAML 1.1 allows in a stream, one line's control characters excepted
