@@ -40,9 +40,8 @@ WORDS = [
 GOOD = ["ok.yaml", "ok.yaml", "3", "0,4", "digits", "cpu", "encoder", "*", "here"]
 
 
-@pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder of files, good and bad, in which nothing long can start."""
+def begin_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make a folder of files, good and bad, the one to give commands in; nothing long can start there."""
 
     def stop(*_: object, **__: object) -> Any:
         raise BenchError("here a command would begin its work")
@@ -53,10 +52,10 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     import bench.tracking  # noqa: F401  imported before they are patched
 
     for name, content in FILES.items():
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text(content, encoding="utf-8")
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(content, encoding="utf-8")
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
     for name in ("BENCH_DATA_DIR", "MLFLOW_TRACKING_URI", "MLFLOW_AUTH_ADMIN_PASSWORD"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr("bench.runs.matrix.predict", lambda plan: (defaultdict(float), 0.0))
@@ -66,6 +65,12 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for begin in ("doctor.check", "tracking.pages", "data.datasets.fetch"):
         monkeypatch.setattr(f"bench.{begin}", stop)
     monkeypatch.setattr("os.execve", stop)
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder in which nothing long can start."""
+    begin_nothing(tmp_path, monkeypatch)
     return tmp_path
 
 

@@ -8,14 +8,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import synthetic
 from PIL import Image
 
 from bench.errors import BenchError
+from bench.report import write_report
 from bench.report.embed import embed
 from bench.store import records
 from bench.store.experiments import ExperimentFolder
 from bench.store.files import no_link, picture, read_regular
+from bench.store.lock import held
 from bench.store.records import RunFolder
+from bench.store.whole import replacing
+from bench.verify import verify
 
 GOOD: dict[str, Any] = {
     "format": 2, "id": "a-s0-00000000", "variant": "a", "seed": 0, "status": "finished", "run": {},
@@ -98,3 +103,41 @@ def test_a_picture_is_png_or_gif_and_bounded(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr("bench.store.files.PIXELS", 64 * 64 - 1)
     with pytest.raises(ValueError, match="pixels"):
         picture(path)
+
+
+def test_a_lock_is_no_link(tmp_path: Path) -> None:
+    """What takes a lock writes its name there."""
+    (tmp_path / "mine").write_text("kept")
+    (tmp_path / ".lock").symlink_to(tmp_path / "mine")
+    with pytest.raises(BenchError, match="is a link"), held(tmp_path / ".lock", "it", "give another folder"):
+        raise AssertionError("held")
+    assert (tmp_path / "mine").read_text() == "kept"
+
+
+def test_a_hidden_file_beside_is_replaced_not_written_through(tmp_path: Path) -> None:
+    (tmp_path / "mine").write_text("kept")
+    (tmp_path / f".x.{os.getpid()}").symlink_to(tmp_path / "mine")
+    with replacing(tmp_path / "x") as partial:
+        partial.write_text("new")
+    assert [(tmp_path / name).read_text() for name in ("mine", "x")] == ["kept", "new"]
+
+
+def test_a_file_of_any_size_is_a_difference_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sparse files cost their maker nothing; reading them would take hours, and comparing lines days."""
+    monkeypatch.setattr("bench.report.figures.draw", lambda _: {})
+    synthetic.write(tmp_path / "reports/a", {"v": synthetic.settings()}, (0,), pictures=True)
+    folder = tmp_path / "reports/a"
+    write_report(folder, figures=False)
+    [run] = synthetic.runs_of(folder).values()
+    picture_there = next(run.glob("pictures/*.png"))
+    for file in (picture_there, folder / "effects.csv", folder / "report.html", folder / "figures/x.png"):
+        file.parent.mkdir(exist_ok=True)
+        with file.open("ab") as stream:
+            stream.truncate(10**12)
+    (folder / "report.md").write_text("\n" * 200_000)
+    told = verify(folder).differences
+    assert "report.md, lines: found 200001, " in "\n".join(told)
+    assert any(line.startswith("report.html: cannot be read: more than ") for line in told)
+    assert all(line.isprintable() for line in told)

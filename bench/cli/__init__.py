@@ -30,6 +30,7 @@ USER_ERRNOS = {
     errno.ENAMETOOLONG,
     errno.ELOOP,
 }
+LONGEST = 2_000  # characters of a line about an error
 # What a wrong command line raises; Typer carries Click's class without exporting it
 UsageError: type[typer.BadParameter] = typer.BadParameter.__mro__[1]
 
@@ -74,4 +75,5 @@ def _usage(error: typer.BadParameter) -> str:
 
 def _line(text: str) -> str:
     """What standard error gets: one line that cannot drive a terminal, and tells no secret."""
-    return f"bench: {printable(redacted(text))}"
+    line = printable(redacted(text))
+    return f"bench: {line if len(line) <= LONGEST else line[:LONGEST] + '…'}"

@@ -87,7 +87,7 @@ def _optional(path: Path, content: bytes | None) -> None:
 
 def _replace(path: Path, content: bytes) -> None:
     """Write a file whole or not at all; one that holds the same bytes is left alone."""
-    if is_own(path) and path.read_bytes() == content:
+    if is_own(path) and path.stat().st_size == len(content) and path.read_bytes() == content:
         return
     with replacing(path) as partial:
         partial.write_bytes(content)

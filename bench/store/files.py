@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import io
 import os
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 
 from PIL import Image
 
 PICTURE = 64_000_000  # bytes of a picture
 PIXELS = 100_000_000  # of all frames of a picture together
-WEIGHTS = 16_000_000_000  # bytes of weights
+WEIGHTS = 4_000_000_000  # bytes of weights: a thousand million in fp32
 _FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
-def read_regular(path: Path, most: int, *, under: int = 1) -> bytes:
-    """Read a regular file of at most `most` bytes, following no link in the last `under` parts of its path.
+@contextlib.contextmanager
+def opened(path: Path, most: int, *, under: int = 1) -> Iterator[io.BufferedReader]:
+    """Open a regular file of at most `most` bytes, following no link in the last `under` parts of its path.
 
     Raises OSError for anything else: a link, a FIFO (it does not wait), a device, a folder, more bytes.
     """
@@ -31,13 +34,18 @@ def read_regular(path: Path, most: int, *, under: int = 1) -> bytes:
         state = os.fstat(at)
         if not stat.S_ISREG(state.st_mode):
             raise OSError(errno.EINVAL, "no regular file", str(path))
+        if state.st_size > most:
+            raise OSError(errno.EFBIG, f"more than {most:,} bytes", str(path))
         with open(at, "rb", closefd=False) as stream:
-            content = stream.read(min(most, state.st_size) + 1)
+            yield stream
     finally:
         os.close(at)
-    if len(content) > most:
-        raise OSError(errno.EFBIG, f"more than {most:,} bytes", str(path))
-    return content
+
+
+def read_regular(path: Path, most: int, *, under: int = 1) -> bytes:
+    """Read a file that `opened` opens; raises OSError as that does."""
+    with opened(path, most, under=under) as stream:
+        return stream.read(most)
 
 
 def _open(part: str, flags: int, above: int, path: Path) -> int:

@@ -13,8 +13,10 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from bench.errors import BenchError, printable
+from bench.store.files import no_link, read_regular
 
 LOCK = ".lock"  # of an experiment's folder
+LARGEST = 10_000_000  # bytes of what a lock says
 
 
 @contextlib.contextmanager
@@ -26,6 +28,7 @@ def held(file: Path, what: str, instead: str, *, needed: bool = True, patience: 
     """
     lock = FileLock(file)
     try:
+        no_link(file)
         file.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=patience)
     except Timeout:
@@ -56,7 +59,7 @@ def claimed(store: Path, keys: Collection[str]) -> Iterator[None]:
             try:
                 lock.acquire(timeout=0)
             except Timeout:
-                taken = json.loads(file.read_text(encoding="utf-8"))
+                taken = json.loads(read_regular(file, LARGEST))
                 if common := sorted(set(keys) & set(taken["runs"])):
                     raise BenchError(
                         f"{len(common)} of these runs are being done by {_holder(file)}, {common[0]} first; "
@@ -83,7 +86,7 @@ def _me() -> dict[str, str | int]:
 def _holder(file: Path) -> str:
     """The process that wrote its name into a lock."""
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
+        found = json.loads(read_regular(file, LARGEST))
         return printable(f"process {found['pid']} on {found['host']} since {found['since']}")
     except (OSError, ValueError, TypeError, KeyError):  # it is just taking it
         return "another process"

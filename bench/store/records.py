@@ -14,7 +14,8 @@ from pydantic import ValidationError
 from pydantic_core import from_json
 
 from bench.errors import BenchError, printable
-from bench.store.files import is_own, read_regular
+from bench.store.files import WEIGHTS as WEIGHTS_SIZE
+from bench.store.files import is_own, opened, read_regular
 from bench.store.shapes import FORMAT, Recorded, Value, shape
 from bench.store.whole import replacing
 
@@ -59,7 +60,11 @@ class RunFolder:
 
     def artifacts(self) -> dict[str, str]:
         """sha256 by relative path of everything in the folder except the record itself and a checkpoint."""
-        return {f: digest(self.path / f) for f in self.files() if f not in (RECORD, CHECKPOINT)}
+        return {f: digest(self.path / f, under=2) for f in self.kept()}
+
+    def kept(self) -> list[str]:
+        """Relative paths of the same."""
+        return [f for f in self.files() if f not in (RECORD, CHECKPOINT)]
 
     def bare(self, record: Record) -> bool:
         """Tell whether it holds the record, and at most parts of what this lists, as runs are published."""
@@ -122,9 +127,9 @@ def fault(error: ValidationError) -> str:
     return printable(f"{'.'.join(map(str, first['loc']))}: {first['msg']}"[:200])
 
 
-def digest(file: Path | str) -> str:
-    """Compute the SHA-256 of a file's bytes, in hexadecimal."""
-    with Path(file).open("rb") as stream:
+def digest(file: Path, *, under: int = 1) -> str:
+    """Compute the SHA-256 of a file's bytes, in hexadecimal; raises OSError as `bench.store.files.opened`."""
+    with opened(file, WEIGHTS_SIZE, under=under) as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 

@@ -26,6 +26,11 @@ Value = TypeAliasType("Value", "bool | Whole | Real | Text | list[Value] | dict[
 Table = dict[Name, Value] | None
 Numbers = Annotated[dict[Name, Number | None], Field(max_length=1_000)] | None
 
+Scalar = bool | Whole | Real | Text | None
+Facts = dict[Name, Scalar] | None
+Side = Annotated[int, Field(ge=1, le=4096)]  # of an image, in pixels
+EpochNumber = Annotated[int, Field(ge=1, le=100_000)]
+
 _LOOSE = ConfigDict(extra="allow", strict=True)
 
 
@@ -34,8 +39,17 @@ class Epoch(TypedDict, total=False):
 
     __pydantic_config__ = _LOOSE  # type: ignore[misc]
 
-    epoch: Required[Annotated[int, Field(ge=1, le=100_000)]]
+    epoch: Required[EpochNumber]
     test_loss_nats: Number | None
+
+
+class Chosen(TypedDict, total=False):
+    """Which epoch a run with patience was measured at, and why it ended."""
+
+    __pydantic_config__ = _LOOSE  # type: ignore[misc]
+
+    epoch: Required[Annotated[int, Field(ge=0, le=100_000)]]  # 0 where none was finite
+    ended: Text | None
 
 
 class Diverged(TypedDict, total=False):
@@ -43,7 +57,7 @@ class Diverged(TypedDict, total=False):
 
     __pydantic_config__ = _LOOSE  # type: ignore[misc]
 
-    epoch: Whole
+    epoch: Required[EpochNumber]
     term: Text | None
 
 
@@ -52,9 +66,11 @@ class Data(TypedDict, total=False):
 
     __pydantic_config__ = _LOOSE  # type: ignore[misc]
 
-    name: Text
-    digest: Text
+    name: Required[Text]
+    digest: Required[Text]
+    shape: Annotated[list[Side], Field(min_length=2, max_length=3)]
     train: Whole
+    validation: Whole
     test: Whole
 
 
@@ -71,7 +87,7 @@ class Recorded(TypedDict, total=False):
     run: Required[Table]
     reason: Text | None
     diverged: Diverged | None
-    chosen: Table
+    chosen: Chosen | None
     yardstick: Annotated[int, Field(ge=1, le=1_000)]
     beta_eff: Number | None
     likelihood_class: Text | None
@@ -80,11 +96,15 @@ class Recorded(TypedDict, total=False):
     monte_carlo_error: Numbers
     kl_per_unit: list[Number] | None
     curves: Annotated[list[Epoch], Field(max_length=100_000)] | None
-    calibration: Table
+    calibration: Numbers
     evaluation_seconds: Numbers
-    environment: Table
+    environment: Facts
     data: Data | None
-    git: Table
+    git: Facts
+    experiment: Text | None
+    started: Text | None
+    finished: Text | None
+    trained_as: Name | None
     command: Text | None
     artifacts: Annotated[dict[Name, Name], Field(max_length=10_000)] | None
     origin: Name | None
@@ -111,6 +131,37 @@ class OwnMetric(TypedDict, total=False):
     direction: Literal["higher", "lower"] | None
 
 
+class Printed(TypedDict, total=False):
+    """A number that somebody published."""
+
+    __pydantic_config__ = _LOOSE  # type: ignore[misc]
+
+    value: Number | None
+    unit: Text | None
+    metric: Text | None
+    epoch: Whole | None
+    to_nats: Number | None
+    uncertainty: Number | None
+    source: Text | None
+    not_comparable: Text | None
+
+
+class Claimed(TypedDict, total=False):
+    """A prediction, and when it was made."""
+
+    __pydantic_config__ = _LOOSE  # type: ignore[misc]
+
+    name: Text | None
+    better: Name | None
+    than: Name | None
+    equal: Name | None
+    to: Name | None
+    on: Required[Text]
+    by: Number | None
+    within: Number | None
+    registered: Facts
+
+
 class Settings(TypedDict, total=False):
     """A variant."""
 
@@ -119,9 +170,13 @@ class Settings(TypedDict, total=False):
     latent: Whole | None
     epochs: Annotated[int, Field(ge=1, le=100_000)] | None
     patience: Annotated[int, Field(ge=0, le=100_000)] | None
-    axes: Table
+    label: Text | None
+    document: Text | None
+    note: Text | None
+    batch_size: Whole | None
+    axes: Facts
     metrics: Annotated[list[OwnMetric], Field(max_length=1_000)]
-    published: list[dict[Name, Value]] | None
+    published: Annotated[list[Printed], Field(max_length=10_000)] | None
 
 
 class Spec(TypedDict, total=False):
@@ -136,6 +191,7 @@ class Spec(TypedDict, total=False):
     command: Text | None
     by: Name | None
     equivalence_margin: Number | None
+    claims: Annotated[list[Claimed], Field(max_length=1_000)] | None
 
 
 class Source(TypedDict):

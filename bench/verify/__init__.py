@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 from pathlib import Path
 
@@ -44,7 +45,7 @@ def verify(folder: Path, *, deep: bool = False, data_dir: Path | None = None) ->
         again.path.mkdir()
         again.runs.symlink_to(home.runs.resolve())
         for name in INPUTS:
-            if (folder / name).is_file():
+            with contextlib.suppress(FileNotFoundError):
                 (again.path / name).write_bytes(read_regular(folder / name, MOST))
         bring_pictures(folder, again.path)
         write_report(again.path, **{key: (folder / name).is_file() for name, key in OPTIONAL.items()})

@@ -16,6 +16,7 @@ from bench.parts.protocols import TwoTermObjective
 from bench.spec.experiment import ENGINE, Judged, Run
 from bench.store.experiments import JUDGED, ExperimentFolder
 from bench.store.records import WEIGHTS, Record
+from bench.verify.files import digest_of
 from bench.verify.findings import Findings
 
 # Relative, and to at least 1: what is computed in double precision from the record's own numbers; sums of
@@ -71,13 +72,13 @@ def check_run(
 def _artifacts(findings: Findings, home: ExperimentFolder, run_id: str, record: Record) -> bool:
     """Check that the files that a record lists are there, and no others; returns whether none is."""
     folder = home.run(run_id)
-    listed, here, bare = record.get("artifacts") or {}, folder.artifacts(), folder.bare(record)
-    for name in sorted(listed.keys() | here.keys()):
+    listed, here, bare = record.get("artifacts") or {}, folder.kept(), folder.bare(record)
+    for name in sorted({*listed, *here}):
         place = f"{run_id}/{name}"
         if name not in listed:
             findings.check("artifacts", False, f"{place}: the record does not list it")
         elif name in here:
-            findings.compare("artifacts", f"{place}, sha256", here[name], listed[name])
+            findings.compare("artifacts", f"{place}, sha256", digest_of(folder.path / name, 2), listed[name])
         elif not bare:
             findings.check("artifacts", False, f"{place}: missing")
     return bare
