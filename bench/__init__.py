@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     import pandas as pd
 
 
@@ -21,3 +21,45 @@ def load(*folders: str | Path) -> pd.DataFrame:
     from bench.report.results import read  # pandas takes a while to import
 
     return read(*folders)
+
+
+def run(
+    spec: str | Path,
+    *,
+    seeds: int | Sequence[int] | None = None,
+    only: Sequence[str] = (),
+    epochs: int | None = None,
+    dataset: str | None = None,
+    device: str = "auto",
+    workers: int | None = None,
+    data_dir: str | Path | None = None,
+    tracking_uri: str | None = None,
+    reports: str | Path = "reports",
+    quiet: bool = True,
+) -> pd.DataFrame:
+    """Train, evaluate, track and report what an experiment has to do; returns its runs as `load` does.
+
+    `spec` is a YAML file or the name of an experiment that ships with bench; `seeds` a count or which; the
+    rest is as for `bench run`, and so is what is written. Runs that failed or diverged are rows, no errors.
+    In a script, call it under `if __name__ == "__main__":`, since workers import the script.
+
+    Raises:
+        BenchError: bad input, in one line, as the command says it.
+    """
+    from bench.runs.matrix import run_here  # torch takes seconds to import
+    from bench.runs.request import Request
+    from bench.spec.resolve import load as resolve
+
+    request = Request(
+        resolve(Path(spec)),
+        seeds=tuple(range(seeds)) if isinstance(seeds, int) else tuple(seeds) if seeds else None,
+        only=(only,) if isinstance(only, str) else tuple(only),
+        epochs=epochs,
+        dataset=dataset,
+        device=device,
+        workers=workers,
+        data_dir=Path(data_dir) if data_dir else None,
+        tracking_uri=tracking_uri,
+        reports=Path(reports),
+    )
+    return load(run_here(request, quiet=quiet))

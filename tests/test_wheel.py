@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
@@ -15,6 +16,10 @@ from test_cli import LONGEST, clean
 from bench.spec.shipped import shipped
 
 ROOT = Path(__file__).parents[1]
+LIGHT = "import sys, bench; print(bench.__file__, {'torch', 'pandas', 'mlflow'} & {*sys.modules})"
+BLOCKS = re.findall(
+    r"^```python\n(.*?)^```", (ROOT / "docs/python.md").read_text(encoding="utf-8"), re.M | re.S
+)
 
 
 def test_the_wheel_has_every_room_and_experiment() -> None:
@@ -64,17 +69,23 @@ def call(words: list[str], cwd: Path, **environment: str) -> str:
 
 def test_bench_works_in_an_empty_folder(installed: Path, tmp_path: Path) -> None:
     bench = str(installed / "bench")
-    where = call([str(installed / "python"), "-c", "import bench; print(bench.__file__)"], tmp_path)
+    where = call([str(installed / "python"), "-c", LIGHT], tmp_path)
     assert where.startswith(str(installed.parent))
+    assert where.endswith("set()\n")
     listed = call([bench, "experiments"], tmp_path).splitlines()
     assert [line.split()[0] for line in listed] == [*shipped()]
     completed = {"COMP_WORDS": "bench plan enc", "COMP_CWORD": "2", "_BENCH_COMPLETE": "complete_bash"}
     assert call([bench], tmp_path, **completed).split() == ["encoder"]
     call([bench, "new", "mine.yaml"], tmp_path)
-    small = ["--seeds", "1", "--epochs", "1", "--only", "narrow-beta-1", "--quiet"]
-    told = call([bench, "run", "mine.yaml", *small], tmp_path)
-    assert "1 finished" in told
-    report = tmp_path / "reports/mine-epochs-1/report.html"
+    trains, loads = BLOCKS
+    (tmp_path / "page.py").write_text(trains)
+    told = call([str(installed / "python"), "page.py"], tmp_path)
+    told += call([str(installed / "python"), "-c", loads], tmp_path)
+    assert "torch.Size([5, 784])" in told
+    assert re.search(r"^narrow-beta-1 +-\d.* 1$", told, re.M)
+    small = ["--seeds", "1", "--epochs", "2", "--only", "narrow-beta-1", "--quiet"]
+    assert "4 skipped" in call([bench, "run", "mine.yaml", *small], tmp_path)
+    report = tmp_path / "reports/mine-epochs-2/report.html"
     report.unlink()
-    assert "reports/mine-epochs-1/report.md" in call([bench, "report", "mine-epochs-1"], tmp_path)
+    assert "reports/mine-epochs-2/report.md" in call([bench, "report", "mine-epochs-2"], tmp_path)
     assert report.is_file()

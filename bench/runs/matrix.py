@@ -12,6 +12,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import torch
+
 from bench.engine.device import one_thread
 from bench.errors import BenchError
 from bench.evaluation.baselines import baselines
@@ -22,8 +24,9 @@ from bench.runs.execute import Job, SharedContext
 from bench.runs.forecast import forecast
 from bench.runs.groups import broken, recorded
 from bench.runs.order import in_order
-from bench.runs.plan import Plan, Planned
+from bench.runs.plan import Plan, Planned, make_plan
 from bench.runs.progress import Display
+from bench.runs.request import Request
 from bench.store.experiments import BASELINES, ExperimentFolder
 from bench.store.lock import LOCK, claimed, held
 from bench.store.records import CHECKPOINT, Record, write_json_atomic
@@ -92,6 +95,18 @@ def run_matrix(
             finally:
                 matrix.close()
     return matrix
+
+
+def run_here(request: Request, *, quiet: bool) -> Path:
+    """Do what a request asks for, in a process that goes on; returns the experiment's folder."""
+    threads, handler = torch.get_num_threads(), signal.getsignal(signal.SIGTERM)
+    try:
+        plan = make_plan(request)
+        run_matrix(plan, *predict(plan), quiet=quiet)
+    finally:
+        torch.set_num_threads(threads)
+        signal.signal(signal.SIGTERM, handler)
+    return plan.folder
 
 
 def shared_context(plan: Plan, display: Display) -> SharedContext:
