@@ -403,7 +403,7 @@ def test_every_law_can_be_broken(original: Path, change: Edit, told: str) -> Non
 @pytest.fixture
 def here(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The data, the classifier and the care with which the runs of this file were measured."""
-    monkeypatch.setattr(weights, "load", lambda name, data_dir: DATA)
+    monkeypatch.setattr(weights, "data_of", lambda *_: DATA)
     monkeypatch.setattr(weights, "classifiers", lambda data: (SHARED.reference.nets, 0.5, "this one"))
     with quickly():
         yield
