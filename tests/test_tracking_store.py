@@ -48,6 +48,21 @@ def test_a_store_that_cannot_be_opened_is_bad_input(tmp_path: Path) -> None:
     for name in ("junk.db", "junk.db/mlflow.db"):
         with pytest.raises(BenchError, match=r"cannot track runs in .*give --tracking-uri"):
             Tracker(f"sqlite:///{tmp_path}/{name}", "x")
+    for place in (tmp_path, "/proc/x.db"):  # a folder; where no file can be made, and no lock
+        with pytest.raises(BenchError, match=r"cannot track runs in .*give --tracking-uri"):
+            Tracker(f"sqlite:///{place}", "x")
+    assert not tmp_path.with_name(f"{tmp_path.name}.lock").exists()
+
+
+def test_a_database_server_that_never_answers_is_given_up_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("psycopg")
+    assert int(os.environ["PGCONNECT_TIMEOUT"]) * store.ATTEMPTS + store.PATIENCE < 15
+    monkeypatch.setenv("PGCONNECT_TIMEOUT", "2")
+    monkeypatch.setattr(store, "ATTEMPTS", 1)
+    told = pytest.raises(BenchError, match="cannot track runs in")
+    with socket.create_server(("127.0.0.1", 0)) as silent, told as caught:
+        Tracker(f"postgresql+psycopg://me:hunter2@127.0.0.1:{silent.getsockname()[1]}/x", "x")
+    assert "hunter2" not in str(caught.value)
 
 
 @pytest.mark.parametrize("scheme", ["http", "postgresql"])

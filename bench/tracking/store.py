@@ -5,11 +5,13 @@ MLflow is imported inside functions only, after the environment below is set: im
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import re
 import socket
 import sqlite3
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, closing, nullcontext
 from pathlib import Path
@@ -36,7 +38,8 @@ DEFAULT_URI = "sqlite:///mlflow.db"
 PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 BUSY = 20  # seconds that an sqlite store may be locked by others, here as in MLflow
 MAKING = 180  # seconds that another bench may take to make its tables; its lock ends with it
-PATIENCE = 4  # seconds that a database server may take to accept a connection
+PATIENCE = 4  # seconds that a database server may take to accept a connection, and to answer
+ATTEMPTS = 2  # at opening a database
 
 # No usage telemetry, from this process or from any it starts; the only choice a user may not overlook.
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
@@ -46,6 +49,7 @@ os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
 # A server that does not answer is given up on after seconds: the writer tries again later.
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+os.environ.setdefault("PGCONNECT_TIMEOUT", str(PATIENCE))  # libpq's own is for ever
 
 
 def resolve_uri(uri: str | None) -> str:
@@ -105,6 +109,10 @@ def connect(uri: str) -> MlflowClient:
         if file is None:
             return _client(uri)
         file.parent.mkdir(parents=True, exist_ok=True)
+        if file.exists() and not file.is_file():
+            raise OSError(errno.EINVAL, "no regular file", str(file))
+        with tempfile.TemporaryFile(dir=file.parent):  # the lock would be waited for where none can be made
+            pass
         with FileLock(f"{file}.lock", timeout=MAKING):  # one makes the tables, the others wait for them
             if not file.exists():  # make them beside it: a kill or a full disk leaves no half of them in it
                 new = file.with_name(f".{file.name}.new")
@@ -131,7 +139,9 @@ def connect(uri: str) -> MlflowClient:
 
 def _client(uri: str) -> MlflowClient:
     from mlflow import MlflowClient
+    from mlflow.store.db import utils
 
+    utils.MAX_RETRY_COUNT = ATTEMPTS  # MLflow tries ten times, for 100 seconds
     logging.getLogger("urllib3").setLevel(logging.ERROR)  # its retry warnings print the address in full
     client = MlflowClient(tracking_uri=uri, registry_uri=uri)
     client.search_experiments(max_results=1)
