@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import plain_vae
 import pytest
 import synthetic
@@ -252,6 +253,23 @@ def test_a_report_that_does_not_say_its_data_is_one_line(tmp_path: Path) -> None
     adapter = read_adapter(tmp_path / "adapter.py", None)
     with pytest.raises(BenchError, match="no dataset is called 'None'"):
         judging.judge(adapter, [tmp_path / "w.pt"], "theirs", tmp_path / "report", None, "cpu")
+
+
+def test_a_report_over_data_of_ones_own_takes_them_from_the_data_folder(tmp_path: Path) -> None:
+    """By their content: others of the same name are refused."""
+    (tmp_path / "adapter.py").write_text(GOOD)
+    report = tmp_path / "report"
+    report.mkdir()
+    said = {"dataset": "mine.npz", "variants": {"ours": {"own_data": {"name": "npz"}}}}
+    (report / "experiment.json").write_text(json.dumps(said))
+    (report / "baselines.json").write_text('{"rows": [], "of": {"data": "another"}}')
+    torch.save({"w": torch.zeros(1)}, tmp_path / "w.pt")
+    adapter = read_adapter(tmp_path / "adapter.py", None)
+    with pytest.raises(BenchError, match=r"mine.npz was not found in .*; give --data-dir"):
+        judging.judge(adapter, [tmp_path / "w.pt"], "theirs", report, tmp_path, "cpu")
+    np.savez(tmp_path / "mine.npz", images=np.zeros((40, 9, 12), np.uint8))
+    with pytest.raises(BenchError, match=r"is of other data than this mine.npz \(another, not \w{12}\)"):
+        judging.judge(adapter, [tmp_path / "w.pt"], "theirs", report, tmp_path, "cpu")
 
 
 def test_weights_of_three_seeds_are_ranked(tmp_path: Path) -> None:

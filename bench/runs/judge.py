@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import pickle
 import shlex
 import shutil
 from collections.abc import Mapping, Sequence
@@ -23,9 +22,8 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from bench.data.dataset import Dataset
-from bench.data.datasets import load
 from bench.engine.device import describe, initialised, one_thread, pick
-from bench.engine.images import divide
+from bench.engine.images import data_of, divide
 from bench.errors import BenchError, printable
 from bench.evaluation.measure import Measured
 from bench.evaluation.metrics import YARDSTICK
@@ -129,7 +127,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         pass
     try:
         found = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, AttributeError):
+    except Exception:  # whatever a stranger's bytes make torch.load raise; nothing of them is run
         what = f"{path} is no file of weights, or a pickle of more than tensors, which could run code"
         raise BenchError(f"{what}; {allowed}; write torch.save(model.state_dict(), FILE)") from None
     candidates = [found, *(found.values() if isinstance(found, Mapping) else ())]
@@ -163,7 +161,8 @@ def judge(
         raise BenchError(f"--as {printable(name)!r}; {allowed}; give such a name")
     states = [as_safetensors(read_weights(path)) for path in weights]
     home = ExperimentFolder(report)
-    data = load(str(home.spec.get("dataset")), data_dir)
+    own = next(filter(None, (said.get("own_data") for said in home.spec["variants"].values())), None)
+    data = data_of(str(home.spec.get("dataset")), own and Part.model_validate(own), data_dir)
     if (of := home.baselines().get("of", {}).get("data", data.digest)) != data.digest:
         what = f"{report} is of other data than this {data.name} ({of[:12]}, not {data.digest[:12]})"
         raise BenchError(f"{what}; give its own by --data-dir")
