@@ -67,7 +67,7 @@ def row(folder: Path, data_dir: Path | None) -> list[str]:
         few = slice(0, bound.share(len(elbo), bound.ANNEALED))
         near, far = (
             importance_weighted_bound(
-                annealed(pixels, prior, q.part(few), chosen[few], generator, t).double()
+                annealed(pixels, prior, part_of(q, few), chosen[few], generator, t).double()
             )
             for t in (found.temperatures, 4 * found.temperatures)
         )
