@@ -1,4 +1,4 @@
-"""ln p(b) of black or white test images within a tenth of a nat, and what the encoder's bound misses of it.
+"""ln p(b) of black or white test images to a few tenths of a nat, and what the encoder's bound misses of it.
 
 A cheap bound is known for all images: the ELBO. Dearer ones on a fixed subset correct it. Where there are one
 or two latents, that is the integral itself. Else it is the importance-weighted bound of a posterior refitted
