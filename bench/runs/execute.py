@@ -10,7 +10,6 @@ import shutil
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -35,7 +34,7 @@ from bench.parts.vae import VAE, likelihood_class
 from bench.pictures.album import Album, Emit
 from bench.spec.experiment import Run
 from bench.store.files import no_link
-from bench.store.records import DONE, Record, RunFolder
+from bench.store.records import DONE, Record, RunFolder, now
 from bench.store.whole import replacing
 
 GroupEmit = Callable[[str, str, dict[str, Any]], None]  # the same, told of the run with this id
@@ -158,7 +157,7 @@ class _Attempt:
             "run": job.run.model_dump(mode="json"),
             **job.about,
             "environment": self._environment(),
-            "started": _now(),
+            "started": now(),
         }
 
     def begin(self, divided: tuple[Images, Labels | None] | None = None) -> None:
@@ -207,7 +206,7 @@ class _Attempt:
             reason = f"{type(error).__name__}: {error}"
             self.record |= {"status": "failed", "reason": reason, "traceback": traceback.format_exc()}
             self.record["environmental"] = environmental(error)
-        self.record |= {"finished": _now(), "artifacts": self.folder.artifacts()}
+        self.record |= {"finished": now(), "artifacts": self.folder.artifacts()}
         try:
             self.folder.write_record(self.record)
         except BenchError as error:  # the disk is full, say: the parent is told, and the checkpoint stays
@@ -315,7 +314,3 @@ def environmental(error: Exception) -> bool:
     if isinstance(error, (OSError, MemoryError, torch.OutOfMemoryError)):
         return True
     return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)  # torch, on a CPU
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")

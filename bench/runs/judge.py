@@ -11,7 +11,6 @@ import shlex
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +42,7 @@ from bench.spec.registry import read_module
 from bench.store.experiments import JUDGED, SPEC, ExperimentFolder
 from bench.store.files import WEIGHTS, no_link, read_regular
 from bench.store.lock import LOCK, claimed, held
-from bench.store.records import DONE, Record, RunFolder, write_json_atomic
+from bench.store.records import DONE, Record, RunFolder, now, write_json_atomic
 from bench.store.whole import replacing
 
 CLASS = "not trained here"  # in place of a likelihood class: own-terms numbers of these compare with no other
@@ -224,7 +223,7 @@ def _measure(
     run: Judged, model: WholeModel, folder: RunFolder, state: bytes, shared: SharedContext, about: Record
 ) -> None:
     """Measure a model and write its folder, the record last."""
-    started, data = _now(), shared.data
+    started, data = now(), shared.data
     no_link(folder.path, folder.pictures, folder.parts)
     shutil.rmtree(folder.path, ignore_errors=True)  # of an attempt that was interrupted
     keep([run.model], folder.parts)
@@ -258,7 +257,7 @@ def _measure(
             "environment": describe(shared.device),
             "data": {"name": data.name, "digest": data.digest, "shape": [*data.shape], **sizes},
             "started": started,
-            "finished": _now(),
+            "finished": now(),
             "artifacts": folder.artifacts(),
         }
     )
@@ -277,7 +276,3 @@ def _enter(home: ExperimentFolder, runs: Sequence[Judged], keys: Sequence[str]) 
     before = home.own.get("planned") or {}
     content = {**home.own, "variants": variants, "planned": {**before, **planned}}
     write_json_atomic(home.path / SPEC, content)
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")

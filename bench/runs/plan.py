@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import tempfile
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,7 @@ from bench.runs.memory import check_memory
 from bench.runs.request import Request
 from bench.spec.experiment import Experiment, Run
 from bench.store.experiments import RUNS, SPEC, ExperimentFolder
-from bench.store.records import DONE, RunFolder, write_json_atomic
+from bench.store.records import DONE, RunFolder, now, write_json_atomic
 
 # A stand-in's numbers say nothing of the real data: the whole matrix, in under five minutes on two cores
 STAND_IN_SEEDS, STAND_IN_EPOCHS = 2, 20
@@ -105,9 +104,8 @@ class Plan:
         runs = [planned for planned in self.runs if planned.run.variant in about]
         records = (RunFolder(self.home.runs / planned.key).read() for planned in runs)
         finished = sum(record is not None and record["status"] in DONE for record in records)
-        now = datetime.now(UTC).isoformat(timespec="seconds")
         return claim | {
-            "registered": {"at": now, "finished": finished, "experiment": self.experiment.digest()}
+            "registered": {"at": now(), "finished": finished, "experiment": self.experiment.digest()}
         }
 
 

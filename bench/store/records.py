@@ -7,6 +7,7 @@ import json
 import math
 import os
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -131,6 +132,11 @@ def digest(file: Path, *, under: int = 1) -> str:
     """Compute the SHA-256 of a file's bytes, in hexadecimal; raises OSError as `bench.store.files.opened`."""
     with opened(file, WEIGHTS_SIZE, under=under) as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def now() -> str:
+    """Give the time as records hold it: UTC, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def write_json_atomic(path: Path | str, data: object) -> None:
