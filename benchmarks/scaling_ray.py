@@ -92,7 +92,7 @@ def main() -> None:
     one_thread(CPU)
     data = load("digits").share()
     nets, _, _ = classifiers(data)
-    shared = SharedContext(data, CPU, Reference.of(nets, data.test_images.flatten(1).float() / 255))
+    shared = SharedContext(data, CPU, Reference.of_data(data, nets))
     started = time.perf_counter()
     cluster.connect(given.address, "http://nowhere")
     joining = time.perf_counter() - started

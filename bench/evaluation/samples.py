@@ -172,6 +172,11 @@ class Reference:
         near = (np.partition(pairwise_distances(f[:NEIGHBOURHOOD]), NEIGHBOURS, axis=1) for f in features)
         return cls(tuple(nets), features, tuple(d[:, NEIGHBOURS] for d in near))  # an image is its own first
 
+    @classmethod
+    def of_data(cls, data: Dataset, nets: Sequence[FeatureNet]) -> Reference:
+        """Search those of a data set's test images."""
+        return cls.of(nets, data.test_images.flatten(1).float() / 255)
+
     def score(self, grey: Tensor) -> SampleScores:
         """Score generated grey images [M, D] against these."""
         pairs = zip(self.nets, self.features, self.radii, strict=True)

@@ -215,7 +215,7 @@ def _runs(
 def _shared(data: Dataset, device: str) -> SharedContext:
     place, found = pick(device), classifiers(data)
     one_thread(place)
-    reference = found and Reference.of(found[0], data.test_images.flatten(1).float() / 255)
+    reference = found and Reference.of_data(data, found[0])
     return SharedContext(data, place, reference)
 
 

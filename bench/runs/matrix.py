@@ -114,7 +114,7 @@ def shared_context(plan: Plan, display: Display) -> SharedContext:
     data = plan.data.share()
     display.say(f"yardstick: the classifiers of {data.name} (trained once, then cached) and the baselines")
     found = classifiers(data)
-    reference = found and Reference.of(found[0], data.test_images.flatten(1).float() / 255)
+    reference = found and Reference.of_data(data, found[0])
     latents = sorted({variant.latent for variant in plan.experiment.variants.values()})
     key = {"data": data.digest, "classifier": found and found[2], "latents": latents}
     known: dict[str, Any] = {}

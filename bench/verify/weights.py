@@ -68,7 +68,7 @@ def measure_again(
     for dataset, part in own.items():
         data = data_of(dataset, part and Part.model_validate(part), data_dir)
         found_nets = classifiers(data)
-        reference = found_nets and Reference.of(found_nets[0], data.test_images.flatten(1).float() / 255)
+        reference = found_nets and Reference.of_data(data, found_nets[0])
         table = home.baselines()
         same_net = table.get("classifier", {}).get("digest") == (found_nets and found_nets[2])
         # The baselines
