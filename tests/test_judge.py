@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -41,6 +42,8 @@ from bench.saved import load_model
 from bench.spec.resolve import load
 from bench.store.experiments import ExperimentFolder
 from bench.verify import Findings
+from bench.verify.join import join
+from bench.verify.publish import publish
 from bench.verify.runs import check_runs
 
 WIDTH, LATENT = 16, 3
@@ -189,6 +192,25 @@ def test_a_plan_keeps_it_and_verify_agrees(place: Workplace) -> None:
     with pytest.raises(BenchError, match=r"variant theirs: a model judged in .* has that name; rename"):
         place.again()
     (place.folder / "small.yaml").write_text(SPEC)
+
+
+def test_it_is_published_and_joined_as_other_runs_are(place: Workplace, tmp_path: Path) -> None:
+    publish(place.report, tmp_path / "lab", by="A. Lab")
+    mine = tmp_path / "reports" / "small"
+    shutil.copytree(place.folder / "reports", mine.parent)
+    spec = json.loads((mine / "experiment.json").read_text())
+    (judged,) = (run_id for run_id, run in spec["planned"].items() if run["variant"] == "theirs")
+    shutil.rmtree(mine.parent / "runs" / spec["planned"].pop(judged)["run"])
+    del spec["variants"]["theirs"]
+    (mine / "experiment.json").write_text(json.dumps(spec))
+    assert join(mine, tmp_path / "lab").added == [judged]
+    joined = {variant.name: variant for variant in results_of(mine).variants}
+    assert joined["theirs"].first.origin == "A. Lab"
+    ours = joined["theirs"].table.elbo_bernoulli.item(), row(place).table.elbo_bernoulli.item()
+    assert ours[0] == ours[1]
+    findings = Findings()
+    check_runs(findings, ExperimentFolder(mine))
+    assert findings.differences == []
 
 
 GOOD = block("A model trained elsewhere").replace("= 20", f"= {LATENT}").replace("= 400", f"= {WIDTH}")

@@ -65,6 +65,14 @@ def test_a_store_gets_what_it_lacks_once(uri: str, folder: Path) -> None:
     assert attempts(tracker, interrupted) == []
 
 
+def test_a_run_that_was_joined_says_whose_it_is(uri: str, folder: Path) -> None:
+    run_folder(folder, {**record(2), "joined": "A. Lab"})
+    (done,) = sync([folder], folder, uri)
+    tracker = Tracker(uri, done.experiment)
+    whose = [attempts(tracker, record(seed))[0].data.tags.get("joined") for seed in (0, 1, 2)]
+    assert whose == [None, None, "A. Lab"]
+
+
 def test_which_folders_are_meant(folder: Path, tmp_path: Path) -> None:
     reports = folder.parent
     nested = reports / "mnist" / "nested" / "experiment.json"

@@ -99,6 +99,7 @@ def tags(record: Record, experiment: str, folder: Path) -> dict[str, str]:
         "likelihood_class": record.get("likelihood_class"),
         "command": record.get("command"),
         "git.dirty": json.dumps(bool(git["dirty"])) if "dirty" in git else None,
+        "joined": record.get("joined"),
         "bench.id": record.get("id"),
         "bench.experiment": experiment,
         "bench.attempt": "latest",
