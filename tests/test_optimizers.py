@@ -19,11 +19,16 @@ from bench.engine.loop import make_step
 from bench.engine.step import ReferenceStep
 from bench.errors import BenchError
 from bench.parts.objectives import Elbo
-from bench.parts.optimizers import ELEMENTWISE, OPTIMIZERS, SCHEDULES
+from bench.parts.optimizers import (
+    ELEMENTWISE,
+    OPTIMIZERS,
+    SCHEDULES,
+    TORCH_OPTIMIZERS,
+    TORCH_SCHEDULES,
+)
+from bench.spec.registry import entries
 from bench.spec.resolve import load
 
-TORCH_OPTIMIZERS = [name for name in OPTIMIZERS if hasattr(optim, name)]
-TORCH_SCHEDULES = [name for name in SCHEDULES if hasattr(lr_scheduler, name)]
 ABSENT = {
     "LBFGS": "evaluates the loss several times a step",
     "Muon": "takes matrices only",
@@ -55,14 +60,15 @@ def test_every_class_of_torch_has_a_name_or_a_reason(module: Any, base: type) ->
 
 @pytest.mark.parametrize("name", [*TORCH_OPTIMIZERS, *TORCH_SCHEDULES])
 def test_options_and_defaults_are_torchs(name: str) -> None:
-    theirs = inspect.signature(getattr(optim, name, None) or getattr(lr_scheduler, name)).parameters
-    ours = inspect.signature((OPTIMIZERS | SCHEDULES)[name]).parameters
+    kind, module = ("optimizer", optim) if name in TORCH_OPTIMIZERS else ("schedule", lr_scheduler)
+    theirs = inspect.signature(getattr(module, name)).parameters
     expected = {
         key: list(p.default) if isinstance(p.default, tuple) else p.default
         for key, p in list(theirs.items())[1:]
         if key not in NOT_OPTIONS and (name, key) not in UNTYPED
     }
-    assert {key: p.default for key, p in list(ours.items())[1:]} == expected
+    ours = entries(kind)[name].model.model_fields
+    assert {k: inspect.Parameter.empty if f.is_required() else f.default for k, f in ours.items()} == expected
 
 
 def weights() -> nn.Parameter:
@@ -97,7 +103,7 @@ def test_learning_rates_are_torchs(name: str) -> None:
     assert len(set(rates[0])) > 1
 
 
-@pytest.mark.parametrize("made", ELEMENTWISE, ids=lambda made: made.__name__)
+@pytest.mark.parametrize("made", ELEMENTWISE)
 def test_elementwise_optimizers_are_the_same_over_one_flat_tensor(made: Any) -> None:
     model = a_vae().double()
     twin = copy.deepcopy(model)

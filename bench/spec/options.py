@@ -39,6 +39,16 @@ Milestones = Annotated[list[PositiveInt], Field(min_length=1, max_length=100)]  
 Width = Annotated[int, Field(ge=1, le=16_384)]  # between two layers this wide lies a gigabyte of weights
 Widths = Annotated[list[Width], Field(min_length=1, max_length=16)]  # hidden widths, input side first
 
+# What options of torch's optimizers and schedules may be; any other is at least 0, or a bool as its default
+TORCH_OPTIONS: dict[str, Any] = {
+    **dict.fromkeys(("lr", "d", "gamma", "start_factor", "power"), Positive),
+    **dict.fromkeys(("rho", "factor", "RMSprop.alpha"), BelowOne),
+    **dict.fromkeys(("step_size", "total_iters", "T_max", "T_0", "T_mult"), PositiveInt),
+    "beta2_decay": Real,
+    "betas": BelowOnes,
+    "milestones": Milestones,
+}
+
 # Elementwise activations of torch.nn, and their options with torch's defaults
 ACTIVATIONS: dict[str, dict[str, float]] = {
     "CELU": {"alpha": 1.0},

@@ -96,19 +96,35 @@ class Module:
                 raise BenchError(f"{what}; write the value out") from None
             fields[argument.arg] = (annotation, value)
             shown.append(f"{argument.arg}={'…' if default is None else ast.unparse(default)}")
-        model = create_model(f"{kind} {name}", __config__=CONFIG, **fields)
         summary = (ast.get_docstring(self.defined[symbol]) or "").partition("\n")[0]
-        return Entry(name, summary, tuple(shown), model)
+        return Entry(name, summary, tuple(shown), _model(kind, name, fields))
 
 
+def _model(kind: str, name: str, fields: dict[str, Any]) -> type[BaseModel]:
+    return create_model(f"{kind} {name}", __config__=CONFIG, **fields)
+
+
+@lru_cache
 def entries(kind: str) -> dict[str, Entry]:
-    """Read everything of one kind that can be named, in the registry's order."""
+    """Read everything of one kind that can be named, in the registry's order, a library's own last."""
     module, registry = REGISTRIES[kind]
     found = read_registry(BENCH / module, registry, kind)
-    if kind != "dataset":
-        return found
-    model = create_model("dataset", __config__=CONFIG)
-    return found | {name: Entry(name, told, (), model) for name, (_, _, told) in _vision().items()}
+    theirs: dict[str, tuple[str, dict[str, Any]]] = {}
+    if kind == "dataset":
+        theirs = {name: (told, {}) for name, (_, _, told) in _vision().items()}
+    elif table := _module(BENCH / module).assigned.get(f"TORCH_{registry}"):
+        theirs = ast.literal_eval(table)
+    return found | {name: _of_torch(kind, name, *said) for name, said in theirs.items()}
+
+
+def _of_torch(kind: str, name: str, summary: str, options: dict[str, Any]) -> Entry:
+    """Make the entry of a class that torch or torchvision has."""
+    types, fields = option_types.TORCH_OPTIONS, {}
+    for key, default in options.items():
+        other = bool if isinstance(default, bool) else option_types.NonNegative
+        fields[key] = (types.get(f"{name}.{key}", types.get(key, other)), default)
+    shown = tuple(f"{key}={'…' if default is ... else default}" for key, default in options.items())
+    return Entry(name, summary, shown, _model(kind, name, fields))
 
 
 def part(kind: str, name: str) -> Entry:
