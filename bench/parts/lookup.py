@@ -40,52 +40,44 @@ def find(kind: str, part: Part) -> Callable[..., Any]:
     return part_class(REGISTRIES[kind], part)
 
 
-def make(kind: str, part: Part, *given: Any) -> Any:
-    """Make a part of what bench gives it (sizes, parameters) and of its options."""
-    return find(kind, part)(*given, **part.options)
+def make(kind: str, part: Part, *given: Any, **sizes: Any) -> Any:
+    """Make a part of what bench gives it, of those of the sizes that it names, and of its options."""
+    found: Any = find(kind, part)
+    return found(*given, *sized(found, **sizes), **part.options)
 
 
 def sized(made: Callable[..., Any], **sizes: Any) -> list[Any]:
     """Give those of the sizes that a constructor names among its positional parameters, in its order."""
+    if not sizes:
+        return []
     parameters = inspect.signature(made).parameters.values()
     return [sizes[p.name] for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD and p.name in sizes]
 
 
-def prior_of(run: Run, shape: Sequence[int]) -> Any:
-    """Make the run's prior; None where it is the standard one."""
-    if run.prior is None:
-        return None
-    return make("prior", run.prior, *sized(find("prior", run.prior), shape=shape, latent=run.latent))
+def called(kind: str, part: Part, **sizes: Any) -> Any:
+    """Give a part that is called as it is: a function with its options, or an instance of a class."""
+    if isinstance(found := find(kind, part), type):
+        return make(kind, part, **sizes)
+    return partial(found, **part.options) if part.options else found
 
 
-def posterior_of(run: Run) -> Any:
-    """Give the run's posterior: a function of the encoder's heads, or an instance of a class of such."""
-    assert run.posterior is not None  # noqa: S101  only a composed model asks
-    return called("posterior", run.posterior, latent=run.latent)
-
-
-def encoder_of(run: Run, shape: Sequence[int]) -> Any:
-    """Make the run's encoder, with the second head that the posterior asks for.
+def encoder_for(posterior: Part, part: Part, shape: Sequence[int], latent: int) -> Any:
+    """Make an encoder, with the second head that the posterior asks for.
 
     Raises ValueError for an encoder that has none of that size.
     """
-    assert run.encoder and run.posterior  # noqa: S101, PT018
-    asks = getattr(find("posterior", run.posterior), "second_head", None)
-    if asks is None:
-        return make("encoder", run.encoder, shape, run.latent)
-    second = sized(find("encoder", run.encoder), second=asks(run.latent))
-    if not second:
-        what = f"posterior {run.posterior.name} asks for {asks(run.latent)} numbers in the second head"
-        raise ValueError(f"{what}; encoder {run.encoder.name} has as many as latents")
-    return make("encoder", run.encoder, shape, run.latent, *second)
+    second = {}
+    if asks := getattr(find("posterior", posterior), "second_head", None):
+        second = {"second": asks(latent)}
+        if not sized(find("encoder", part), **second):
+            what = f"posterior {posterior.name} asks for {second['second']} numbers in the second head"
+            raise ValueError(f"{what}; encoder {part.name} has as many as latents")
+    return make("encoder", part, shape, latent, **second)
 
 
-def called(kind: str, part: Part, **sizes: Any) -> Any:
-    """Give a part that is called as it is: a function with its options, or an instance of a class."""
-    found = find(kind, part)
-    if isinstance(found, type):
-        return found(*sized(found, **sizes), **part.options)
-    return partial(found, **part.options) if part.options else found
+def prior_of(run: Run, shape: Sequence[int]) -> Any:
+    """Make the run's prior; None where it is the standard one."""
+    return make("prior", run.prior, shape=shape, latent=run.latent) if run.prior else None
 
 
 def objective_of(run: Run) -> Objective:

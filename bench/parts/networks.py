@@ -167,14 +167,10 @@ class ConvDecoder(nn.Module):
         super().__init__()
         channels, sides = _conv_sides(shape)
         last = _last_padding(sides[2])
-        grown = [(2 * (s - 1) + 5 - 2 * p) for s, p in zip(sides[3], last, strict=True)]
-        first, second, third = (
-            (a[0] - b[0], a[1] - b[1])  # what rounding down lost, each 0 or 1
-            for a, b in (
-                (sides[2], grown),
-                (sides[1], [2 * s for s in sides[2]]),
-                (sides[0], [2 * s for s in sides[1]]),
-            )
+        # What rounding down lost, each 0 or 1: a kernel of 4 halves a side, one of 5 a side less 1
+        third, second, first = (
+            ((height + odd) % 2, (width + odd) % 2)
+            for (height, width), odd in zip(sides, (0, 0, 1), strict=False)
         )
         self.trunk = nn.Sequential(
             nn.Linear(latent, 64),

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from bench.parts.lookup import encoder_of, make, posterior_of, prior_of
+from bench.parts.lookup import called, encoder_for, make, prior_of
 from bench.parts.pixels import AsTarget
 from bench.parts.priors import StandardNormal
 from bench.parts.protocols import (
@@ -146,11 +146,12 @@ def build(run: Run, shape: Shape) -> VAE:
         whole = make("model", run.model, shape, run.latent)
         made: VAE = WholeModel(whole, *pixels, run.latent, prior_of(run, shape))
     else:
-        assert run.encoder and run.decoder  # noqa: S101, PT018  a run has either
-        encoder = encoder_of(run, shape)
+        assert run.encoder and run.decoder and run.posterior  # noqa: S101, PT018  a run has either
+        encoder = encoder_for(run.posterior, run.encoder, shape, run.latent)
         decoder = make("decoder", run.decoder, shape, run.latent)
         # Posterior and prior last: the networks of a seed begin the same under any
-        made = VAE(encoder, decoder, posterior_of(run), *pixels, run.latent, prior_of(run, shape))
+        posterior = called("posterior", run.posterior, latent=run.latent)
+        made = VAE(encoder, decoder, posterior, *pixels, run.latent, prior_of(run, shape))
     return made.to(memory_format=torch.channels_last)
 
 

@@ -92,27 +92,24 @@ class ExperimentFolder:
 
         Raises BenchError for one that is damaged.
         """
-        file = self.path / BASELINES
+        table = self._beside(BASELINES, Baselines, "bench run makes it anew")
+        return table and table | {"rows": [records.renamed(row) for row in table.get("rows", [])]}
+
+    def joined(self) -> list[Source]:
+        """Read which runs of others were joined to it. Raises BenchError where that cannot be used."""
+        sources: list[Source] = self._beside(JOINED, Joined, "and join those runs again").get("sources", [])
+        return sources
+
+    def _beside(self, name: str, kind: Any, remedy: str) -> dict[str, Any]:
+        """Read a file that may stand beside experiment.json; empty where it is absent."""
         try:
-            table: dict[str, Any] = records.read_json(file, Baselines)
+            table: dict[str, Any] = records.read_json(self.path / name, kind)
         except FileNotFoundError:
             return {}
         except (OSError, ValueError) as error:
             why = records.fault(error) if isinstance(error, ValidationError) else printable(str(error))
-            raise BenchError(f"{file} cannot be used ({why}); remove it, bench run makes it anew") from None
-        return table | {"rows": [records.renamed(row) for row in table.get("rows", [])]}
-
-    def joined(self) -> list[Source]:
-        """Read which runs of others were joined to it. Raises BenchError where that cannot be used."""
-        file = self.path / JOINED
-        try:
-            sources: list[Source] = records.read_json(file, Joined)["sources"]
-        except FileNotFoundError:
-            return []
-        except (OSError, ValueError) as error:
-            why = records.fault(error) if isinstance(error, ValidationError) else printable(str(error))
-            raise BenchError(f"{file} cannot be used ({why}); remove it, and join those runs again") from None
-        return sources
+            raise BenchError(f"{self.path / name} cannot be used ({why}); remove it, {remedy}") from None
+        return table
 
     def run(self, run_id: str) -> RunFolder:
         """Find the folder of a planned run."""
