@@ -238,6 +238,20 @@ def test_a_small_beta_whose_effect_turns_with_the_setting_is_mixed(tmp_path: Pat
 
     [(_, _, [row], told)] = found(tmp_path, variants, measure)["small_beta"].data["rows"]
     assert (told, row.turns, row.verdict(1.0)) == ("mixed", True, "turns with the setting")
+    assert "| Turns with the setting: Fréchet distance at `β = 0.0408`. |" in said(tmp_path)
+
+
+def test_where_a_small_beta_shows_nothing_is_told_once_for_all(tmp_path: Path) -> None:
+    variants = {f"b{beta}": settings(beta=beta) for beta in (0.25, 0.5, 1.0)}
+
+    def measure(name: str, _: Settings, seed: int) -> dict[str, float]:
+        noise = NOISE[seed] / 50
+        recall = 0.5 + noise - 0.2 * (name == "b0.25")
+        return {"frechet_distance": 20 + noise, "recall": recall, "coverage": 0.5 + noise}
+
+    found(tmp_path, variants, measure)
+    told = "No difference is shown: Fréchet distance and coverage at every β; recall at `β = 0.5`."
+    assert f"| {told} |" in said(tmp_path)
 
 
 def test_the_linear_encoder_is_charged_by_latent_size(tmp_path: Path) -> None:

@@ -130,10 +130,17 @@ def _axis(results: Results, axis: str) -> Iterator[Answer]:
 
 
 def _small_beta(results: Results) -> Iterator[Answer]:
-    """Whether samples are worse at a small β, by three metrics; mixed where metrics or settings disagree."""
+    """Whether samples are worse at a small β, by three metrics; mixed where metrics or settings disagree.
+
+    `open` holds what no single difference is shown of: of what turns with the setting or not, the metrics by
+    where that is.
+    """
     groups: dict[tuple[str, str], list[EffectRow]] = {}
+    unsure: dict[tuple[bool, str], list[tuple[str, str]]] = {}
     for row in effects.of_small_beta(results):
         groups.setdefault((row.where, row.a), []).append(row)
+        if row.judged and not row.sure:
+            unsure.setdefault((row.turns, row.metric.title), []).append((row.where, row.a))
     told = []
     for (kind, beta), rows in groups.items():
         pair = pairs.beta_pairs(results.variants)[kind, beta]
@@ -144,8 +151,13 @@ def _small_beta(results: Results) -> Iterator[Answer]:
                 better |= {one.better for one in (effects.apart(row, c) if c else [row]) if one.sure}
         verdict = "undecided" if not better else "worse" if better == {"1"} else "better"
         told.append((kind, beta, rows, "mixed" if len(better) > 1 else verdict))
+    several = len({kind for kind, _ in groups}) > 1
+    open_: dict[bool, dict[tuple[str, ...], list[str]]] = {}
+    for (turns, metric), places in unsure.items():
+        where = tuple(f"{kind}, β = {beta}" if several else f"β = {beta}" for kind, beta in places)
+        open_.setdefault(turns, {}).setdefault(where, []).append(metric)
     if told:
-        yield Answer("small_beta", "effects", {"rows": told})
+        yield Answer("small_beta", "effects", {"rows": told, "open": open_})
 
 
 def _baselines(results: Results) -> Iterator[Answer]:

@@ -172,7 +172,7 @@ MARKDOWN: dict[str, Any] = {
     "image": _safe(cells.image), "markdown_table": _safe(_md_table), "dialect": "markdown.j2",
     "emphasis": _safe(lambda value: f"*{cells.text(value)}*"),
     "strong": _safe(lambda value: f"**{cells.text(value)}**"),
-    "link": _safe(lambda value, anchor: f"[{cells.text(value)}](#{anchor})"),
+    "link": _safe(lambda value, anchor: f"[{_literal(value)}](#{anchor})"),
 }  # fmt: skip
 HTML: dict[str, Any] = {
     "code": _safe(_tag("code")), "paragraph": lambda value: escape(_line(value)),
