@@ -146,5 +146,7 @@ def test_the_report_has_answer_effects_table_and_figure(tmp_path: Path) -> None:
     assert next(table.title for table in rate.tables(rate.compared(found))) == "mlp · ELBO, binarised"
     assert rate_figure.draw(found) is not None
     told = write_report(found.folder, figures=False).read_text()
-    assert "| [Which likelihood at equal KL, `mlp`?](#at-equal-rate) | `bernoulli`, at 5 of 5 rates. |" in told
+    assert (
+        "| [Which likelihood at equal KL, `mlp`?](#at-equal-rate) | `bernoulli`, at 5 of 5 rates. |" in told
+    )
     assert "nats do the curves overlap." in told
