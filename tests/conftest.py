@@ -64,6 +64,16 @@ def fault(record_property: Callable[[str, object], None]) -> Callable[..., None]
     return note
 
 
+@pytest.fixture
+def double() -> Iterator[None]:
+    """Tensors are made in double precision, so that tests of formulas may be exact."""
+    import torch
+
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
 @pytest.fixture(scope="session")
 def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An MLflow database with its tables, to be copied: made once a session, since that takes seconds."""

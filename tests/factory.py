@@ -124,6 +124,16 @@ def train_one(
     return training
 
 
+def trained(run: Run, folder: Path, shared: Any, run_id: str = "") -> dict[str, Any]:
+    """The record of a run that is trained and measured in this process, and finishes."""
+    from bench.runs.execute import Job, execute
+
+    job = Job(run_id or f"{run.variant}-s{run.seed}", run, folder, {"git": {}})
+    record = execute(job, shared, lambda *_: None)
+    assert record["status"] == "finished", record.get("traceback")
+    return record
+
+
 def random(*shape: int, seed: int = 0) -> Tensor:
     """Uniform numbers on [0, 1), in torch's default dtype."""
     return torch.rand(*shape, generator=torch.Generator().manual_seed(seed))

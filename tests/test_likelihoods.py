@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -18,7 +19,7 @@ from bench.parts.likelihoods import (
 )
 from bench.parts.protocols import Likelihood
 
-CASES: list[Likelihood] = [
+CASES: list[Any] = [
     Bernoulli(),
     Bernoulli(form="probabilities"),
     Bernoulli(form="probabilities", eps=1e-20),
@@ -28,17 +29,12 @@ CASES: list[Likelihood] = [
     LearnedGaussian(variance=0.02, mean="linear"),
     ContinuousBernoulli(),
 ]
+CASES = [likelihood.double() for likelihood in CASES]
 OUTPUTS = [-3.7, -0.6, -0.05, 0.0, 0.08, 1.3, 2.9]  # the decoder's output for one pixel
 NAMES = [f"{type(case).__name__}-{i}" for i, case in enumerate(CASES)]
 
 
-@pytest.fixture(autouse=True)
-def _double() -> object:
-    torch.set_default_dtype(torch.float64)
-    for case in CASES:
-        case.double()
-    yield
-    torch.set_default_dtype(torch.float32)
+pytestmark = pytest.mark.usefixtures("double")
 
 
 def moment(likelihood: Likelihood, output: float, power: int) -> float:

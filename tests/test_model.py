@@ -77,11 +77,7 @@ COUNTS = {
 }
 
 
-@pytest.fixture(autouse=True)
-def _double() -> object:
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
+pytestmark = pytest.mark.usefixtures("double")
 
 
 def check_gradients(model: VAE, x: torch.Tensor, noise: torch.Tensor) -> None:

@@ -10,23 +10,15 @@ from typing import Any
 import pytest
 import torch
 from factory import LATENT, a_dataset, a_run, normal, part, random, train_one
+from test_spec import changed
 from torch import nn
 
 from bench.engine.images import divide, untrained
-from bench.errors import BenchError
 from bench.parts.networks import MLPDecoder, MLPEncoder
-from bench.spec.experiment import Run
 from bench.spec.options import ACTIVATIONS, SHORT_ACTIVATIONS, activation_parts, activation_text
-from bench.spec.resolve import load
 
 PIXELS = (13,)
 CPU = torch.device("cpu")
-
-
-def a_spec(folder: Path, encoder: str) -> Run:
-    line = f"encoder: {{name: mlp, hidden: [4]{encoder}}}, decoder: {{name: mlp, hidden: [4]}}, latent: 2"
-    (folder / "f.yaml").write_text(f"question: Why?\nvariants:\n  a: {{{line}}}\n")
-    return next(load(folder / "f.yaml").runs())
 
 
 @pytest.mark.parametrize("name", ACTIVATIONS)
@@ -47,42 +39,13 @@ def test_short_names_stay(name: str) -> None:
 
 
 def test_an_activation_is_a_name_or_a_mapping_with_torchs_defaults(tmp_path: Path) -> None:
-    steep = a_spec(tmp_path, ", activation: {name: LeakyReLU, negative_slope: 0.2}")
-    assert steep.encoder.options["activation"] == "LeakyReLU(negative_slope=0.2)"
-    assert untrained(steep, (28, 28)).encoder.trunk[1].negative_slope == 0.2
-    again = a_spec(tmp_path, ", activation: LeakyReLU(negative_slope=0.2)")  # as a record has it
+    steep = changed(tmp_path, "decoder: {activation: {name: LeakyReLU, negative_slope: 0.2}}")
+    assert steep.decoder.options["activation"] == "LeakyReLU(negative_slope=0.2)"
+    assert untrained(steep, (28, 28)).decoder.trunk[1].negative_slope == 0.2
+    again = changed(tmp_path, "decoder: {activation: LeakyReLU(negative_slope=0.2)}")  # as a record has it
     assert again.key("digest") == steep.key("digest")
-    named = a_spec(tmp_path, ", activation: [LeakyReLU]").encoder.options["activation"]
+    named = changed(tmp_path, "decoder: {activation: [LeakyReLU]}").decoder.options["activation"]
     assert named == ["LeakyReLU(negative_slope=0.01)"]
-
-
-REFUSED = {
-    "activation: LeakyRelu": "allowed: relu, tanh, identity or one of torch.nn such as .* mean 'LeakyReLU'?",
-    "activation: {name: LeakyReLU, slope: 0.2}": "is a mapping with the unknown option 'slope'",
-    "activation: {name: ELU, alpha: soft}": "activation is a mapping with 'alpha', which is no number",
-    "activation: [relu, {name: relu, alpha: 1}]": "activation holds a mapping with options of 'relu'",
-    "activation: LeakyReLU(0.2)": "activation is .LeakyReLU",
-    "activation: Transformer": "activation is 'Transformer'",
-    "dropout: 1": "dropout is 1; allowed: a number of at least 0 below 1",
-    "init: xavier": "init is 'xavier'; allowed: torch, xavier-uniform, .*; did you mean 'xavier-",
-}
-
-
-@pytest.mark.parametrize("said", REFUSED)
-def test_a_wrong_option_is_refused(said: str, tmp_path: Path) -> None:
-    with pytest.raises(BenchError, match=REFUSED[said]):
-        a_spec(tmp_path, f", {said}")
-
-
-def test_options_that_came_later_are_no_part_of_an_identity_at_their_defaults(tmp_path: Path) -> None:
-    plain = a_spec(tmp_path, "")
-    assert plain.encoder.options == {"hidden": [4], "activation": "relu"}
-    same = a_spec(tmp_path, ", batch_norm: false, dropout: 0, init: torch")
-    others = [
-        a_spec(tmp_path, f", {said}") for said in ("batch_norm: true", "dropout: 0.1", "init: xavier-normal")
-    ]
-    assert plain.key("digest") == same.key("digest")
-    assert len({run.key("digest") for run in (plain, *others)}) == 4
 
 
 def test_layers_come_in_their_order_and_take_any_leading_axes() -> None:

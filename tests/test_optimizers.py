@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import inspect
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,7 +16,6 @@ from torch.optim import lr_scheduler
 from bench.engine.fast import FastStep
 from bench.engine.loop import make_step
 from bench.engine.step import ReferenceStep
-from bench.errors import BenchError
 from bench.parts.objectives import Elbo
 from bench.parts.optimizers import (
     ELEMENTWISE,
@@ -27,7 +25,6 @@ from bench.parts.optimizers import (
     TORCH_SCHEDULES,
 )
 from bench.spec.registry import entries
-from bench.spec.resolve import load
 
 ABSENT = {
     "LBFGS": "evaluates the loss several times a step",
@@ -131,34 +128,3 @@ def test_a_gradient_is_scaled_down_to_the_norm_and_never_up(norm: float) -> None
     assert make_step(clipped, model).note == "reference: clip_norm may need the parameters apart"
     length = moved[0].norm()
     torch.testing.assert_close(moved[1], moved[0] * min(1.0, norm / float(length)), rtol=1e-4, atol=1e-9)
-
-
-LINE = "encoder: {name: mlp, hidden: [4]}, decoder: {name: mlp, hidden: [4]}, latent: 2"
-REFUSED = {
-    "optimizer: {name: RMSprop, rho: 0.9}": "unknown key 'rho' in optimizer RMSprop",
-    "optimizer: {name: RMSprop, alpha: 1}": "alpha is 1; allowed: a number of at least 0 below 1",
-    "optimizer: {name: Adam, betas: [0.9]}": "betas is a list; allowed: a list of 2 to 2 numbers",
-    "optimizer: {name: SGD, nesterov: true}": "nesterov with momentum 0.0 and dampening 0.0; allowed: with a",
-    "optimizer: {name: LBFGS}": "unknown optimizer 'LBFGS'",
-    "schedule: MultiStepLR": "schedule MultiStepLR has no milestones; allowed: a list of 1 to 100 whole",
-    "schedule: {name: StepLR, step_size: 0}": "step_size is 0; allowed: a whole number of at least 1",
-    "clip_norm: -1": "clip_norm is -1; allowed: a number of at least 0",
-}
-
-
-@pytest.mark.parametrize("said", REFUSED)
-def test_a_wrong_option_is_refused_before_anything_runs(said: str, tmp_path: Path) -> None:
-    (tmp_path / "f.yaml").write_text(f"question: Why?\nvariants:\n  a: {{{LINE}, {said}}}\n")
-    with pytest.raises(BenchError) as caught:
-        load(tmp_path / "f.yaml")
-    assert REFUSED[said] in str(caught.value)
-
-
-def test_no_clipping_is_no_part_of_an_identity(tmp_path: Path) -> None:
-    keys = []
-    for said in ("", ", clip_norm: 0", ", clip_norm: 5"):
-        (tmp_path / "f.yaml").write_text(f"question: Why?\nvariants:\n  a: {{{LINE}{said}}}\n")
-        run = next(load(tmp_path / "f.yaml").runs())
-        assert ("clip_norm" in run.model_dump()) == said.endswith("5")
-        keys.append(run.key("digest"))
-    assert keys[0] == keys[1] != keys[2]

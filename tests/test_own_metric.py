@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import synthetic
 import torch
+from factory import trained
 from synthetic import settings
 from test_groups import shared
 
@@ -14,7 +15,7 @@ from bench.errors import BenchError
 from bench.report import write_report
 from bench.report.frame import results_csv
 from bench.report.results import load as results_of
-from bench.runs.execute import Job, SharedContext, execute
+from bench.runs.execute import SharedContext
 from bench.saved import load_model
 from bench.spec.experiment import Run
 from bench.spec.resolve import load
@@ -56,8 +57,7 @@ def run_of(folder: Path, metrics: str) -> Run:
 
 def test_it_is_measured_on_the_trained_model_and_recorded(tmp_path: Path, shared: SharedContext) -> None:
     run = run_of(tmp_path, "[{file: mine.py, name: Black, below: 0.45}, {file: mine.py, name: undefined}]")
-    record = execute(Job("a-s0", run, tmp_path / "run", {}), shared, lambda *_: None)
-    assert record["status"] == "finished", record.get("traceback")
+    record = trained(run, tmp_path / "run", shared)
     model, images = load_model(tmp_path / "run"), shared.data.test_images.flatten(1).float() / 255
     with torch.no_grad():
         means = model.grey_mean(model.decode(model.encode(images).mean))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 import sys
 
@@ -22,11 +21,7 @@ from bench.parts.priors import StandardNormal
 PRIOR = StandardNormal()
 
 
-@pytest.fixture(autouse=True)
-def _double() -> object:
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
+pytestmark = pytest.mark.usefixtures("double")
 
 
 def heads(images: int = 5, latent: int = 3) -> tuple[torch.Tensor, torch.Tensor]:
@@ -71,15 +66,6 @@ def test_heads_mean_what_their_names_say() -> None:
 
 
 @pytest.mark.parametrize("name", DIAGONAL)
-def test_closed_form_kl_is_the_monte_carlo_kl(name: str) -> None:
-    q = POSTERIORS[name](*heads())
-    z = q.sample(normal(20_000, 5, 3))
-    estimates = q.log_prob(z) - PRIOR.log_prob(z)  # [K, B]
-    error = estimates.std(0) / math.sqrt(len(z))
-    assert ((estimates.mean(0) - q.kl().sum(-1)).abs() < 4 * error).all()
-
-
-@pytest.mark.parametrize("name", DIAGONAL)
 def test_gradients_of_the_charged_kl(name: str) -> None:
     mean, second = (head.requires_grad_() for head in heads())
     assert torch.autograd.gradcheck(lambda m, s: POSTERIORS[name](m, s).charged_kl, (mean, second))
@@ -90,11 +76,6 @@ def test_the_kl_vanishes_at_the_prior_alone() -> None:
     at_prior = gaussian(zero, zero)
     assert at_prior.kl().abs().max() == at_prior.charged_kl.abs().max() == 0
     assert gaussian_raw_sigma(zero, zero - 1).charged_kl.abs().max() < 1e-15  # σ = −1 is as good as 1
-
-
-def test_gaussian_charges_its_own_kl() -> None:
-    q = gaussian(*heads())
-    torch.testing.assert_close(q.charged_kl, q.kl())
 
 
 def test_raw_sigma_charges_one_kl_and_owes_another() -> None:
@@ -132,8 +113,6 @@ def test_a_full_covariance_is_torchs_in_density_samples_and_kl() -> None:
     standard = MultivariateNormal(torch.zeros(3), torch.eye(3))
     torch.testing.assert_close(q.kl().sum(-1), kl_divergence(due, standard))
     assert (q.kl() >= 0).all(), "each by the chain rule a KL of its own"
-    sampled = (q.log_prob(z := q.sample(normal(100_000, 5, 3))) - PRIOR.log_prob(z)).mean(0)
-    torch.testing.assert_close(q.kl().sum(-1), sampled, atol=0.05, rtol=0)
 
 
 def test_a_full_covariance_with_a_diagonal_factor_is_the_diagonal_gaussian() -> None:

@@ -27,6 +27,12 @@ def variant(folder: Path, extra: str = "") -> Variant:
     return loaded(folder, text).variants["a"]
 
 
+def changed(folder: Path, extra: str) -> Run:
+    """The run of a variant `a` that extends that one by `extra`."""
+    text = f"question: Why?\nvariants:\n  b: {{{LINE}}}\n  a: {{extends: b, {extra}}}\n"
+    return loaded(folder, text).variants["a"].run(0)
+
+
 def with_matrix(folder: Path, matrix: str, defaults: str = LINE) -> Experiment:
     return loaded(folder, f"question: Why?\ndefaults: {{{defaults}}}\nmatrix: {matrix}\n")
 
@@ -259,6 +265,15 @@ BAD_VARIANT = {
     "likelihood: ": "likelihood is nothing; allowed: a name",
     "target: normalised": "a normalised target under likelihood bernoulli; allowed: a target in [0, 1]",
     "schedule: {name: step, every: 3}": "schedule step has no gamma; allowed: a number above 0",
+    "schedule: MultiStepLR": "schedule MultiStepLR has no milestones; allowed: a list of 1 to 100 whole",
+    "schedule: {name: StepLR, step_size: 0}": "step_size is 0; allowed: a whole number of at least 1",
+    "optimizer: {name: RMSprop, rho: 0.9}": "unknown key 'rho' in optimizer RMSprop",
+    "optimizer: {name: RMSprop, alpha: 1}": "alpha is 1; allowed: a number of at least 0 below 1",
+    "optimizer: {name: Adam, betas: [0.9]}": "betas is a list; allowed: a list of 2 to 2 numbers",
+    "optimizer: {name: SGD, nesterov: true}": "nesterov with momentum 0.0 and dampening 0.0; allowed: with a",
+    "optimizer: {name: LBFGS}": "unknown optimizer 'LBFGS'",
+    "objective: {name: free-bits, nats: 1}\n    prior: vamp": "free-bits under prior vamp; allowed: a",
+    "clip_norm: -1": "clip_norm is -1; allowed: a number of at least 0",
     "document: [0]": "document is a list; allowed: text",
     "architecture: net": "unknown architecture 'net'; none is known here",
     "extends: a": "variant a extends a",
@@ -306,6 +321,15 @@ BAD_ENCODER = {
     "{name: mlp, hidden: [4, 0]}": "f.yaml:3:40: encoder mlp: hidden holds 0",
     "{name: mlp, hidden: [4], activation: rely}": "LeakyReLU, negative_slope: 0.2}, or a list of these; did",
     "{name: mlp, hidden: [4], activation: [relu, tanh]}": "2 activations for 1 hidden layers; allowed",
+    "{name: mlp, hidden: [4], activation: LeakyRelu}": "relu, tanh, identity or one of torch.nn such as",
+    "{name: mlp, hidden: [4], activation: LeakyRElu}": "did you mean 'LeakyReLU'?",
+    "{name: mlp, hidden: [4], activation: {name: LeakyReLU, slope: 1}}": "with the unknown option 'slope'",
+    "{name: mlp, hidden: [4], activation: {name: ELU, alpha: soft}}": "with 'alpha', which is no number",
+    "{name: mlp, hidden: [4], activation: [{name: relu, alpha: 1}]}": "a mapping with options of 'relu'",
+    "{name: mlp, hidden: [4], activation: LeakyReLU(0.2)}": "activation is 'LeakyReLU",
+    "{name: mlp, hidden: [4], activation: Transformer}": "activation is 'Transformer'",
+    "{name: mlp, hidden: [4], dropout: 1}": "dropout is 1; allowed: a number of at least 0 below 1",
+    "{name: mlp, hidden: [4], init: xavier}": "init is 'xavier'; allowed: torch, xavier-uniform, ",
     "{name: linear, hidden: [4]}": "hidden is a list; allowed: a whole number from 1 to 16384",
 }
 
@@ -397,12 +421,12 @@ def test_identity_is_the_variant_the_seed_and_a_hash_that_a_record_keeps(tmp_pat
 @pytest.mark.parametrize(
     "extra", ["optimizer: {lr: 2.0e-3}", "epochs: 21", "objective: {beta: 1/2}", "likelihood: gaussian",
               "latent: 3",
-              "shuffle: false", "encoder: {hidden: 6}", "validation: 5", "precision: bf16"]
+              "shuffle: false", "encoder: {hidden: 6}", "validation: 5", "precision: bf16", "clip_norm: 5",
+              "decoder: {batch_norm: true}", "decoder: {dropout: 0.1}", "decoder: {init: xavier-normal}",
+              "prior: vamp", "prior: {name: vamp, components: 3}"]
 )  # fmt: skip
 def test_what_determines_the_result_changes_the_hash(tmp_path, extra):
-    base = f"question: Why?\nvariants:\n  b: {{{LINE}}}\n  a: {{extends: b, {extra}}}\n"
-    made = loaded(tmp_path, base).variants["a"]
-    assert made.run(0).identity("d") != variant(tmp_path).run(0).identity("d")
+    assert changed(tmp_path, extra).identity("d") != variant(tmp_path).run(0).identity("d")
 
 
 def test_data_seed_and_samples_change_the_hash_too(tmp_path):
@@ -416,10 +440,11 @@ def test_data_seed_and_samples_change_the_hash_too(tmp_path):
     "extra", ["document: 000", "note: words", "optimizer: adam", "optimizer: {lr: 1.0e-3}",
               "objective: {beta: 1}",
               "objective: {beta: 1.0}", "objective: {beta: 2/2}", "likelihood: {form: logits}",
-              "published: [{value: 1, metric: test_loss, source: x}]"]
+              "published: [{value: 1, metric: test_loss, source: x}]", "clip_norm: 0", "prior: standard",
+              "decoder: {batch_norm: false, dropout: 0, init: torch}", "patience: 0"]
 )  # fmt: skip
 def test_what_does_not_determine_the_result_leaves_the_hash(tmp_path, extra):
-    assert variant(tmp_path, extra).run(0).identity("d") == variant(tmp_path).run(0).identity("d")
+    assert changed(tmp_path, extra).identity("d") == variant(tmp_path).run(0).identity("d")
 
 
 def test_the_same_settings_under_another_name_or_way_of_writing_hash_the_same(tmp_path):

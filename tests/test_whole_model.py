@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from factory import trained
 from test_check import checked
 from test_groups import shared
 
@@ -64,12 +65,8 @@ def variants(folder: Path, text: str = SPEC) -> dict[str, Variant]:
 def test_it_trains_to_what_the_same_model_composed_of_parts_comes_to(
     tmp_path: Path, shared: SharedContext
 ) -> None:
-    records = {}
-    for name in ("whole", "composed"):
-        run = variants(tmp_path)[name].run(0)
-        records[name] = execute(Job(f"{name}-s0", run, tmp_path / name, {}), shared, lambda *_: None)
-        assert records[name]["status"] == "finished", records[name].get("traceback")
-    whole, composed = records["whole"], records["composed"]
+    made = variants(tmp_path)
+    whole, composed = (trained(made[name].run(0), tmp_path / name, shared) for name in ("whole", "composed"))
     assert whole["environment"]["engine_note"] == "reference: model Mine has no written-out gradient"
     assert whole["likelihood_class"] == composed["likelihood_class"]
     assert whole["metrics"].keys() == composed["metrics"].keys()
@@ -127,8 +124,7 @@ def test_what_needs_a_density_is_not_defined_where_q_has_samples_alone(
     made = load(tmp_path / "own.yaml").variants
     folder = tmp_path / "runs" / f"{'0' * 16}-s0"
     run = made["plain"].run(0)
-    record = execute(Job("plain-s0", run, folder, {}), shared, lambda *_: None)
-    assert record["status"] == "finished", record.get("traceback")
+    record = trained(run, folder, shared)
     assert record["undefined"] == sorted(NEED_DENSITY)
     assert NEED_DENSITY.isdisjoint(record["metrics"])
     assert record["metrics"].keys() >= {"mse", "log_px_bernoulli", "prior_mmd", "knn_accuracy", "test_loss"}
