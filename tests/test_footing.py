@@ -13,14 +13,7 @@ from torch import Tensor
 from torch.distributions import Bernoulli as TorchBernoulli
 from torch.distributions import Normal
 
-from bench.evaluation.footing import (
-    DEQUANTISATION,
-    Calibration,
-    Elbos,
-    bits_per_dim,
-    calibrate,
-    thresholded,
-)
+from bench.evaluation.footing import DEQUANTISATION, Calibration, Elbos, bits_per_dim, calibrate, thresholded
 from bench.evaluation.footing import elbos as elbos_of
 from bench.evaluation.posteriors import encode
 from bench.parts.posteriors import Q

@@ -10,13 +10,7 @@ import torch
 from factory import normal, random
 from scipy.integrate import quad
 
-from bench.parts.likelihoods import (
-    LIKELIHOODS,
-    Bernoulli,
-    ContinuousBernoulli,
-    Gaussian,
-    LearnedGaussian,
-)
+from bench.parts.likelihoods import LIKELIHOODS, Bernoulli, ContinuousBernoulli, Gaussian, LearnedGaussian
 from bench.parts.protocols import Likelihood
 
 CASES: list[Any] = [

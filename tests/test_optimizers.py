@@ -17,13 +17,7 @@ from bench.engine.fast import FastStep
 from bench.engine.loop import make_step
 from bench.engine.step import ReferenceStep
 from bench.parts.objectives import Elbo
-from bench.parts.optimizers import (
-    ELEMENTWISE,
-    OPTIMIZERS,
-    SCHEDULES,
-    TORCH_OPTIMIZERS,
-    TORCH_SCHEDULES,
-)
+from bench.parts.optimizers import ELEMENTWISE, OPTIMIZERS, SCHEDULES, TORCH_OPTIMIZERS, TORCH_SCHEDULES
 from bench.spec.registry import entries
 
 ABSENT = {

@@ -29,11 +29,7 @@ class Elbo:
     """
 
     def __init__(
-        self,
-        *,
-        beta: NonNegative = 1.0,
-        reconstruction: Reduction = "batchmean",
-        kl: Reduction = "batchmean",
+        self, *, beta: NonNegative = 1.0, reconstruction: Reduction = "batchmean", kl: Reduction = "batchmean"
     ) -> None:
         self.beta = beta
         self.reconstruction = reconstruction

@@ -164,11 +164,7 @@ class Tracker:
             mlflow_id = str(run.info.run_id)
             if run.info.status == "RUNNING":  # new, or its process died at once
                 self._client.set_terminated(mlflow_id)
-            for file in [
-                *folder.glob("report.*"),
-                *folder.glob("*.csv"),
-                *folder.glob("figures/**/[!.]*.*"),
-            ]:
+            for file in [*folder.glob("report.*"), *folder.glob("*.csv"), *folder.glob("figures/**/[!.]*.*")]:
                 inside = file.parent.relative_to(folder)
                 if is_own(file, under=len(inside.parts) + 1):
                     self._client.log_artifact(
