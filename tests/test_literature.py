@@ -158,20 +158,6 @@ def test_mmd_weighs_what_it_says() -> None:
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
-def test_every_objective_reaches_every_parameter(name: str) -> None:
-    model, run = a_vae(), a_run(objective=part(name))
-    objective = objective_of(run)
-    terms = model(random(IMAGES, PIXELS), normal(getattr(objective, "samples", 1), IMAGES, LATENT))
-    loss = objective(terms, 1000)
-    assert loss.shape == (IMAGES,)
-    loss.mean().backward()
-    for parameter, p in model.named_parameters():
-        assert p.grad is not None, parameter
-        assert p.grad.isfinite().all(), parameter
-        assert p.grad.any(), parameter
-
-
-@pytest.mark.parametrize("name", OBJECTIVES)
 def test_every_objective_trains_and_is_judged_in_batches_as_it_is_trained(name: str) -> None:
     torch.set_default_dtype(torch.float32)
     run = a_run(objective=part(name), epochs=3, batch_size=16)

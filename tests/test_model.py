@@ -15,7 +15,6 @@ from bench.engine.images import untrained
 from bench.engine.stacked import DIAGONAL, stack
 from bench.parts.likelihoods import LIKELIHOODS, ContinuousBernoulli
 from bench.parts.networks import (
-    DECODERS,
     ENCODERS,
     ConvDecoder,
     ConvEncoder,
@@ -90,19 +89,6 @@ def check_gradients(model: VAE, x: torch.Tensor, noise: torch.Tensor) -> None:
         assert p.grad is not None, name
         assert p.grad.isfinite().all(), name
         assert p.grad.abs().max() > 0, name
-
-
-@pytest.mark.parametrize("decoder", DECODERS)
-@pytest.mark.parametrize("encoder", ENCODERS)
-def test_networks_give_their_shapes_and_learn_in_every_parameter(encoder: str, decoder: str) -> None:
-    torch.manual_seed(0)
-    model = build(a_run(encoder=encoder, decoder=decoder, latent=3), SHAPE)
-    x = random(5, 784)
-    mean, second = model.encoder(x)
-    assert mean.shape == second.shape == (5, 3)
-    assert model.decode(normal(7, 5, 3)).shape == (7, 5, 784)
-    assert model.grey_mean(model.decode(normal(5, 3))).shape == (5, 784)
-    check_gradients(model, x, normal(1, 5, 3))
 
 
 @pytest.mark.parametrize("target", TRANSFORMS)
