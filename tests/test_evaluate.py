@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 from factory import SHAPE, a_dataset, a_run, part, train_one
+from test_groups import quickly
 
 from bench.engine.device import initialised, stream
 from bench.engine.images import Images, Labels
@@ -42,6 +44,13 @@ def again(one: Measured, images: Images = IMAGES, **changes: Any) -> Measured:
     """The same model, not measured yet, on these images and with changes to its run."""
     run = one.run.model_copy(update=changes)
     return Measured(run, one.model, one.training, images, LABELS, one.reference)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def few() -> Iterator[None]:
+    """What ln p(x) is worth is test_bound's to hold."""
+    with quickly():
+        yield
 
 
 @pytest.fixture(scope="module")
