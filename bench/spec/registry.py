@@ -38,6 +38,7 @@ REGISTRIES = {
     "schedule": ("parts/optimizers.py", "SCHEDULES"),
     "dataset": ("data/datasets.py", "DATASETS"),
 }
+VISION = ("data/vision.py", "VISION")  # torchvision's: the shape of an image, its file, what it is
 BENCH = Path(__file__).parents[1]
 
 # What an option can be annotated with, beside Literal, list and |
@@ -73,12 +74,8 @@ class Module:
     def said(self, symbol: str) -> dict[str, object]:
         """Read the literals that a class assigns to its attributes; nothing of a function."""
         node = self.defined[symbol]
-        found: dict[str, object] = {}
-        for each in node.body if isinstance(node, ast.ClassDef) else ():
-            targets = each.targets if isinstance(each, ast.Assign) else [getattr(each, "target", None)]
-            if isinstance(each, ast.Assign | ast.AnnAssign) and isinstance(each.value, ast.Constant):
-                found |= {t.id: each.value.value for t in targets if isinstance(t, ast.Name)}
-        return found
+        values = _assigned(node.body) if isinstance(node, ast.ClassDef) else {}
+        return {name: value.value for name, value in values.items() if isinstance(value, ast.Constant)}
 
     def entry(self, kind: str, symbol: str, name: str) -> Entry:
         """Read a class or function as the part `name`. Raises BenchError where its options cannot be read."""
@@ -108,12 +105,10 @@ def _model(kind: str, name: str, fields: dict[str, Any]) -> type[BaseModel]:
 def entries(kind: str) -> dict[str, Entry]:
     """Read everything of one kind that can be named, in the registry's order, a library's own last."""
     module, registry = REGISTRIES[kind]
-    found = read_registry(BENCH / module, registry, kind)
-    theirs: dict[str, tuple[str, dict[str, Any]]] = {}
+    theirs = _table(module, f"TORCH_{registry}")
     if kind == "dataset":
-        theirs = {name: (told, {}) for name, (_, _, told) in _vision().items()}
-    elif table := _module(BENCH / module).assigned.get(f"TORCH_{registry}"):
-        theirs = ast.literal_eval(table)
+        theirs = {name: (told, {}) for name, (_, _, told) in _table(*VISION).items()}
+    found = read_registry(BENCH / module, registry, kind)
     return found | {name: _of_torch(kind, name, *said) for name, said in theirs.items()}
 
 
@@ -137,17 +132,16 @@ def part(kind: str, name: str) -> Entry:
 
 def image_shape(dataset: str) -> tuple[int, ...]:
     """Read the shape of a dataset's images from the table SHAPES beside its registry, or torchvision's."""
-    table = _module(BENCH / REGISTRIES["dataset"][0]).assigned["SHAPES"]
-    shapes: dict[str, tuple[int, ...]] = ast.literal_eval(table)
-    return shapes[dataset] if dataset in shapes else _vision()[dataset][0]
+    own = _table(REGISTRIES["dataset"][0], "SHAPES")
+    shape: tuple[int, ...] = own[dataset] if dataset in own else _table(*VISION)[dataset][0]
+    return shape
 
 
 @lru_cache
-def _vision() -> dict[str, tuple[tuple[int, ...], str, str]]:
-    """Read the table of torchvision's sets: the shape of an image, its file, what it is."""
-    found: dict[str, tuple[tuple[int, ...], str, str]]
-    found = ast.literal_eval(_module(BENCH / "data/vision.py").assigned["VISION"])
-    return found
+def _table(module: str, name: str) -> dict[str, Any]:
+    """Read a dict of literals from a module's source; empty where it has none of that name."""
+    table = _module(BENCH / module).assigned.get(name)
+    return ast.literal_eval(table) if table else {}
 
 
 def metrics() -> list[str]:
@@ -194,15 +188,18 @@ def read_module(path: Path) -> Module:
         raise BenchError(f"{what}; correct it") from None
     except (ValueError, RecursionError, MemoryError):
         raise BenchError(f"{file}: is not Python; is this the right file?") from None
-    defined: dict[str, ast.ClassDef | ast.FunctionDef] = {}
-    assigned: dict[str, ast.expr] = {}
-    for node in tree.body:
-        if isinstance(node, ast.ClassDef | ast.FunctionDef):
-            defined[node.name] = node
+    defined = {node.name: node for node in tree.body if isinstance(node, ast.ClassDef | ast.FunctionDef)}
+    return Module(path.resolve(), defined, _assigned(tree.body), hashlib.sha256(source).hexdigest())
+
+
+def _assigned(body: list[ast.stmt]) -> dict[str, ast.expr]:
+    """Find what the statements of a module or a class assign to names."""
+    found: dict[str, ast.expr] = {}
+    for node in body:
         targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
         if isinstance(node, ast.Assign | ast.AnnAssign) and node.value:
-            assigned |= {t.id: node.value for t in targets if isinstance(t, ast.Name)}
-    return Module(path.resolve(), defined, assigned, hashlib.sha256(source).hexdigest())
+            found |= {t.id: node.value for t in targets if isinstance(t, ast.Name)}
+    return found
 
 
 def _type(node: ast.expr | None, where: str) -> Any:
