@@ -19,7 +19,7 @@ LABELS = torch.arange(60) % 10
 
 
 def posterior(mean: Tensor) -> Q:
-    return Q(mean, torch.ones_like(mean), torch.zeros_like(mean), torch.zeros_like(mean))
+    return Q(mean, torch.ones_like(mean), torch.zeros_like(mean))
 
 
 def png(image: Image.Image) -> bytes:

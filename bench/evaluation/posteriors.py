@@ -6,7 +6,7 @@ Shapes: K samples, N images, D pixels, Z latents.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TypeVar
 
@@ -19,6 +19,7 @@ from bench.parts.priors import StandardNormal
 from bench.parts.protocols import Distribution, Prior
 from bench.parts.vae import VAE
 
+MOMENTS = ("mean", "scale", "log_scale")  # of a diagonal Gaussian
 CHUNK = 1000  # images encoded at a time
 DRAWS = 128  # z an image, half of them of the other half's noise with its sign turned, for moments
 AGGREGATED = 8  # z an image for those of all images together
@@ -105,14 +106,14 @@ def encode(model: VAE, images: Tensor, chunk: int = CHUNK) -> Posteriors:
         if type(q) is not Q:
             return Encoded(model, images)
         parts.append(q)
-    return Q(*(torch.cat([getattr(q, field.name) for q in parts]) for field in fields(Q)))
+    return Q(*(torch.cat([getattr(q, name) for q in parts]) for name in MOMENTS))
 
 
 def part_of(q: Kind, part: slice | Tensor) -> Kind:
     """Give the posteriors of some images."""
     if isinstance(q, Encoded):
         return replace(q, images=q.images[part])
-    return type(q)(*(getattr(q, field.name)[part] for field in fields(Q)))
+    return type(q)(*(getattr(q, name)[part] for name in MOMENTS))
 
 
 def has_density(q: Posteriors) -> bool:

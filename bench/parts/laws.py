@@ -144,8 +144,7 @@ def posterior(made: Callable[..., Any], heads: Sequence[Tensor]) -> None:
     z = one.sample(torch.randn(DRAWS, 1, LATENT))
     _density(z[:, 0], lambda z: one.log_prob(z.unsqueeze(1))[:, 0])
     for name in ("kl", "charged_kl"):
-        if hasattr(q, name):
-            found = getattr(q, name)
+        if (found := getattr(q, name, None)) is not None:
             checked(found() if callable(found) else found, name, (IMAGES, LATENT))
     if hasattr(one, "mean") and hasattr(one, "stddev"):
         for name, due in (("mean", z.mean(0)), ("stddev", z.std(0))):

@@ -29,7 +29,7 @@ class Q:
     mean: Tensor  # [B, Z]
     scale: Tensor  # [B, Z], positive
     log_scale: Tensor  # [B, Z]
-    charged_kl: Tensor  # [B, Z], nats for each latent: what training pays
+    charged_kl: Tensor | None = None  # [B, Z], nats: what training pays for each latent, if not `kl()`
 
     def sample(self, noise: Tensor) -> Tensor:
         """Draw z = mean + scale·noise of standard normal noise [..., B, Z] (Kingma & Welling 2013, 2.4)."""
@@ -70,9 +70,7 @@ def log_prob_pairs(q: Any, z: Tensor, count: int) -> Tensor:
 def gaussian(mean: Tensor, second: Tensor) -> Q:
     """N(mean, σ²) with the second head as ln σ²."""
     log_scale = 0.5 * second
-    scale = log_scale.exp()
-    charged_kl = 0.5 * (mean**2 + scale**2 - 1) - log_scale
-    return Q(mean, scale, log_scale, charged_kl)
+    return Q(mean, log_scale.exp(), log_scale)
 
 
 def gaussian_raw_sigma(mean: Tensor, second: Tensor) -> Q:
@@ -93,8 +91,7 @@ def gaussian_log_sigma(mean: Tensor, second: Tensor) -> Q:
 def gaussian_softplus(mean: Tensor, second: Tensor) -> Q:
     """N(mean, σ²) with σ = ln(1 + e^second), the softplus of the second head."""
     scale = softplus(second)
-    log_scale = torch.log(scale)
-    return Q(mean, scale, log_scale, 0.5 * (mean**2 + scale**2 - 1) - log_scale)
+    return Q(mean, scale, torch.log(scale))
 
 
 @dataclass(frozen=True)
