@@ -149,6 +149,33 @@ def test_the_optimizer_is_the_runs_own_on_one_tensor() -> None:
     assert step.optimizer.param_groups[0]["lr"] == 0.5
 
 
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        adam,
+        adamw,
+        functools.partial(torch.optim.Adam, fused=True, weight_decay=0.1),
+        functools.partial(torch.optim.Adam, fused=True, weight_decay=0.1, decoupled_weight_decay=True),
+        functools.partial(torch.optim.Adam, fused=True, amsgrad=True),
+    ],
+    ids=["adam", "adamw", "decay", "decoupled", "amsgrad"],
+)
+def test_the_kernel_alone_is_the_optimizers_own_step(optimizer: MakeOptimizer) -> None:
+    """Bit by bit, its state too, with a learning rate that changes as a schedule changes it."""
+    models = [a_vae() for _ in range(2)]
+    fast, plain = (FastStep(model, Elbo(), optimizer) for model in models)
+    for index in range(4):
+        x, noise = random(5, PIXELS, seed=index), normal(1, 5, 3, seed=index)
+        fast(x, noise)
+        plain.gradients(x, noise[0])
+        plain.optimizer.step()
+        assert torch.equal(fast.flat, plain.flat)
+        for step in (fast, plain):
+            step.optimizer.param_groups[0]["lr"] *= 0.5
+    states = [step.optimizer.state[step.flat] for step in (fast, plain)]
+    assert all(torch.equal(states[0][name], states[1][name]) for name in ("step", "exp_avg", "exp_avg_sq"))
+
+
 def mine(kind: Any, *given: Any, **options: Any) -> Any:
     """A part of a subclass, which may compute something else than the part that it is made of."""
     return type("Mine", (kind,), {})(*given, **options)
