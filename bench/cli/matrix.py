@@ -199,8 +199,8 @@ def compare(
 ) -> None:
     """Compare two variants, or two reports in the variants that both have, by the report's statistics."""
     from bench.cli.printing import comparison_json, comparison_lines
+    from bench.report.compare import EXITS, parse
     from bench.report.compare import compare as comparisons
-    from bench.report.gate import EXITS, parse
 
     rule = parse(gate) if gate else None
     found = comparisons(a, b, report)

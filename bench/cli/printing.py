@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from bench.errors import printable
 from bench.report.cells import NOTHING
-from bench.report.compare import TITLES, Comparison, Difference
-from bench.report.effects import signed
+from bench.report.compare import TITLES, Comparison
+from bench.report.effects import EffectRow, signed
 from bench.report.results import Variant
 from bench.report.tables import ARROWS, cell, finished
 
@@ -57,7 +57,7 @@ def comparison_lines(comparisons: Sequence[Comparison]) -> Iterator[str]:
         yield ""
         yield from aligned(_rows(pair))
         yield ""
-    family = sum(row.judged for pair in comparisons for row in pair.rows)
+    family = sum(row.tested for pair in comparisons for row in pair.rows)
     yield "A, B: mean with 95 % interval over seeds. ×: the ratio A/B, odds ×: the odds ratio."
     yield f"Better: at 5 %, with Holm's correction for the {family} that are judged here."
 
@@ -65,18 +65,28 @@ def comparison_lines(comparisons: Sequence[Comparison]) -> Iterator[str]:
 def comparison_json(comparisons: Sequence[Comparison], gate: str | None, state: str, why: str) -> str:
     """Write comparisons as JSON: each with its rows, in full precision."""
 
-    def row(one: Difference) -> dict[str, object]:
-        d, size = one.difference, one.difference.size if one.difference else None
-        kind = {"linear": "difference", "log": "ratio", "logit": "odds ratio"}[one.metric.scale]
-        told: dict[str, object] = {"metric": one.metric.name, "unit": one.metric.unit, "verdict": one.verdict}
-        if d and size:
-            told |= {kind: size.mean, "low": size.low, "high": size.high, "n": d.n, "p": d.p, "test": d.test}
-        return told
+    def row(one: EffectRow, margin: float) -> dict[str, object]:
+        d, size, metric = one.effect, one.effect.size, one.metric
+        kind = {"linear": "difference", "log": "ratio", "logit": "odds ratio"}[metric.scale]
+        told = {"metric": metric.name, "unit": metric.unit, "verdict": one.verdict(margin)}
+        if not d.n:
+            return told
+        return told | {
+            kind: size.mean,
+            "low": size.low,
+            "high": size.high,
+            "n": d.n,
+            "p": d.p,
+            "test": d.test,
+        }
 
     pairs = [
-        {"a": pair.a.name, "b": pair.b.name, "changes": pair.changes, "rows": [row(one) for one in pair.rows]}
+        {
+            "a": pair.a.name, "b": pair.b.name, "changes": pair.changes,
+            "rows": [row(one, pair.margin) for one in pair.rows],
+        }
         for pair in comparisons
-    ]
+    ]  # fmt: skip
     judged = {"gate": {"rule": gate, "state": state, "why": why}} if gate else {}
     return json.dumps({"comparisons": pairs, **judged}, indent=1, ensure_ascii=False)
 
@@ -85,15 +95,15 @@ def _rows(pair: Comparison) -> Iterator[list[str]]:
     yield ["", "A", "B", "A − B", "n", ""]
     footing = ""
     for row in pair.rows:
-        metric, d = row.metric, row.difference
+        metric, d = row.metric, row.effect
         if metric.footing != footing:
             footing = metric.footing
             yield [TITLES[footing]]
         unit = f" ({metric.unit})" if metric.unit else ""
         name = f"  {metric.title}{ARROWS[metric.direction]}{unit}"
-        n = str(d.n) if d else NOTHING
         values = [str(cell(v, metric).text) for v in (pair.a, pair.b)]
-        yield [name, *values, signed(d) if d else NOTHING, n, row.verdict]
+        size = [signed(d), str(d.n)] if d.n else [NOTHING, NOTHING]
+        yield [name, *values, *size, row.verdict(pair.margin)]
 
 
 def _variant(variant: Variant) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from bench.errors import BenchError
-from bench.report import contact, copies, effects, gallery, published, render
+from bench.report import contact, copies, effects, published, render
 from bench.report.frame import csv, results_csv
 from bench.report.latex import render as tables_in_latex
 from bench.report.results import Results, load, summary_csv
@@ -30,13 +30,14 @@ def write_report(folder: Path, figures: bool = True, *, html: bool = True, latex
     results = load(folder)
     try:
         no_link(folder / "figures", folder / copies.COPIES)
-        captions = _write_figures(folder, results, draw=figures)
-        pictures = gallery.collect(results)
+        figured = _write_figures(folder, results, draw=figures)
+        captions = {file: sheet.caption for file, sheet in contact.sheets(results).items()}
+        pictures = copies.collect(results, captions)
         for copy, source in pictures.copies.items():
             _replace(folder / copy, read_regular(source, PICTURE, under=3))
         _replace(folder / "results.csv", results_csv(results.table))
         _replace(folder / "summary.csv", summary_csv(results))
-        context = render.context(results, captions, pictures)
+        context = render.context(results, figured, pictures)
         rows = context["rows"]
         _optional(folder / "effects.csv", csv(effects.frame(rows, results.margin)) if rows else None)
         _optional(folder / "published.csv", published.published_csv(context["comparisons"]))

@@ -21,7 +21,6 @@ from bench.report.tables import (
     SAMPLES,
     Cell,
     Column,
-    Row,
     Table,
     amount,
     baseline_rows,
@@ -139,7 +138,7 @@ def _small_beta(results: Results) -> Iterator[Answer]:
     unsure: dict[tuple[bool, str], list[tuple[str, str]]] = {}
     for row in effects.of_small_beta(results):
         groups.setdefault((row.where, row.a), []).append(row)
-        if row.judged and not row.sure:
+        if row.aside is None and not row.sure:
             unsure.setdefault((row.turns, row.metric.title), []).append((row.where, row.a))
     told = []
     for (kind, beta), rows in groups.items():
@@ -190,19 +189,18 @@ def _baselines(results: Results) -> Iterator[Answer]:
 # What the numbers in the settings mean: no question, but what readers trip over
 
 
-def weights(results: Results) -> Table | None:
+def weights(results: Results) -> Table:
     """Show the weight on the KL as it is written, and with both terms as sums over one image."""
     rows = []
     for v in results.variants:
         if v.beta and v.beta_eff is not None and abs(v.beta_eff / v.beta - 1) > 1e-6:
             how = v.part("objective")[1]
             given = [str(how.get(key) or "sum") for key in ("reconstruction", "kl")]
-            rows.append(Row((Cell(v.title), amount(v.beta, 4), *map(Cell, given), amount(v.beta_eff, 4))))
-    columns = map(Column, ("variant", "β as written", "reconstruction", "KL", "β_eff"))
-    return Table(tuple(columns), tuple(rows)) if rows else None
+            rows.append([Cell(v.title), amount(v.beta, 4), *map(Cell, given), amount(v.beta_eff, 4)])
+    return Table([*map(Column, ("variant", "β as written", "reconstruction", "KL", "β_eff"))], rows)
 
 
-def variances(results: Results) -> Table | None:
+def variances(results: Results) -> Table:
     """Show which variance, in grey levels, a squared error weighted by β stands for.
 
     The likeliest variance is that of the errors, which calibration fits (Rybkin et al. 2021, the optimal
@@ -218,13 +216,13 @@ def variances(results: Results) -> Table | None:
             left = [fit for fit in fits if fit is not None]
             stands_for = variance * unit**2 * v.beta_eff
             span = " to ".join(dict.fromkeys(plain(f, 2) for f in (min(left), max(left)))) if left else "–"
-            rows.append(Row((Cell(v.title), Cell(v.beta_text, v.beta), amount(float(exact(stands_for, 3)), 3),
-                             Cell(shown(span), min(left, default=None)))))  # fmt: skip
-    columns = map(Column, ("variant", "β", "variance it stands for", "variance of the errors left"))
-    return Table(tuple(columns), tuple(rows)) if rows else None
+            rows.append([Cell(v.title), Cell(v.beta_text, v.beta), amount(float(exact(stands_for, 3)), 3),
+                         Cell(shown(span), min(left, default=None))])  # fmt: skip
+    heads = ("variant", "β", "variance it stands for", "variance of the errors left")
+    return Table([*map(Column, heads)], rows)
 
 
-def unlike(results: Results) -> Table | None:
+def unlike(results: Results) -> Table:
     """List printed losses that differ from −ELBO: their KL belongs to another distribution than z's.
 
     At β_eff = 1 a Bernoulli's loss is −ELBO otherwise.
@@ -235,9 +233,9 @@ def unlike(results: Results) -> Table | None:
         if bernoulli and v.beta_eff is not None and abs(v.beta_eff - 1) < 1e-9:
             negative = {seed: -value for seed, value in v.values("elbo").items()}
             d = average([(v.values("test_loss_nats"), negative)], "linear", twins=True)  # of the same runs
-            if d is not None and abs(d.value) >= 0.001 * abs(estimate([*negative.values()]).mean):
+            if d.n and abs(d.value) >= 0.001 * abs(estimate([*negative.values()]).mean):
                 loss, bound = v.estimate("test_loss_nats"), estimate([*negative.values()])
-                rows.append(Row((Cell(v.title), interval(loss), interval(bound),
-                                 interval(d.size, "+" if d.value > 0 else ""))))  # fmt: skip
-    columns = map(Column, ("variant", "printed loss", "−ELBO of what it samples", "difference"))
-    return Table(tuple(columns), tuple(rows)) if rows else None
+                more = interval(d.size, "+" if d.value > 0 else "")
+                rows.append([Cell(v.title), interval(loss), interval(bound), more])
+    heads = ("variant", "printed loss", "−ELBO of what it samples", "difference")
+    return Table([*map(Column, heads)], rows)

@@ -6,17 +6,21 @@ everything that one comparison shows; no verdict on seeds that are a selection.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import itertools
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 from bench.errors import BenchError, did_you_mean
 from bench.evaluation.metrics import METRICS, Metric, own_metrics
-from bench.report.effects import unequal
+from bench.report.effects import EffectRow, holm_tested
 from bench.report.frame import TIMES
 from bench.report.pairs import near_twins, parts
 from bench.report.results import Results, Variant, load
-from bench.report.statistics import MIN_SEEDS, Effect, advice, average, rejected
+from bench.report.statistics import LEVEL, average, one_sided
 
 TITLES = {
     "own": "own terms",
@@ -33,24 +37,15 @@ TESTS = {
 
 
 @dataclass(frozen=True)
-class Difference:
-    """One metric of two variants; `verdict` is empty for a description, which is never judged."""
-
-    metric: Metric
-    difference: Effect | None  # a − b; None where near-twins share no seed
-    judged: bool  # whether it belongs to the family of tests
-    verdict: str = ""
-
-
-@dataclass(frozen=True)
 class Comparison:
     """Two variants side by side, in the order of the table of metrics, and why some rows are missing."""
 
     a: Variant
     b: Variant
-    rows: tuple[Difference, ...]
-    changes: tuple[str, ...]  # the settings that differ, as `objective.beta: 1 → 0.1`
-    notes: tuple[str, ...]
+    rows: list[EffectRow]  # A less B; of n = 0 where that may not be, or near-twins share no seed
+    changes: list[str]  # the settings that differ, as `objective.beta: 1 → 0.1`
+    notes: list[str]
+    margin: float  # nats within which they are called equal
 
 
 def compare(a: str, b: str, report: Path) -> list[Comparison]:
@@ -63,14 +58,14 @@ def compare(a: str, b: str, report: Path) -> list[Comparison]:
     reports = [(folder / "experiment.json").is_file() for folder in folders]
     if all(reports):
         ours, theirs = (load(path) for path in folders)
-        return _judged(_of_reports(ours, theirs), min(ours.margin, theirs.margin))
+        return _of_reports(ours, theirs)
     for folder, other, found in zip(folders, reversed(folders), reversed(reports), strict=True):
         if found or len(folder.parts) > 1:
             raise BenchError(
                 f"{folder} and {other} are not two reports' folders; give two of those, or two variants"
             )
     results = load(report)
-    return _judged([_pair(_variant(results, a), _variant(results, b))], results.margin)
+    return _tested([_pair(_variant(results, a), _variant(results, b), results.margin)])
 
 
 def _of_reports(a: Results, b: Results) -> list[Comparison]:
@@ -85,7 +80,7 @@ def _of_reports(a: Results, b: Results) -> list[Comparison]:
             f"{' and '.join(shown)}: measured on different data, their numbers do not compare; "
             "give two reports on the same"
         )
-    return [_pair(ours[name], theirs[name]) for name in shared]
+    return _tested(_pair(ours[name], theirs[name], min(a.margin, b.margin)) for name in shared)
 
 
 def _variant(results: Results, name: str) -> Variant:
@@ -102,11 +97,11 @@ def _data(variant: Variant) -> tuple[str, str]:
     return str(data.get("name")), str(data.get("digest"))
 
 
-def _pair(a: Variant, b: Variant) -> Comparison:
-    """The rows that two variants may be compared in, not judged yet."""
-    changes = tuple(_changes(parts(a), parts(b)))
+def _pair(a: Variant, b: Variant, margin: float) -> Comparison:
+    """The rows that two variants may be compared in, not tested yet."""
+    changes = _changes(parts(a), parts(b))
     if a.judged or b.judged:  # nothing is known of how
-        changes = ("where they were trained",)
+        changes = ["where they were trained"]
     metrics, notes = _comparable(a, b, objective=any(c.startswith("objective") for c in changes))
     notes.insert(0, f"Measured on {_data(a)[0]}.")
     rows = [_row(a, b, metric) for metric in metrics if a.values(metric.name) and b.values(metric.name)]
@@ -117,7 +112,7 @@ def _pair(a: Variant, b: Variant) -> Comparison:
     elif near_twins(a, b) and seeds[0] != seeds[1]:
         alone = ", ".join(map(str, sorted(seeds[0] ^ seeds[1])))
         notes.append(f"Differences are over shared seeds; only one of the two has finished seed {alone}.")
-    return Comparison(a, b, tuple(rows), changes, tuple(notes))
+    return Comparison(a, b, rows, changes, notes, margin)
 
 
 def _comparable(a: Variant, b: Variant, *, objective: bool) -> tuple[list[Metric], list[str]]:
@@ -138,46 +133,28 @@ def _comparable(a: Variant, b: Variant, *, objective: bool) -> tuple[list[Metric
     return kept, notes
 
 
-def _row(a: Variant, b: Variant, metric: Metric) -> Difference:
-    """A row with its verdict where the seeds left it no chance of one."""
-    pair = (a.values(metric.name), b.values(metric.name))
-    difference = average([pair], metric.scale, twins=near_twins(a, b))
-    if metric.direction is None or difference is None:
-        return Difference(metric, difference, judged=False)
-    by = [v.yardstick >= metric.since for v in (a, b)]
-    if by[0] != by[1]:
-        return Difference(
-            metric, None, judged=False, verdict="not compared: by two definitions, of two yardsticks"
-        )
+def _row(a: Variant, b: Variant, metric: Metric) -> EffectRow:
+    """A less B in a metric, and why that is not tested, as far as it is not."""
+    values, aside = (a.values(metric.name), b.values(metric.name)), None
+    if len({v.yardstick >= metric.since for v in (a, b)}) > 1 and metric.direction:
+        values, aside = ({}, {}), "not compared: by two definitions, of two yardsticks"
+    effect = average([values], metric.scale, twins=near_twins(a, b))
     lost = [f"{who} lost {v.lost} of {len(v.runs)} seeds" for who, v in (("A", a), ("B", b)) if v.lost]
     if metric.footing == "latent":
         lost += [f"{a.latent} and {b.latent} latents"] if a.latent != b.latent else []
         lost += [f"{who} collapsed in {v.collapsed}" for who, v in (("A", a), ("B", b)) if v.collapsed]
-    if lost:
-        return Difference(metric, difference, judged=False, verdict=f"not ranked: {', '.join(lost)}")
-    return Difference(metric, difference, judged=True)
+    if aside is None and (metric.direction is None or not effect.n):  # a description
+        aside = ""
+    elif aside is None and lost:
+        aside = f"not ranked: {', '.join(lost)}"
+    return EffectRow("variant", "A", "B", "", metric, effect, 1, aside=aside)
 
 
-def _judged(comparisons: Iterable[Comparison], margin: float) -> list[Comparison]:
-    """The comparisons with verdicts: all judged rows are one family."""
-    pairs = list(comparisons)
-    family = [row.difference for pair in pairs for row in pair.rows if row.judged]
-    sure = iter(rejected([effect.p if effect else None for effect in family]))
-
-    def told(row: Difference) -> Difference:
-        effect = row.difference
-        if not row.judged or effect is None:
-            return row
-        if next(sure):
-            first = (effect.value > 0) == (row.metric.direction == "higher")
-            verdict = f"{'A' if first else 'B'} is better"
-        elif effect.n < MIN_SEEDS:
-            verdict = advice(effect)
-        else:
-            verdict = unequal(effect, row.metric, margin, len(family))
-        return replace(row, verdict=verdict)
-
-    return [replace(pair, rows=tuple(told(row) for row in pair.rows)) for pair in pairs]
+def _tested(pairs: Iterable[Comparison]) -> list[Comparison]:
+    """Test all rows of all comparisons as one family."""
+    found = [*pairs]
+    rows = iter(holm_tested(row for pair in found for row in pair.rows))
+    return [replace(pair, rows=[*itertools.islice(rows, len(pair.rows))]) for pair in found]
 
 
 def _changes(a: Mapping[str, object], b: Mapping[str, object], prefix: str = "") -> list[str]:
@@ -197,3 +174,58 @@ def _shown(value: object) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
     return "–" if value is None else str(value)
+
+
+# A gate for continuous integration: is one variant not worse than another by more than a margin?
+
+EXITS = {"passed": 0, "failed": 1, "undecided": 3}
+_GATE = re.compile(r"\s*(?P<metric>\w+)\s*(?P<sign>>=|<=)\s*(?P<bound>[-+]?\d+(?:\.\d+)?(?:e[-+]?\d+)?)\s*")
+
+
+@dataclass(frozen=True)
+class Gate:
+    """`metric >= bound` or `metric <= bound`, of A less B; of A/B for one tested on the logarithm."""
+
+    metric: str
+    sign: Literal[">=", "<="]
+    bound: float
+
+    def judge(self, comparisons: Sequence[Comparison]) -> tuple[str, str]:
+        """Decide by two one-sided t-tests at 5 %: "passed", "failed" or "undecided", and why.
+
+        With several comparisons, the worst of them. Raises BenchError where nothing can be compared.
+        """
+        found = []
+        for pair in comparisons:
+            rows = {row.metric.name: row for row in pair.rows}
+            if self.metric not in rows:
+                raise BenchError(f"--gate {self.metric}: no such row here{did_you_mean(self.metric, rows)}")
+            state, why = self._judge(rows[self.metric], pair.margin)
+            found.append((state, f"{pair.a.name} against {pair.b.name}: {why}"))
+        return max(found, key=lambda one: ("passed", "undecided", "failed").index(one[0]))
+
+    def _judge(self, row: EffectRow, margin: float) -> tuple[str, str]:
+        effect = row.effect
+        if not row.tested:
+            return "undecided", row.aside or "a description, which is not tested"
+        if effect.scale != "linear" and self.bound <= 0:
+            what = f"--gate {self.metric}: {self.bound:g} bounds a ratio"
+            raise BenchError(f"{what}; give a number above 0")
+        bound = self.bound if effect.scale == "linear" else math.log(self.bound)
+        above = self.sign == ">="
+        holds, fails = (one_sided(effect, bound, above=side) for side in (above, not above))
+        if holds is None or fails is None:
+            return "undecided", row.verdict(margin)
+        state = "passed" if holds <= LEVEL else "failed" if fails <= LEVEL else "undecided"
+        size = effect.size
+        interval = f"{size.mean:.6g} [{size.low:.6g}, {size.high:.6g}]"
+        return state, f"{interval}, n = {effect.n}, p = {min(holds, fails):.2g}"
+
+
+def parse(text: str) -> Gate:
+    """Read `log_px_bernoulli >= -0.5`; raises BenchError for anything else."""
+    match = _GATE.fullmatch(text)
+    if match is None:
+        raise BenchError(f"--gate {text!r} is not of the form 'METRIC >= NUMBER' or 'METRIC <= NUMBER'")
+    sign: Literal[">=", "<="] = ">=" if match["sign"] == ">=" else "<="
+    return Gate(match["metric"], sign, float(match["bound"]))

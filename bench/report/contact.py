@@ -10,9 +10,10 @@ import io
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache, partial
+from functools import cached_property, partial
 from pathlib import Path
 from textwrap import wrap
+from typing import Any
 
 from PIL import Image
 
@@ -23,6 +24,7 @@ from bench.report.results import Results, Run, Variant
 from bench.store.files import picture
 from bench.store.tiles import COLUMNS, GREY, TILE, fitted, page, without_colour, write
 
+NEAREST = Image.Resampling.NEAREST
 STRIP = COLUMNS * TILE  # 560
 CELL = STRIP // 2  # five tiles above five
 MARGIN, GAP = 12, 10
@@ -86,25 +88,19 @@ class Sheet:
 
     caption: str
     shown: Sequence[Shown]
-    bands: Callable[[Sequence[Shown], int], list[Image.Image]]
+    bands: Callable[[], list[Image.Image]]
     takes: Mapping[str, Sequence[int]]  # kinds of pictures, and at which epochs besides the last
 
-    def drawn(self, seed: int) -> bytes | None:
+    def drawn(self) -> bytes | None:
         """Its PNG; None where a picture is not here or cannot be read, nothing where none was made."""
         if any(each.lost(*take) for each in self.shown for take in self.takes.items()):
             return None
         if not any(each.after_the_last(kind) for each in self.shown for kind in self.takes):
             return b""
         try:
-            return _png(self.bands(self.shown, seed))
+            return _png(self.bands())
         except (OSError, SyntaxError):  # Pillow's words for a damaged PNG
             return None
-
-
-def captions(results: Results) -> dict[str, str]:
-    """Give the caption of each sheet, by its file name in `figures/`."""
-    seed = f"Seed {_seed(results)} throughout, but for rows that name another"
-    return {file: f"{sheet.caption} {seed}" for file, sheet in _sheets(results).items()}
 
 
 def draw(results: Results) -> dict[str, bytes | None]:
@@ -112,7 +108,7 @@ def draw(results: Results) -> dict[str, bytes | None]:
 
     None for a sheet of which a picture is not here, or cannot be read.
     """
-    drawn = {file: sheet.drawn(_seed(results)) for file, sheet in _sheets(results).items()}
+    drawn = {file: sheet.drawn() for file, sheet in sheets(results).items()}
     return {file: content for file, content in drawn.items() if content != b""}
 
 
@@ -121,32 +117,36 @@ def is_sheet(path: Path) -> bool:
     return path.name.startswith("contact-") and path.suffix == ".png"
 
 
-def _sheets(results: Results) -> dict[str, Sheet]:
-    """The sheets of an experiment: its systems, pages by architecture, and planes of two latents."""
-    shown = list(_shown(results))
-    found: dict[str, Sheet] = {}
-    firsts = {
-        each.variant.settings.get("document"): each for each in reversed(shown) if not each.variant.axes
-    }
+def sheets(results: Results) -> dict[str, Sheet]:
+    """Give by file name the sheets of systems, of architectures in pages, and of planes of two latents."""
+    shown, found = list(_shown(results)), dict[str, Sheet]()
+    seed = min((run.seed for run in results.runs), default=0)
+
+    def add(name: str, about: str, rows: Sequence[Shown], bands: Any, takes: Mapping[str, Any]) -> None:
+        stem = f"contact-{re.sub('[^A-Za-z0-9.]+', '-', name)[:40].strip('-.').lower()}"
+        numbers = (f"{stem}{'' if k == 1 else f'-{k}'}.png" for k in range(1, len(found) + 2))
+        file = next(file for file in numbers if file not in found)
+        told = f"{about} Seed {seed} throughout, but for rows that name another"
+        found[file] = Sheet(told, rows, partial(bands, rows, seed), takes)
+
+    firsts = {v.settings.get("document"): each for each in reversed(shown) if not (v := each.variant).axes}
     firsts.pop(None, None)
     if len(firsts) > 1:
         real = "digits" if results.class_word == "digit" else "images"
         about = f"One variant of each document: real {real}, and ten samples from each prior (decoder means)."
-        systems = partial(_systems, real)
-        found["contact-systems.png"] = Sheet(about, [*firsts.values()][::-1], systems, LAST)
+        add("systems", about, [*firsts.values()][::-1], partial(_systems, real), LAST)
     rest = "documents" if firsts else "variants"
     groups: dict[str, list[Shown]] = {}
     for each in shown:
         axes = each.variant.axes if len(shown) > ROWS else {}
         groups.setdefault(axes.get("architecture") or next(iter(axes.values()), rest), []).append(each)
     for name, group in groups.items():
-        about = f"{name}: {ABOUT}"
-        for rows in (group[k : k + ROWS] for k in range(0, len(group), ROWS)):
-            found[_file(name, found)] = Sheet(about, rows, _variants, {**LAST, "samples": EPOCHS})
+        for k in range(0, len(group), ROWS):
+            add(name, f"{name}: {ABOUT}", group[k : k + ROWS], _variants, {**LAST, "samples": EPOCHS})
     planes = [each for each in shown if each.variant.latent == 2]
-    for some in (planes[k : k + PLANES] for k in range(0, len(planes), PLANES)):
-        about = "Manifolds: decoder means over the plane of two latents, in steps of equal prior probability."
-        found[_file("manifolds", found)] = Sheet(about, some, _manifolds, {"manifold": ()})
+    about = "Manifolds: decoder means over the plane of two latents, in steps of equal prior probability."
+    for k in range(0, len(planes), PLANES):
+        add("manifolds", about, planes[k : k + PLANES], _manifolds, {"manifold": ()})
     return found
 
 
@@ -159,10 +159,8 @@ def _systems(real: str, shown: Sequence[Shown], seed: int) -> list[Image.Image]:
             _name(band, each, seed)
         else:
             write(band, MARGIN, LARGE / 2 - 12, f"real {real} (test set)", 18, bold=True)
-        strip = _strip(each.after_the_last(kind), 0)
-        band.paste(
-            strip.resize((COLUMNS * LARGE, LARGE), Image.Resampling.NEAREST), (MARGIN + NAMES, GAP // 2)
-        )
+        strip = _strip(each.after_the_last(kind), 0).resize((COLUMNS * LARGE, LARGE), NEAREST)
+        band.paste(strip, (MARGIN + NAMES, GAP // 2))
         bands.append(band)
     return bands
 
@@ -174,19 +172,12 @@ def _variants(shown: Sequence[Shown], seed: int) -> list[Image.Image]:
     heads, tests = page(width, 30), page(width, 2 * TILE + GAP)
     lasts = {each.last for each in shown}
     last = f"after the last, {max(lasts)}" if len(lasts) == 1 else "after the last"
-    told = [
-        f"samples after epoch {EPOCHS[0]}",
-        *(f"after epoch {k}" for k in EPOCHS[1:]),
-        last,
-        "reconstructions",
-    ]
-    for left, words in zip(lefts, told, strict=True):
+    told = [f"after epoch {k}" for k in EPOCHS]
+    for left, words in zip(lefts, [f"samples {told[0]}", *told[1:], last, "reconstructions"], strict=True):
         write(heads, left, 6, words, 17, bold=True)
     write(tests, lefts[-2] + 150, TILE - 10, "test images:", 17)
-    tests.paste(
-        _cell(next(filter(None, (e.after_the_last("reconstructions") for e in shown)), None), 0),
-        (lefts[-1], 0),
-    )
+    reconstructed = (path for each in shown if (path := each.after_the_last("reconstructions")))
+    tests.paste(_cell(next(reconstructed, None), 0), (lefts[-1], 0))
     bands = [heads, tests]
     for each in shown:
         band = page(width, 2 * TILE + GAP)
@@ -208,7 +199,8 @@ def _manifolds(shown: Sequence[Shown], seed: int) -> list[Image.Image]:
         for left, (each, path) in zip((MARGIN, MARGIN + STRIP + GAP), there[start : start + 2], strict=False):
             write(bands[-1], left, 2, fitted(each.variant.title, 17, STRIP, bold=True), 17, bold=True)
             write(bands[-1], left, 24, fitted(" · ".join(each.facts(seed)), 15, STRIP), 15, shade=GREY)
-            bands[-1].paste(_half(path, _stamp(path)), (left, 46))
+            with picture(path, under=3) as plane:  # its pixels are doubled
+                bands[-1].paste(plane.convert("RGB").resize((STRIP, STRIP), NEAREST), (left, 46))
     return bands
 
 
@@ -218,17 +210,6 @@ def _shown(results: Results) -> Iterator[Shown]:
         run = variant.first or next((run for run in variant.runs if run.diverged), None)
         if run is not None:
             yield Shown(variant, run, copies.pictures(results.folder, run.id, run.record))
-
-
-def _seed(results: Results) -> int:
-    return min((run.seed for run in results.runs), default=0)
-
-
-def _file(name: str, taken: dict[str, Sheet]) -> str:
-    """A file name that no other sheet has."""
-    stem = f"contact-{re.sub('[^A-Za-z0-9.]+', '-', name)[:40].strip('-.').lower()}"
-    numbers = (f"{stem}{'' if k == 1 else f'-{k}'}.png" for k in range(1, len(taken) + 2))
-    return next(file for file in numbers if file not in taken)
 
 
 def _name(band: Image.Image, each: Shown, seed: int, more: Sequence[str] = ()) -> None:
@@ -242,15 +223,14 @@ def _name(band: Image.Image, each: Shown, seed: int, more: Sequence[str] = ()) -
         y += 19
 
 
-def _stamp(path: Path) -> tuple[int, int]:
-    """Changes whenever the file does, so that what was cut from it can be kept."""
-    state = path.stat()
-    return state.st_mtime_ns, state.st_size
-
-
 def _strip(path: Path | None, row: int) -> Image.Image:
     """One row of ten out of a grid; empty without one."""
-    return page(STRIP, TILE) if path is None else _cut(path, _stamp(path), row)
+    if path is None:
+        return page(STRIP, TILE)
+    with picture(path, under=3) as grid:
+        tile = grid.width // COLUMNS
+        strip = grid.convert("RGB").crop((0, row * tile, grid.width, (row + 1) * tile))
+    return strip.resize((STRIP, TILE), NEAREST)
 
 
 def _cell(path: Path | None, row: int) -> Image.Image:
@@ -259,21 +239,6 @@ def _cell(path: Path | None, row: int) -> Image.Image:
     cell.paste(strip.crop((0, 0, CELL, TILE)), (0, 0))
     cell.paste(strip.crop((CELL, 0, STRIP, TILE)), (0, TILE))
     return cell
-
-
-@lru_cache(maxsize=4096)
-def _cut(path: Path, stamp: tuple[int, int], row: int) -> Image.Image:
-    with picture(path, under=3) as grid:
-        tile = grid.width // COLUMNS
-        strip = grid.convert("RGB").crop((0, row * tile, grid.width, (row + 1) * tile))
-        return strip if tile == TILE else strip.resize((STRIP, TILE), Image.Resampling.NEAREST)
-
-
-@lru_cache(maxsize=64)
-def _half(path: Path, stamp: tuple[int, int]) -> Image.Image:
-    """A manifold without the doubling of its pixels."""
-    with picture(path, under=3) as grid:
-        return grid.convert("RGB").resize((STRIP, STRIP), Image.Resampling.NEAREST)
 
 
 def _png(bands: Sequence[Image.Image]) -> bytes:

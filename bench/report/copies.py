@@ -13,12 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from bench.errors import BenchError
+from bench.report.results import Results, Variant
 from bench.store.experiments import ExperimentFolder
 from bench.store.files import is_own
 
 COPIES = "figures/runs"
-_LISTED = re.compile(r"pictures/(?P<file>[^/]+\.(?:png|gif))")
-_EPOCH = re.compile(r"(?P<kind>.+?)-epoch-(?P<epoch>\d+)")
+MANY = 12  # variants, above which a page of all their pictures is one that nobody looks through
+KINDS = ("samples", "progress", "reconstructions", "interpolations", "manifold", "latent", "tsne", "kl")
+_LISTED = re.compile(r"pictures/(?P<kind>[^/]+?)(?:-epoch-(?P<epoch>\d+))?\.(?:png|gif)")
 
 
 @dataclass(frozen=True)
@@ -40,11 +42,9 @@ def pictures(folder: Path, run_id: str, record: Mapping[str, Any]) -> list[Pictu
     """
     run = ExperimentFolder(folder).run(run_id)
     own = {f"pictures/{path.name}" for path in run.pictures.glob("*.*") if is_own(path, under=3)}
-    names = own | set(record.get("artifacts") or ())
-    found = sorted(
-        (*_kind(match["file"]), name) for name in names if (match := _LISTED.fullmatch(name)) is not None
-    )
     chosen = (record.get("chosen") or {}).get("epoch", math.inf)
+    matches = filter(None, map(_LISTED.fullmatch, own | set(record.get("artifacts") or ())))
+    found = sorted((match["kind"], int(match["epoch"] or -1), match[0]) for match in matches)
     found = [each for each in found if each[1] <= chosen]
     last = {kind: name for kind, _, name in found}
     made = []
@@ -72,8 +72,34 @@ def stands_for_its_run(folder: Path, copy: Path) -> bool:
     return False
 
 
-def _kind(file: str) -> tuple[str, int]:
-    """Kind and epoch of a picture by its name; -1 where that names none."""
-    stem = Path(file).stem
-    match = _EPOCH.fullmatch(stem)
-    return (match["kind"], int(match["epoch"])) if match else (stem, -1)
+@dataclass(frozen=True)
+class Gallery:
+    """The contact sheets (path and caption), and by kind each variant's last picture of it."""
+
+    sheets: tuple[tuple[str, str], ...]
+    kinds: tuple[tuple[str, tuple[tuple[Variant, Picture], ...]], ...]
+    many: int = 0  # variants, where they are too many to show one by one
+
+    @property
+    def copies(self) -> dict[str, Path]:
+        """Where the pictures shown lie beside the report, and where they come from."""
+        return {p.copy: p.source for _, shown in self.kinds for _, p in shown if p.source}
+
+
+def collect(results: Results, captions: Mapping[str, str]) -> Gallery:
+    """Find the sheets that were drawn, and the pictures of each variant's finished run of the smallest seed.
+
+    `captions` has those of the sheets by file name. Of more than MANY variants these alone are
+    shown.
+    """
+    named = ((f"figures/{file}", caption) for file, caption in captions.items())
+    sheets = tuple((path, told) for path, told in named if (results.folder / path).exists())
+    if len(results.variants) > MANY:
+        return Gallery(sheets, (), len(results.variants))
+    found: dict[str, list[tuple[Variant, Picture]]] = {kind: [] for kind in KINDS}
+    for variant in results.variants:
+        if (run := variant.first) is not None:
+            last = {p.kind: p for p in pictures(results.folder, run.id, run.record) if p.source}
+            for kind in sorted(last):
+                found.setdefault(kind, []).append((variant, last[kind]))
+    return Gallery(sheets, tuple((kind, tuple(shown)) for kind, shown in found.items() if shown))

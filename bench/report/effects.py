@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import pandas as pd
 
@@ -30,7 +31,7 @@ from bench.report.statistics import (
     equivalence,
     rejected,
 )
-from bench.report.tables import SAMPLES, SIGNS, Cell, Column, Row, Table, amount, shown
+from bench.report.tables import SAMPLES, SIGNS, Cell, Column, Table, amount, shown
 
 DRIFT = ("prior_divergence", "aggregate_kl")  # the first that is measured
 OF_SAMPLES = (SAMPLES, "recall", "coverage")  # what a verdict on samples looks at
@@ -55,24 +56,20 @@ class Contrast:
         """The seeds of the variant that has fewest."""
         return min(len(values) for cells in self.cells.values() for values in cells.values())
 
-    def effect(self, a: str, b: str) -> Effect | None:
-        """a − b, averaged over the settings; None where either has no value."""
-        if a not in self.cells or b not in self.cells:
-            return None
+    def effect(self, a: str, b: str) -> Effect:
+        """a − b, averaged over the settings."""
         pairs = [(self.cells[a][s], self.cells[b][s]) for s in self.settings]
         return average(pairs, self.metric.scale, twins=self.twins)
 
-    def row(self, axis: str, a: str, b: str, where: str = "", **more: bool) -> EffectRow | None:
-        """The effect of a against b as a row, not tested yet; None where either has no value."""
+    def row(self, axis: str, a: str, b: str, where: str = "", **more: Any) -> EffectRow:
+        """The effect of a against b as a row, not tested yet."""
         effect = self.effect(a, b)
-        if effect is None:
-            return None
         return EffectRow(axis, a, b, where, self.metric, effect, len(self.settings), self.left_out, **more)
 
     def effects(self, a: str, b: str) -> list[Effect]:
         """a − b in each setting."""
         each = (self.only([s]).effect(a, b) for s in self.settings)
-        return [effect for effect in each if effect is not None]
+        return [effect for effect in each if effect.n]
 
     def turns(self, a: str, b: str) -> bool:
         """Whether the sign of a − b differs between settings, of which at least one has an effect."""
@@ -118,7 +115,12 @@ class EffectRow:
     sure: bool = False  # kept by Holm's procedure over its family
     turns: bool = False  # the better of both differs between settings: the average says nothing
     tests: int = 1  # of its family
-    judged: bool = True  # else it describes: it is in no family of tests
+    aside: str | None = None  # why it is in no family of tests; None where it is
+
+    @property
+    def tested(self) -> bool:
+        """Whether it is in a family of tests."""
+        return self.aside is None and not self.turns
 
     @property
     def better(self) -> str:
@@ -132,8 +134,8 @@ class EffectRow:
 
     def verdict(self, margin: float) -> str:
         """What is to be concluded, in a word or two."""
-        if not self.judged:
-            return "described only"
+        if self.aside is not None:
+            return self.aside
         if self.turns:
             return "turns with the setting"
         if self.sure:
@@ -187,7 +189,7 @@ def of_axis(results: Results, axis: str) -> list[EffectRow]:
             a, b = c.cells
             rows.append(c.row(axis, a, b, turns=c.turns(a, b)))
     found = []
-    for row in _holm(rows):
+    for row in holm_tested(row for row in rows if row.effect.n):
         found += [row, *(apart(row, by_metric[row.metric.name]) if row.turns else ())]
     return found
 
@@ -209,8 +211,10 @@ def apart(row: EffectRow, c: Contrast) -> list[EffectRow]:
 
 
 def _rows(row: EffectRow, parts: Mapping[str, Contrast]) -> list[EffectRow]:
-    return _holm(
-        [part.row(row.axis, row.a, row.b, where, judged=row.judged) for where, part in parts.items()]
+    return holm_tested(
+        found
+        for where, part in parts.items()
+        if (found := part.row(row.axis, row.a, row.b, where, aside=row.aside)).effect.n
     )
 
 
@@ -224,9 +228,9 @@ def of_small_beta(results: Results) -> list[EffectRow]:
     rows = []
     for (kind, beta), pair in pairs.beta_pairs(results.variants).items():
         for c in (found for m in metrics if (found := contrast(pair, m)) is not None):
-            judged = c.metric.name in OF_SAMPLES
-            rows.append(c.row("beta", beta, "1", kind, turns=c.turns(beta, "1"), judged=judged))
-    return _holm(rows)
+            aside = None if c.metric.name in OF_SAMPLES else "described only"
+            rows.append(c.row("beta", beta, "1", kind, turns=c.turns(beta, "1"), aside=aside))
+    return holm_tested(rows)
 
 
 def of_linear(results: Results) -> list[EffectRow]:
@@ -236,21 +240,19 @@ def of_linear(results: Results) -> list[EffectRow]:
         return []
     found = {z: contrast(pair, metric) for z, pair in pairs.linear_pairs(results.variants).items()}
     ends = ("linear", "not linear")
-    return _holm(c.row("encoder", *ends, f"latent = {z}") if c else None for z, c in found.items())
+    return holm_tested(c.row("encoder", *ends, f"latent = {z}") for z, c in found.items() if c)
 
 
-def table(rows: Sequence[EffectRow], margin: float) -> Table | None:
+def table(rows: Sequence[EffectRow], margin: float) -> Table:
     """Make the table of effects for people: what is changed, where, and what that does to a metric."""
     heads = ("changed", "where", "metric", "effect", "n", "settings", "verdict")
-    lines = tuple(
-        Row((
-            Cell(f"{r.axis}: {r.a} against {r.b}"), Cell(r.where or "everywhere"), Cell(r.metric.title),
-            Cell(shown(signed(r.effect)), r.effect.value), amount(r.effect.n), amount(r.settings),
-            Cell(r.verdict(margin)),
-        ))
+    lines = [
+        [Cell(f"{r.axis}: {r.a} against {r.b}"), Cell(r.where or "everywhere"), Cell(r.metric.title),
+         Cell(shown(signed(r.effect)), r.effect.value), amount(r.effect.n), amount(r.settings),
+         Cell(r.verdict(margin))]
         for r in rows
-    )  # fmt: skip
-    return Table(tuple(map(Column, heads)), lines) if rows else None
+    ]  # fmt: skip
+    return Table([*map(Column, heads)], lines)
 
 
 def signed(effect: Effect) -> str:
@@ -283,30 +285,23 @@ def unequal(effect: Effect, metric: Metric, margin: float, tests: int) -> str:
 def frame(rows: Sequence[EffectRow], margin: float) -> pd.DataFrame:
     """Make the table of effects for programs: a row each, its size a difference, a ratio or an odds ratio."""
     kinds = {"linear": "difference", "log": "ratio", "logit": "odds ratio"}
-    return pd.DataFrame.from_records(
-        [
-            {
-                "axis": r.axis, "a": r.a, "b": r.b, "where": r.where, "metric": r.metric.name,
-                "size": kinds[r.effect.scale], "value": r.effect.size.mean, "low": r.effect.size.low,
-                "high": r.effect.size.high, "n": r.effect.n, "settings": r.settings, "left_out": r.left_out,
-                "p": r.effect.p, "sure": r.sure, "verdict": r.verdict(margin),
-            }
-            for r in rows
-        ],
-        columns=["axis", "a", "b", "where", "metric", "size", "value", "low", "high", "n", "settings",
-                 "left_out", "p", "sure", "verdict"],
-    )  # fmt: skip
+    return pd.DataFrame.from_records([
+        {
+            "axis": r.axis, "a": r.a, "b": r.b, "where": r.where, "metric": r.metric.name,
+            "size": kinds[r.effect.scale], "value": r.effect.size.mean, "low": r.effect.size.low,
+            "high": r.effect.size.high, "n": r.effect.n, "settings": r.settings, "left_out": r.left_out,
+            "p": r.effect.p, "sure": r.sure, "verdict": r.verdict(margin),
+        }
+        for r in rows
+    ])  # fmt: skip
 
 
-def _holm(rows: Iterable[EffectRow | None]) -> list[EffectRow]:
-    """Test those rows that are judged and do not turn as one family; drop what has no value."""
-    known = [row for row in rows if row is not None]
-    family = [row.effect.p for row in known if row.judged and not row.turns]
+def holm_tested(rows: Iterable[EffectRow]) -> list[EffectRow]:
+    """Test those rows that are judged and do not turn as one family."""
+    known = [*rows]
+    family = [row.effect.p for row in known if row.tested]
     sure = iter(rejected(family))
-    return [
-        replace(row, sure=next(sure), tests=len(family)) if row.judged and not row.turns else row
-        for row in known
-    ]
+    return [replace(row, sure=next(sure), tests=len(family)) if row.tested else row for row in known]
 
 
 def _pairs(setting: Hashable) -> tuple[tuple[str, str], ...]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from bench.report.cells import line
-from bench.report.tables import Cell, Column, Row, Table
+from bench.report.tables import Cell, Table
 
 PREAMBLE = (
     "% Tables of the experiment {name}, by bench report --tables latex. Needs \\usepackage{{booktabs}}.\n"
@@ -40,26 +40,20 @@ def escaped(value: object) -> str:
 
 
 def _tabular(table: Table, title: str) -> str:
-    rows = [" & ".join(_cell(cell, row) for cell in row.cells) + r" \\" for row in table.rows]
-    worded = [any(_is_word(row.cells[i]) for row in table.rows) for i in range(1, len(table.columns))]
+    rows = [" & ".join(map(_cell, row)) + r" \\" for row in table.rows]
+    worded = [
+        any(c.value is None and c.text[:1].isalpha() for c in column)
+        for column in zip(*table.rows, strict=True)
+    ]
+    heads = (f"{c.title}{c.arrow}{f' ({c.unit})' if c.unit else ''}" for c in table.columns)
     return "\n".join([
         f"% {escaped(title)}",
-        rf"\begin{{tabular}}{{l{''.join('l' if is_text else 'r' for is_text in worded)}}}", r"\toprule",
-        " & ".join(map(_head, table.columns)) + r" \\", r"\midrule",
-        *rows, r"\bottomrule", r"\end{tabular}", "",
+        rf"\begin{{tabular}}{{l{''.join('l' if is_text else 'r' for is_text in worded[1:])}}}", r"\toprule",
+        " & ".join(map(escaped, heads)) + r" \\", r"\midrule", *rows, r"\bottomrule", r"\end{tabular}", "",
     ])  # fmt: skip
 
 
-def _head(column: Column) -> str:
-    unit = f" ({column.unit})" if column.unit else ""
-    return escaped(f"{column.title}{column.arrow}{unit}")
-
-
-def _cell(cell: Cell, row: Row) -> str:
+def _cell(cell: Cell) -> str:
     text = re.sub(r"^[\[*]", r"{\g<0>}", escaped(cell.text))  # after a row's end TeX takes them for options
     text = rf"\textbf{{\boldmath {text}}}" if cell.best else text
-    return rf"\textit{{{text}}}" if row.faint else text + escaped(cell.mark)
-
-
-def _is_word(cell: Cell) -> bool:
-    return cell.value is None and cell.text[:1].isalpha()
+    return rf"\textit{{{text}}}" if cell.faint else text + escaped(cell.mark)

@@ -14,7 +14,7 @@ from bench.report.cells import NOTHING, exact, fixed, signed
 from bench.report.frame import csv, number
 from bench.report.results import Results, Variant
 from bench.report.statistics import MIN_SEEDS, Estimate, estimate, moments
-from bench.report.tables import Cell, Column, Row, Table, interval, shown
+from bench.report.tables import Cell, Column, Table, interval, shown
 from bench.store.records import DONE
 
 TOLERANCE = 0.01  # of the published value
@@ -124,25 +124,24 @@ def _epoch(c: Published) -> float:
 
 def table(comparisons: Iterable[Published]) -> Table:
     """Make the table of published numbers: published, measured, difference and verdict."""
-    columns = (Column("variant"), Column("published"), Column("as printed"), Column("in nats", "nats/image"),
-               Column("measured", "nats/image"), Column("difference"), Column("verdict"))  # fmt: skip
-    return Table(columns, tuple(Row(_cells(c)) for c in comparisons))
-
-
-def _cells(c: Published) -> tuple[Cell, ...]:
-    value, doubt, epoch = number(c.row.get("value")), number(c.row.get("uncertainty")), c.row.get("epoch")
-    metric = str(c.row.get("metric", "")).replace("_", " ")
-    where = metric if epoch is None else f"{metric}, epoch {epoch}"
-    printed = NOTHING if value is None else exact(value) + (f" ± {exact(doubt)}" if doubt else "")
-    difference = Cell(NOTHING)
-    if c.difference is not None and c.nats:
-        percent = signed(100 * c.difference / abs(c.nats), 1)
-        difference = Cell(shown(f"{signed(c.difference, 2)} ({percent} %)"), c.difference)
-    return (
-        Cell(c.variant.title), Cell(where), Cell(f"{printed} {c.row.get('unit') or ''}".strip(), value),
-        Cell(NOTHING) if c.nats is None else Cell(shown(fixed(c.nats, 2)), c.nats),
-        interval(c.measured), difference, Cell(c.verdict),
-    )  # fmt: skip
+    rows = []
+    for c in comparisons:
+        value, doubt, epoch = number(c.row.get("value")), number(c.row.get("uncertainty")), c.row.get("epoch")
+        metric = str(c.row.get("metric", "")).replace("_", " ")
+        where = metric if epoch is None else f"{metric}, epoch {epoch}"
+        printed = NOTHING if value is None else exact(value) + (f" ± {exact(doubt)}" if doubt else "")
+        difference = Cell(NOTHING)
+        if c.difference is not None and c.nats:
+            percent = signed(100 * c.difference / abs(c.nats), 1)
+            difference = Cell(shown(f"{signed(c.difference, 2)} ({percent} %)"), c.difference)
+        rows.append([
+            Cell(c.variant.title), Cell(where), Cell(f"{printed} {c.row.get('unit') or ''}".strip(), value),
+            Cell(NOTHING) if c.nats is None else Cell(shown(fixed(c.nats, 2)), c.nats),
+            interval(c.measured), difference, Cell(c.verdict),
+        ])  # fmt: skip
+    columns = [Column("variant"), Column("published"), Column("as printed"), Column("in nats", "nats/image"),
+               Column("measured", "nats/image"), Column("difference"), Column("verdict")]  # fmt: skip
+    return Table(columns, rows)
 
 
 def published_csv(comparisons: Iterable[Published]) -> bytes | None:

@@ -22,7 +22,7 @@ from bench.report.effects import EffectRow
 from bench.report.pairs import same_but_beta
 from bench.report.results import Results, Variant
 from bench.report.statistics import Effect, combine, estimate, rejected
-from bench.report.tables import Cell, Column, Row, Table, amount, interval, shown
+from bench.report.tables import Cell, Column, Table, amount, interval, shown
 
 POINTS = 3  # variants of a likelihood at least, for a curve
 SAME = 3  # decimals of nats to which two rates are one
@@ -175,15 +175,15 @@ def tables(found: Sequence[tuple[Pair, list[list[EffectRow]]]]) -> list[Table]:
         for effects in by_metric:
             metric = effects[0].metric
             values = [curves.at(metric.name, pair.rates).T for curves in (pair.a, pair.b)]
-            rows = tuple(
-                Row((amount(rate), _level(metric, of_a), _level(metric, of_b),
-                          replace(interval(row.effect.size), best=row.sure)))
+            rows = [
+                [amount(rate), _level(metric, of_a), _level(metric, of_b),
+                 replace(interval(row.effect.size), best=row.sure)]
                 for rate, of_a, of_b, row in zip(pair.rates, *values, effects, strict=True)
-            )  # fmt: skip
+            ]  # fmt: skip
             sign = "/" if metric.name in RATIOS else "−"
             heads = (pair.a.likelihood, pair.b.likelihood, f"{pair.a.likelihood} {sign} {pair.b.likelihood}")
             title = " · ".join(filter(None, [pair.setting, metric.title]))
-            made.append(Table((Column("KL", "nats"), *map(Column, heads)), rows, title))
+            made.append(Table([Column("KL", "nats"), *map(Column, heads)], rows, title))
     return made
 
 

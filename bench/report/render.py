@@ -19,8 +19,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from bench.report import answers, cells, claims, effects, embed, pairs, published, rate, tables
+from bench.report.copies import Gallery
 from bench.report.frame import FALL, number, numbers
-from bench.report.gallery import Gallery
 from bench.report.inference import CERTAIN
 from bench.report.references import references
 from bench.report.results import SATURATED, Results
@@ -152,15 +152,14 @@ def _safe(make: Callable[..., str]) -> Callable[..., Markup]:
 def _md_table(table: Table) -> str:
     """A table of Markdown: words and the first column left, numbers right."""
 
-    def cell(one: tables.Cell, faint: bool) -> str:
-        text = one.text if isinstance(one.text, Markup) else cells.text(one.text)
-        text = f"**{text}**" if one.best else text
-        return f"*{text}*" if faint and text != cells.NOTHING else f"{text}{one.mark}"
+    def cell(one: tables.Cell) -> str:
+        text = f"**{_literal(one.text)}**" if one.best else _literal(one.text)
+        return f"*{text}*" if one.faint and text != cells.NOTHING else f"{text}{one.mark}"
 
     head = [
         cells.text(c.title) + c.arrow + (f" ({cells.text(c.unit)})" if c.unit else "") for c in table.columns
     ]
-    return cells.table(head, [[cell(one, row.faint) for one in row.cells] for row in table.rows])
+    return cells.table(head, [[*map(cell, row)] for row in table.rows])
 
 
 def _tag(name: str) -> Callable[[object], str]:

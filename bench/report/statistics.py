@@ -91,7 +91,7 @@ class Effect:
     value: float
     error: float | None  # None where a group has one value
     df: float
-    n: int  # seeds of the smallest group
+    n: int  # seeds of the smallest group; 0 where there is nothing to compare
     p: float | None  # two-sided; None below MIN_SEEDS
     scale: Scale
     test: Test
@@ -173,24 +173,25 @@ def mean_of(cells: Sequence[Values], scale: Scale) -> Effect:
     return combine([(1 / len(cells), values) for values in groups], scale, "Welch", size)
 
 
-def average(cells: Sequence[tuple[Values, Values]], scale: Scale, *, twins: bool = False) -> Effect | None:
+def average(cells: Sequence[tuple[Values, Values]], scale: Scale, *, twins: bool = False) -> Effect:
     """Test the mean over settings of a − b, with the error from inside the settings; of one, Welch's t.
 
     However alike the settings' differences are by luck, the error is that of the seeds within them.
-    Near-twins are paired over the seeds that both have. None where a setting has nothing to compare.
+    Near-twins are paired over the seeds that both have. Of n = 0 where a setting has nothing to compare.
     """
+    test: Test = "paired by seed" if twins else "Welch"
     groups: list[tuple[float, Sequence[float]]] = []
     size = 0.0
     for pair in cells:
         a, b = ({seed: forward(value, scale) for seed, value in side.items()} for side in pair)
         if not a or not b or (twins and not a.keys() & b.keys()):
-            return None
+            return Effect(math.nan, None, math.nan, 0, None, scale, test, 0.0, 0.0)
         size = max(size, *map(abs, a.values()), *map(abs, b.values()))
         if twins:
             groups.append((1 / len(cells), [a[seed] - b[seed] for seed in sorted(a.keys() & b.keys())]))
         else:
             groups += [(1 / len(cells), [*a.values()]), (-1 / len(cells), [*b.values()])]
-    return combine(groups, scale, "paired by seed" if twins else "Welch", size) if groups else None
+    return combine(groups, scale, test, size)
 
 
 def one_sided(effect: Effect, bound: float, *, above: bool) -> float | None:
@@ -239,10 +240,10 @@ def seeds_needed(effect: Effect, level: float = LEVEL) -> int | None:
     return int(enough[0]) if enough.size else None
 
 
-def advice(effect: Effect | None, tests: int = 1) -> str:
+def advice(effect: Effect, tests: int = 1) -> str:
     """Say how many seeds would show an effect in one of so many tests, or that they are out of reach."""
-    if effect is None or effect.n < MIN_SEEDS:
-        return too_few(effect.n if effect else 0)
+    if effect.n < MIN_SEEDS:
+        return too_few(effect.n)
     needed = seeds_needed(effect, LEVEL / max(tests, 1))
     if needed is None:  # beyond reach, or equal values without spread
         return f"more than {MOST_SEEDS} seeds would be needed"

@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from markupsafe import Markup
@@ -46,6 +46,7 @@ class Cell:
     mark: str = ""  # †, ‡ or °: what each says stands in words.j2
     best: bool = False
     seeds: Mapping[int, float] = field(default_factory=dict)
+    faint: bool = False  # of a baseline, which has no seeds and no rank
 
 
 @dataclass(frozen=True)
@@ -59,27 +60,22 @@ class Column:
 
 
 @dataclass(frozen=True)
-class Row:
-    """One row; a faint one is a baseline, which has no seeds and no rank."""
-
-    cells: tuple[Cell, ...]
-    faint: bool = False
-
-
-@dataclass(frozen=True)
 class Table:
-    """A table of at most MOST columns, the first of them names."""
+    """A table of at most MOST columns, the first of them names; false without rows."""
 
-    columns: tuple[Column, ...]
-    rows: tuple[Row, ...]
+    columns: Sequence[Column]
+    rows: Sequence[Sequence[Cell]]
     title: str = ""
     advice: tuple[tuple[str, str, str, str], ...] = ()  # metric, what to add, nearest, leader
     lost: tuple[str, ...] = ()  # variants that are not ranked, as they lost seeds
 
+    def __bool__(self) -> bool:
+        return bool(self.rows)
+
     @property
     def marks(self) -> set[str]:
         """The marks that it uses, bold among them."""
-        cells = [cell for row in self.rows for cell in row.cells]
+        cells = [cell for row in self.rows for cell in row]
         return {cell.mark for cell in cells if cell.mark} | {"best" for cell in cells if cell.best}
 
 
@@ -160,11 +156,12 @@ def ranked(
     lost = tuple(f"{v.title} ({finished(v)})" for v in variants if v.lost)
     found = []
     for part in parts(metrics) if variants else ():
-        rows = [Row((name(v), *(cell(v, m, orders.get(m.name)) for m in part))) for v in variants]
+        rows = [[name(v), *(cell(v, m, orders.get(m.name)) for m in part)] for v in variants]
         for title, values in extra:
             known = numbers(values)
             if any(m.name in known for m in part):
-                rows.append(Row((Cell(title), *(amount(known.get(m.name)) for m in part)), faint=True))
+                found_there = [Cell(title), *(amount(known.get(m.name)) for m in part)]
+                rows.append([replace(each, faint=True) for each in found_there])
         # What it would take to tell the nearest from the best
         told = [(m.title, orders[m.name]) for m in part if m.name in orders]
         advice = tuple(
@@ -173,8 +170,8 @@ def ranked(
             for title, order in told if order.advice
         )  # fmt: skip
         any_order = any(order.leader for _, order in told)
-        heads = (Column("variant"), *map(column, part))
-        found.append(Table(heads, tuple(rows), advice=advice, lost=lost if any_order else ()))
+        heads = [Column("variant"), *map(column, part)]
+        found.append(Table(heads, rows, advice=advice, lost=lost if any_order else ()))
     return found
 
 
@@ -237,13 +234,12 @@ def settings(results: Results) -> Table:
         falls = v.done.fall.dropna().tolist()
         epochs = ", ".join(dict.fromkeys(str(run.measured_epoch or NOTHING) for run in v.finished)) or NOTHING
         kind = v.likelihood_class or v.part("likelihood")[0] or NOTHING
-        rows.append(Row((
+        rows.append([
             name(v), amount(number(v.latent), 3), Cell(kind), Cell(v.beta_text or NOTHING, v.beta),
             amount(v.beta_eff, 3), Cell(shown(epochs)), interval(estimate(falls) if falls else None),
-        )))  # fmt: skip
+        ])  # fmt: skip
     heads = ("variant", "latent", "likelihood", "β", "β_eff", "epoch measured")
-    columns = (*map(Column, heads), Column("still falling", "nats/epoch"))
-    return Table(columns, tuple(rows))
+    return Table([*map(Column, heads), Column("still falling", "nats/epoch")], rows)
 
 
 def matrix(results: Results) -> list[Table]:
@@ -269,11 +265,11 @@ def matrix(results: Results) -> list[Table]:
             for level in dict.fromkeys(v.axes[down] for v in variants):
                 there = [places.get((level, *each)) for each in part]
                 held = (cell(v, metric, order) if v else Cell(NOTHING) for v in there)
-                rows.append(Row((Cell(axis_value(down, level)), *held)))
+                rows.append([Cell(axis_value(down, level)), *held])
             heads = [Column(", ".join(map(axis_value, across, each))) for each in part]
             unit = f" ({metric.unit})" if metric.unit else ""
             title = f"{metric.title}{ARROWS[metric.direction]}{unit}"
-            found.append(Table((Column(down), *heads), tuple(rows), title))
+            found.append(Table([Column(down), *heads], rows, title))
     return found
 
 
@@ -287,20 +283,19 @@ def machines(results: Results) -> list[str]:
     return list(dict.fromkeys(run.machine for v in results.variants if not v.judged for run in v.finished))
 
 
-def cost(results: Results) -> Table | None:
+def cost(results: Results) -> Table:
     """Show what training cost, a row per variant and machine: times are never pooled across machines."""
     metrics, known = results.measured("cost"), machines(results)
     rows = []
-    for v in results.variants:
+    for v in results.variants if metrics else ():
         for machine, runs in () if v.judged else v.done.groupby("machine", sort=False):
             cells = [name(v), Cell(f"M{known.index(str(machine)) + 1}")]
             for metric in metrics:
                 values = runs[metric.name].dropna().tolist()
                 fixed = metric.name in FIXED and values
                 cells.append(amount(values[0]) if fixed else interval(estimate(values) if values else None))
-            rows.append(Row((*cells, amount(len(runs)))))
-    columns = (Column("variant"), Column("machine"), *map(column, metrics), Column("n"))
-    return Table(columns, tuple(rows)) if metrics and rows else None
+            rows.append([*cells, amount(len(runs))])
+    return Table([Column("variant"), Column("machine"), *map(column, metrics), Column("n")], rows)
 
 
 def speed_spread(results: Results) -> float:
@@ -312,7 +307,7 @@ def speed_spread(results: Results) -> float:
     return float((speeds.max() / speeds.min()).max())
 
 
-def evaluation(results: Results) -> Table | None:
+def evaluation(results: Results) -> Table:
     """Show the seconds each part of the evaluation took, a run's mean, and its share of the training time.
 
     Joined runs are left out.
@@ -320,15 +315,13 @@ def evaluation(results: Results) -> Table | None:
     own = [run for run in results.finished if not run.origin]
     seconds = [numbers(run.record.get("evaluation_seconds")) for run in own]
     known = [run for run, parts in zip(own, seconds, strict=True) if parts]
-    if not known:
-        return None
     training = sum(getattr(run, "train_seconds", 0.0) for run in known)
     totals = Counter[str]()
     for parts in seconds:
         totals.update(parts)
     rows = []
-    for part, total in {**totals, "all of it": sum(totals.values())}.items():
+    for part, total in {**totals, "all of it": sum(totals.values())}.items() if known else ():
         share = f"{100 * total / training:.1f} %" if training > 0 else NOTHING
         mean = shown(plain(total / len(known), 3))
-        rows.append(Row((Cell(part), Cell(mean, total), Cell(shown(share), total))))
-    return Table(tuple(map(Column, ("evaluation", "seconds a run", "share of training"))), tuple(rows))
+        rows.append([Cell(part), Cell(mean, total), Cell(shown(share), total)])
+    return Table([*map(Column, ("evaluation", "seconds a run", "share of training"))], rows)
