@@ -127,7 +127,7 @@ class Report:
         pairs = [(a.replace("*", stem), b.replace("*", stem)) for stem in stems]
         cells = [(self.by_seed(one, metric), self.by_seed(other, metric)) for one, other in pairs]
         effect = average(cells, scale, twins=all(self._twins(*pair) for pair in pairs))
-        if effect is None:
+        if not effect.n:
             raise LookupError(f"{a} and {b} have no {metric} to compare")
         return Value(effect.size.mean, effect.size.low, effect.size.high)
 

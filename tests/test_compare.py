@@ -16,7 +16,8 @@ from synthetic import settings
 from bench import cli
 from bench.cli.printing import aligned, comparison_lines
 from bench.errors import BenchError
-from bench.report.compare import TESTS, Comparison, Difference, compare
+from bench.report.compare import TESTS, Comparison, compare
+from bench.report.effects import EffectRow
 
 
 def write(folder: Path, levels: Mapping[str, Mapping[str, float]], variants=None, **more) -> Path:
@@ -30,7 +31,7 @@ def pair(folder: Path, *arguments, **more) -> Comparison:
     return only
 
 
-def rows(comparison: Comparison) -> dict[str, Difference]:
+def rows(comparison: Comparison) -> dict[str, EffectRow]:
     return {row.metric.name: row for row in comparison.rows}
 
 
@@ -40,10 +41,9 @@ def test_two_variants_are_compared_by_welch_and_near_twins_by_seed(tmp_path: Pat
     twins = {"a": settings(), "b": settings(precision="bf16")}
     for name, variants, test in (("w", unlike, "Welch"), ("p", twins, "paired by seed")):
         found = pair(tmp_path / name, levels, variants)
-        d = rows(found)["elbo_bernoulli"].difference
+        d = rows(found)["elbo_bernoulli"].effect
         a, b = (list(v.values("elbo_bernoulli").values()) for v in (found.a, found.b))
         due = stats.ttest_ind(a, b, equal_var=False) if test == "Welch" else stats.ttest_rel(a, b)
-        assert d is not None
         assert (d.n, d.test) == (5, test)
         assert d.p == pytest.approx(due.pvalue)
         assert d.size.high == pytest.approx(due.confidence_interval(0.95).high)
@@ -53,8 +53,8 @@ def test_two_variants_are_compared_by_welch_and_near_twins_by_seed(tmp_path: Pat
 def test_better_follows_the_direction_of_the_metric(tmp_path: Path) -> None:
     levels = {"a": {"elbo_bernoulli": -90.0, "mse": 9.0}, "b": {"elbo_bernoulli": -99.0, "mse": 8.0}}
     found = rows(pair(tmp_path, levels))
-    assert found["elbo_bernoulli"].verdict == "A is better"
-    assert found["mse"].verdict == "B is better"
+    assert found["elbo_bernoulli"].verdict(1.0) == "A is better"
+    assert found["mse"].verdict(1.0) == "B is better"
 
 
 def test_holm_covers_every_metric_that_is_judged(tmp_path: Path) -> None:
@@ -64,32 +64,32 @@ def test_holm_covers_every_metric_that_is_judged(tmp_path: Path) -> None:
     shift = float(stats.t.ppf(1 - 0.03 / 2, df)) * error + 0.1 * float(stats.tmean(synthetic.NOISE))
     variants = {"a": settings(), "b": settings(likelihood="gaussian")}
     alone = {"a": {"elbo_bernoulli": shift}, "b": {"elbo_bernoulli": 0.0}}
-    assert rows(pair(tmp_path / "1", alone, variants))["elbo_bernoulli"].verdict == "A is better"
+    assert rows(pair(tmp_path / "1", alone, variants))["elbo_bernoulli"].verdict(1.0) == "A is better"
     beside = {name: level | {"iwae_bernoulli": 0.0} for name, level in alone.items()}
-    verdict = rows(pair(tmp_path / "2", beside, variants))["elbo_bernoulli"].verdict
+    verdict = rows(pair(tmp_path / "2", beside, variants))["elbo_bernoulli"].verdict(1.0)
     assert verdict == "equal within 1 nat"
 
 
 def test_descriptions_have_a_difference_and_no_verdict(tmp_path: Path) -> None:
     found = rows(pair(tmp_path, {"a": {"kl": 20.0, "parameters": 9.0}, "b": {"kl": 10.0, "parameters": 5.0}}))
     for row in found.values():
-        assert row.difference is not None
-        assert not row.judged
-        assert row.verdict == ""
+        assert row.effect.n
+        assert not row.tested
+        assert row.verdict(1.0) == ""
 
 
 @pytest.mark.parametrize(("seeds", "missing"), [((0,), 2), ((0, 1), 2)])
 def test_below_three_seeds_nothing_is_judged(seeds: tuple[int, ...], missing: int, tmp_path: Path) -> None:
     levels = {"a": {"mse": 9.0}, "b": {"mse": 1.0}}
     found = rows(pair(tmp_path, levels, seeds=seeds))
-    assert found["mse"].verdict == f"too few seeds: add at least {missing}"
+    assert found["mse"].verdict(1.0) == f"too few seeds: add at least {missing}"
 
 
 def test_equal_values_are_called_equal(tmp_path: Path) -> None:
     report = write(tmp_path, {"a": {"mse": 1.0}})
     (found,) = compare(str(report), str(report), tmp_path)
-    assert rows(found)["mse"].verdict == "equal in every seed"
-    assert found.changes == ()
+    assert rows(found)["mse"].verdict(1.0) == "equal in every seed"
+    assert found.changes == []
 
 
 def test_own_terms_stay_inside_one_likelihood_class(tmp_path: Path) -> None:
@@ -108,24 +108,23 @@ def test_a_loss_as_written_needs_the_same_objective(tmp_path: Path) -> None:
     assert "test_loss" in rows(pair(tmp_path / "1", levels))
     found = pair(tmp_path / "2", levels, {"a": settings(), "b": settings(beta=0.5)})
     assert rows(found).keys() == {"test_loss_nats"}
-    assert found.changes == ("objective.beta: 1 → 0.5",)
+    assert found.changes == ["objective.beta: 1 → 0.5"]
 
 
 def test_a_variant_that_lost_seeds_is_not_ranked(tmp_path: Path) -> None:
     levels = {"a": {"mse": 9.0}, "b": {"mse": 1.0}}
     found = pair(tmp_path, levels, status={("b", 4): "diverged"})
     row = rows(found)["mse"]
-    assert row.verdict == "not ranked: B lost 1 of 5 seeds"
-    assert row.difference is not None
-    assert row.difference.n == 4
+    assert row.verdict(1.0) == "not ranked: B lost 1 of 5 seeds"
+    assert row.effect.n == 4
     assert any("finished seed 4" in note for note in found.notes)
 
 
 def test_a_collapsed_variant_is_no_contest_for_latents(tmp_path: Path) -> None:
     common = {"linear_probe_accuracy": 0.9, "mse": 1.0}
     found = rows(pair(tmp_path, {"a": {**common, "kl": 20.0}, "b": {**common, "kl": -1.0}}))
-    assert found["linear_probe_accuracy"].verdict == "not ranked: B collapsed in 5"
-    assert found["mse"].judged
+    assert found["linear_probe_accuracy"].verdict(1.0) == "not ranked: B collapsed in 5"
+    assert found["mse"].tested
 
 
 def test_times_of_different_machines_are_left_out(tmp_path: Path) -> None:
@@ -145,17 +144,15 @@ def test_reports_are_compared_in_what_both_have(tmp_path: Path) -> None:
     there = write(tmp_path / "there", {"c": {"mse": 2.0}, "a": level}, seeds=(0, 1, 2))
     found = compare(str(here), str(there), tmp_path)
     assert [(c.a.name, c.b.name) for c in found] == [("a", "a"), ("c", "c")]
-    assert rows(found[1])["mse"].verdict == "A is better"
-    difference = rows(found[1])["mse"].difference
-    assert difference is not None
-    assert difference.n == 3
+    assert rows(found[1])["mse"].verdict(1.0) == "A is better"
+    assert rows(found[1])["mse"].effect.n == 3
 
 
 def test_without_a_shared_seed_nothing_is_paired(tmp_path: Path) -> None:
     here = write(tmp_path / "here", {"a": {"mse": 1.0}}, seeds=(0, 1))
     there = write(tmp_path / "there", {"a": {"mse": 1.0}}, seeds=(2, 3))
     (found,) = compare(str(here), str(there), tmp_path)
-    assert rows(found)["mse"].difference is None
+    assert rows(found)["mse"].effect.n == 0
     assert any("share no finished seed" in note for note in found.notes)
     assert any("–" in line for line in comparison_lines([found]))
 

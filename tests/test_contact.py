@@ -124,16 +124,16 @@ def test_many_variants_are_split_by_architecture_and_no_page_is_long(tmp_path: P
     for content in drawn.values():
         with Image.open(BytesIO(content)) as image:
             assert image.height * 1000 / image.width <= 1200
-    assert contact.captions(load(tmp_path)).keys() == drawn.keys()
+    assert contact.sheets(load(tmp_path)).keys() == drawn.keys()
 
 
 def test_words_are_10_pixels_and_more_at_page_width(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     sizes: list[int] = []
     write, results = contact.write, experiment(tmp_path, four())
     monkeypatch.setattr(contact, "write", lambda *a, **k: (sizes.append(a[4]), write(*a, **k))[1])
-    for file, each in contact._sheets(results).items():
+    for file, each in contact.sheets(results).items():
         sizes.clear()
-        with Image.open(BytesIO(each.drawn(0) or b"")) as image:
+        with Image.open(BytesIO(each.drawn() or b"")) as image:
             assert min(sizes) * 1000 / image.width >= 10, file
 
 
@@ -157,7 +157,7 @@ def test_another_seed_is_named(tmp_path: Path):
     facts = {each.variant.name: each.facts(0) for each in contact._shown(results)}
     assert facts["c"][-1] == "seed 1"
     assert not any("seed" in fact for name in "abd" for fact in facts[name])
-    assert all("Seed 0 throughout" in caption for caption in contact.captions(results).values())
+    assert all("Seed 0 throughout" in sheet.caption for sheet in contact.sheets(results).values())
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])
@@ -182,11 +182,10 @@ def test_the_report_shows_the_sheets_with_captions_and_the_same_bytes_each_time(
     monkeypatch.setattr("bench.report.figures.FIGURES", {})  # they take seconds
     experiment(tmp_path, four())
     report = write_report(tmp_path).read_text()
-    sheets = {file: (tmp_path / "figures" / file).read_bytes() for file in contact.captions(load(tmp_path))}
+    sheets = {file: (tmp_path / "figures" / file).read_bytes() for file in contact.sheets(load(tmp_path))}
     for file in sheets:
         assert f"](figures/{file})" in report
     assert "the same z in all of one latent size" in report
-    contact._cut.cache_clear()
     write_report(tmp_path)
     assert {file: (tmp_path / "figures" / file).read_bytes() for file in sheets} == sheets
     for folder in synthetic.runs_of(tmp_path).values():

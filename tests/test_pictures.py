@@ -82,7 +82,7 @@ def test_a_sheet_of_a_report_finds_the_tiles_of_any_grid(tmp_path: Path) -> None
     grey = torch.arange(20).view(20, 1, 1).expand(20, 33, 30) * 10 / 255
     path = grids.save(grids.grid(grey), tmp_path / "new" / "grid.png")
     for row in (0, 1):
-        strip = np.asarray(contact._cut(path, (0, 0), row))
+        strip = np.asarray(contact._strip(path, row))
         assert strip.shape == (TILE, 10 * TILE, 3)
         assert strip[10, 10::TILE, 1].tolist() == [10 * (10 * row + i) for i in range(10)]
 
@@ -102,7 +102,7 @@ def test_colour_images_are_drawn_in_colour_grey_ones_beside_them_as_they_were(tm
     with Image.open(grids.progress({1: drawn, 2: drawn}, tmp_path / "a.gif")) as gif:
         pixels = np.asarray(gif.convert("RGB")).astype(int)[28:]
         assert np.abs(pixels - np.asarray(drawn)[: len(pixels)]).mean() < 16  # of 256 colours
-    strip = np.asarray(contact._cut(grids.save(drawn, tmp_path / "grid.png"), (0, 0), 1))
+    strip = np.asarray(contact._strip(grids.save(drawn, tmp_path / "grid.png"), 1))
     small = np.asarray(drawn.resize((10 * W, 10 * W), Image.Resampling.NEAREST))[W : 2 * W]
     assert (strip[TILE // W // 2 :: TILE // W, TILE // W // 2 :: TILE // W] == small).all()
 

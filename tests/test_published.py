@@ -105,11 +105,11 @@ def test_a_copy_that_is_not_shown_goes_only_where_the_run_has_the_picture(comple
 def test_a_sheet_is_drawn_where_its_pictures_are_here_and_else_left(folder: Path) -> None:
     # The variant that diverged before it drew anything lacks nothing; epoch 1 of the others does
     assert contact.draw(load(folder)) == {"contact-variants.png": None}
-    rows = contact._sheets(load(folder))["contact-variants.png"]
-    assert replace(rows, takes=contact.LAST).drawn(0)
+    rows = contact.sheets(load(folder))["contact-variants.png"]
+    assert replace(rows, takes=contact.LAST).drawn()
     next((folder / "figures/runs").glob("*-reconstructions.png")).unlink()
-    rows = contact._sheets(load(folder))["contact-variants.png"]
-    assert replace(rows, takes=contact.LAST).drawn(0) is None
+    rows = contact.sheets(load(folder))["contact-variants.png"]
+    assert replace(rows, takes=contact.LAST).drawn() is None
 
 
 # Verified

@@ -222,7 +222,7 @@ def test_the_verdict_on_small_betas_looks_at_three_metrics_of_samples(
 
     [(kind, beta, rows, told)] = found(tmp_path, variants, measure)["small_beta"].data["rows"]
     assert (kind, beta, told) == ("Gaussian, grey target", "0.0408", verdict)
-    assert [row.judged for row in rows] == [False, True, True, True]  # drift is described
+    assert [row.tested for row in rows] == [False, True, True, True]  # drift is described
 
 
 def test_a_small_beta_whose_effect_turns_with_the_setting_is_mixed(tmp_path: Path) -> None:
@@ -274,12 +274,12 @@ def test_weights_and_losses_are_put_in_nats(tmp_path: Path) -> None:
     results = load(synthetic.write(tmp_path, synthetic.documents()))
     weights = answering.weights(results)
     assert weights
-    assert [[cell.text for cell in row.cells] for row in weights.rows] == [
+    assert [[cell.text for cell in row] for row in weights.rows] == [
         ["002-conv", "0.1", "mean", "mean", "4.9"]
     ]
     unlike = answering.unlike(results)  # z is drawn with another scale than the KL charges
     assert unlike
-    [[name, loss, bound, difference]] = [row.cells for row in unlike.rows]
+    [[name, loss, bound, difference]] = unlike.rows
     assert name.text == "000-recsys"
     assert difference.value == pytest.approx((loss.value or 0) - (bound.value or 0))
 
@@ -290,7 +290,7 @@ def test_squared_error_is_told_as_the_variance_that_it_stands_for(tmp_path: Path
 
     def told(folder: Path, variants: dict[str, Settings]) -> dict[str, str]:
         table = answering.variances(load(synthetic.write(folder, variants)))
-        return {row.cells[0].text: row.cells[2].text for row in table.rows} if table else {}
+        return {row[0].text: row[2].text for row in table.rows}
 
     variants = {"one": squared(1, 0.5), "a": squared(0.05, 0.5), "b": squared(0.5, 0.05), "bce": settings()}
     assert told(tmp_path / "grey", variants) == {"one": "0.5", "a": "0.025", "b": "0.025"}

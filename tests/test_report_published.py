@@ -85,7 +85,7 @@ def test_what_the_print_leaves_open_counts(tmp_path: Path):
 def test_what_cannot_be_compared_says_why(tmp_path: Path, change: dict, verdict: str):
     (found,) = verdicts(tmp_path, [ROW | change])
     assert found.verdict == verdict
-    assert table([found]).rows[0].cells[-1].text == verdict
+    assert table([found]).rows[0][-1].text == verdict
 
 
 def test_failed_seeds_are_not_compared(tmp_path: Path):

@@ -33,8 +33,8 @@ def rows(found: Sequence[Table] | Table | None) -> dict[str, list[Cell]]:
     for table in [found] if isinstance(found, Table) else found or ():
         assert len(table.columns) <= MOST
         for row in table.rows:
-            assert len(row.cells) == len(table.columns)
-            cells.setdefault(row.cells[0].text, []).extend(row.cells[1:])
+            assert len(row) == len(table.columns)
+            cells.setdefault(row[0].text, []).extend(row[1:])
     return cells
 
 
@@ -172,7 +172,7 @@ def test_baselines_are_faint_and_below(tmp_path: Path) -> None:
     synthetic.save(tmp_path / "baselines.json", synthetic.baselines())
     found = results(tmp_path, {"a": {"mse": 1.0, "gaussian_bits_per_dim": 1.0}, "b": {"mse": 2.0}})
     [table] = tables.one_footing(found)
-    assert [(row.cells[0].text, row.faint) for row in table.rows] == [
+    assert [(row[0].text, row[0].faint) for row in table.rows] == [
         ("a", False), ("b", False), ("PCA, 20 components", True), ("pixel mean", True)
     ]  # fmt: skip
     assert texts(table)["pixel mean"] == ["0.06700"]
@@ -222,7 +222,7 @@ def test_times_of_two_machines_are_never_pooled(tmp_path: Path) -> None:
     found = load(tmp_path)
     table = tables.cost(found)
     assert table
-    of_a = [[cell.text for cell in row.cells] for row in table.rows if row.cells[0].text == "a"]
+    of_a = [[cell.text for cell in row] for row in table.rows if row[0].text == "a"]
     assert [row[1] for row in of_a] == ["M1", "M2"]
     assert [row[2][:3] for row in of_a] == ["10.", "500"]
     assert found.variants[0].estimate("mse").n == 5

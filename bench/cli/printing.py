@@ -68,7 +68,7 @@ def comparison_json(comparisons: Sequence[Comparison], gate: str | None, state: 
     def row(one: EffectRow, margin: float) -> dict[str, object]:
         d, size, metric = one.effect, one.effect.size, one.metric
         kind = {"linear": "difference", "log": "ratio", "logit": "odds ratio"}[metric.scale]
-        told = {"metric": metric.name, "unit": metric.unit, "verdict": one.verdict(margin)}
+        told: dict[str, object] = {"metric": metric.name, "unit": metric.unit, "verdict": one.verdict(margin)}
         if not d.n:
             return told
         return told | {
