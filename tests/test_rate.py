@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 import synthetic
-from scipy.stats import ttest_ind
 
 from bench.report import rate, rate_figure, write_report
 from bench.report.answers import answers
@@ -114,15 +113,6 @@ def test_few_seeds_have_no_verdict_and_few_points_no_curve(tmp_path: Path) -> No
     assert all(effect.p is None for effect in the_pair(few).effects("elbo_bernoulli", [20.0]))
     assert {row.verdict(1.0)[:13] for row in rows(few)} == {"too few seeds"}
     assert pairs(load(synthetic.write(tmp_path / "matrix" / "x", synthetic.matrix()))) == []
-
-
-def test_the_difference_is_tested_as_scipy_tests_it(tmp_path: Path) -> None:
-    pair = the_pair(results(tmp_path / "x", lambda kl: 0.4, noise=0.3, seeds=5))
-    sides = [c.at("elbo_bernoulli", [25.0])[:, 0] for c in (pair.a, pair.b)]
-    due = ttest_ind(*sides, equal_var=False)
-    [effect] = pair.effects("elbo_bernoulli", [25.0])
-    assert effect.p == pytest.approx(due.pvalue)
-    assert (effect.size.low, effect.size.high) == pytest.approx(tuple(due.confidence_interval()))
 
 
 def test_a_value_of_an_older_definition_is_on_no_curve(

@@ -181,11 +181,8 @@ LOW, HIGH = (1.0, 1.1, 0.9, 1.0, 1.05), (5.1, 5.0, 4.9, 5.2, 5.1)
 def test_best_follows_the_direction(direction: str, best: str):
     order = rank(column(LOW, HIGH), direction)
     assert (order.best, order.ties, order.advice, order.provisional) == (best, (), "", False)
-
-
-def test_no_direction_no_ranking_and_one_entry_no_contest():
-    assert rank(column(LOW, HIGH), None).leader is None
-    assert rank(column(LOW), "lower").best is None
+    assert rank(column(LOW[:4], HIGH), direction).provisional  # fewer than five seeds
+    assert rank(column(LOW), direction).best is rank(column(LOW, HIGH), None).leader is None  # no contest
 
 
 def test_an_order_does_not_depend_on_places_units_or_origin():
@@ -197,10 +194,6 @@ def test_an_order_does_not_depend_on_places_units_or_origin():
         assert (changed.best, changed.ties, changed.beaten) == (order.best, order.ties, order.beaten)
     shuffled = dict(reversed(column(*rows).items()))
     assert rank(shuffled, "higher").beaten == order.beaten
-
-
-def test_fewer_than_five_seeds_are_provisional():
-    assert rank(column(LOW[:4], HIGH), "higher").provisional
 
 
 def test_equal_columns_tie_and_no_number_of_seeds_is_promised():

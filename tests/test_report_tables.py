@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import doctest
+import itertools
 import json
 import statistics
 from collections.abc import Mapping, Sequence
@@ -47,17 +48,6 @@ def marks(found: Sequence[Table], column: int = 0) -> dict[str, str]:
     return {name: "*" if cells[column].best else cells[column].mark for name, cells in rows(found).items()}
 
 
-def heads(found: Sequence[Table]) -> list[str]:
-    return [f"{c.title}{c.arrow} ({c.unit})" for table in found for c in table.columns[1:]]
-
-
-def test_best_follows_the_direction_of_the_metric(tmp_path: Path) -> None:
-    levels = {"a": {"elbo_bernoulli": -90, "mse": 9}, "b": {"elbo_bernoulli": -99, "mse": 8}}
-    found = tables.one_footing(results(tmp_path, levels))
-    assert (marks(found, 0), marks(found, 1)) == ({"a": "*", "b": ""}, {"a": "", "b": "*"})
-    assert heads(found) == ["ELBO, binarised ↑ (nats/image)", "MSE ↓ (per pixel)"]
-
-
 def test_ties_are_marked_and_told(tmp_path: Path) -> None:
     found = tables.one_footing(
         results(tmp_path, {"a": {"mse": 1.0}, "b": {"mse": 1.0001}, "c": {"mse": 5.0}})
@@ -92,12 +82,6 @@ def test_times_that_something_disturbed_are_said_to_be(
     assert ("something else was at work there" in told) == disturbed
 
 
-def test_with_two_seeds_there_is_no_best_but_advice(tmp_path: Path) -> None:
-    found = tables.one_footing(results(tmp_path, {"a": {"mse": 1.0}, "b": {"mse": 5.0}}, seeds=(0, 1)))
-    assert marks(found) == {"a": "", "b": ""}
-    assert found[0].advice[0][1] == "too few seeds: add at least 2"
-
-
 def test_values_of_an_older_definition_are_marked_and_never_tested(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -114,11 +98,13 @@ def test_values_of_an_older_definition_are_marked_and_never_tested(
 
 
 def test_a_new_row_of_the_metric_table_is_a_new_column(tmp_path: Path) -> None:
-    found = results(tmp_path, {"a": {"mse": 1.0, "sharpness": 3.0}, "b": {"mse": 2.0, "sharpness": 1.0}})
+    found = results(tmp_path, {"a": {"mse": 1.0, "sharpness": 1.0}, "b": {"mse": 2.0, "sharpness": 3.0}})
     new = Metric("sharpness", "sharpness", "J", "higher", "common", lambda m: 0.0)
     table = tables.one_footing(dataclasses.replace(found, metrics=(*METRICS, new)))
-    assert heads(table)[1] == "sharpness ↑ (J)"
-    assert marks(table, 1) == {"a": "*", "b": ""}
+    assert [f"{c.title}{c.arrow} ({c.unit})" for c in table[0].columns[1:]] == [
+        "MSE ↓ (per pixel)", "sharpness ↑ (J)"
+    ]  # fmt: skip
+    assert (marks(table, 0), marks(table, 1)) == ({"a": "*", "b": ""}, {"a": "", "b": "*"})
 
 
 def test_a_table_of_many_metrics_is_cut_into_parts_that_fit(tmp_path: Path) -> None:
@@ -139,33 +125,25 @@ def test_own_terms_are_ranked_inside_a_class_only(tmp_path: Path) -> None:
     assert [marks(each) for _, each in found] == [{"a": "*", "b": ""}, {"c": "*", "d": ""}]
 
 
-def test_the_settings_rank_nothing_and_have_every_variant(tmp_path: Path) -> None:
-    found = load(synthetic.write(tmp_path, synthetic.matrix()))
-    table = tables.settings(found)
-    assert not table.marks
-    assert len(rows(table)) == len(found.variants)
-
-
 def test_lost_seeds_are_counted_never_averaged_and_never_best(tmp_path: Path) -> None:
     status = {("a", 1): "diverged", ("a", 2): "failed", ("b", 4): "missing"}
-    found = results(tmp_path, {"a": {"mse": 1.0}, "b": {"mse": 2.0}, "c": {"mse": 9.0}}, status=status)
+    status |= {
+        (name, seed): kind for name, kind in (("gone", "diverged"), ("new", "missing")) for seed in range(5)
+    }
+    levels = {
+        name: {"mse": value}
+        for name, value in (("a", 1.0), ("b", 2.0), ("c", 9.0), ("gone", 1.0), ("new", 1.0))
+    }
+    found = results(tmp_path, levels, status=status)
     table = tables.one_footing(found)
-    assert marks(table) == {"a (3/5, 1 diverged, 1 failed)": "", "b (4/5)": "*", "c": ""}
+    lost = ("a (3/5, 1 diverged, 1 failed)", "gone (0/5, 5 diverged)")
+    assert marks(table) == {lost[0]: "", "b (4/5)": "*", "c": "", lost[1]: ""}
+    assert texts(table)[lost[1]] == ["–"]
     assert found.variants[0].values("mse") == {0: 1.0, 3: 1.03, 4: 0.98}
-    assert table[0].lost == ("a (3/5, 1 diverged, 1 failed)",)
-
-
-def test_a_variant_not_begun_is_in_the_settings_alone(tmp_path: Path) -> None:
-    status = {("b", seed): "missing" for seed in range(5)}
-    found = results(tmp_path, {"a": {"mse": 1.0}, "b": {"mse": 2.0}}, status=status)
-    assert set(rows(tables.settings(found))) == {"a", "b (0/5)"}
-    assert set(rows(tables.one_footing(found))) == {"a"}
-
-
-def test_a_variant_that_lost_every_seed_keeps_its_row(tmp_path: Path) -> None:
-    status = {("a", seed): "diverged" for seed in range(5)}
-    found = results(tmp_path, {"a": {"mse": 1.0}, "b": {"mse": 2.0}}, status=status)
-    assert texts(tables.one_footing(found))["a (0/5, 5 diverged)"] == ["–"]
+    assert table[0].lost == lost
+    assert "new (0/5)" in rows(tables.settings(found))
+    runs = csv.DictReader(results_csv(found.table).decode().splitlines())
+    assert [row["variant"] for row in runs if row["status"] == "missing"] == ["b", *["new"] * 5]
 
 
 def test_baselines_are_faint_and_below(tmp_path: Path) -> None:
@@ -176,13 +154,10 @@ def test_baselines_are_faint_and_below(tmp_path: Path) -> None:
         ("a", False), ("b", False), ("PCA, 20 components", True), ("pixel mean", True)
     ]  # fmt: skip
     assert texts(table)["pixel mean"] == ["0.06700"]
-
-
-def test_samples_stand_between_training_images_and_noise(tmp_path: Path) -> None:
-    synthetic.save(tmp_path / "baselines.json", synthetic.baselines())
     found = results(tmp_path, {"a": {"frechet_distance": 20.0}, "b": {"frechet_distance": 30.0}})
-    names = [*rows(tables.footing(found, "samples"))]
-    assert names[2:] == ["training images", "noise: pixels black or white by the pixel mean"]
+    assert [*rows(tables.footing(found, "samples"))][2:] == [
+        "training images", "noise: pixels black or white by the pixel mean"
+    ]  # fmt: skip
 
 
 def test_information_that_the_test_images_cannot_show_is_told(tmp_path: Path) -> None:
@@ -195,19 +170,15 @@ def test_information_that_the_test_images_cannot_show_is_told(tmp_path: Path) ->
     assert "`wide` is within 0.7 of that." in told
 
 
-def test_collapse_is_flagged_and_no_contest_for_latents(tmp_path: Path) -> None:
+def test_latents_are_ranked_within_a_size_and_without_the_collapsed(tmp_path: Path) -> None:
     levels = {
         "a": {"kl": 0.01, "active_units": 3.0, "prior_divergence": 0.001},
         "b": {"kl": 20.0, "active_units": 9.0, "prior_divergence": 2.0},
         "c": {"kl": 21.0, "active_units": 9.0, "prior_divergence": 5.0},
     }
     assert marks(tables.latent(results(tmp_path, levels)), 2) == {"a (collapsed 5/5)": "", "b": "*", "c": ""}
-
-
-def test_latents_are_not_ranked_across_their_sizes(tmp_path: Path) -> None:
-    levels = {name: {"prior_divergence": value} for name, value in zip("abc", (2, 5, 9), strict=True)}
-    variants = {"a": settings(latent=2), "b": settings(latent=20), "c": settings(latent=20)}
-    assert set(marks(tables.latent(results(tmp_path, levels, variants))).values()) == {""}
+    sizes = {name: settings(latent=latent) for name, latent in zip(levels, (2, 2, 20), strict=True)}
+    assert set(marks(tables.latent(results(tmp_path, levels, sizes)), 2).values()) == {""}
     assert "variants of different latent sizes" in write_report(tmp_path, figures=False).read_text()
 
 
@@ -252,21 +223,14 @@ def test_every_variant_stands_in_its_place_of_the_matrix_as_in_the_column(tmp_pa
     found = load(synthetic.write(tmp_path, synthetic.matrix()))
     column = rows(tables.one_footing(found))
     table = tables.matrix(found)[0]
-    assert (table.title, [c.title for c in table.columns]) == (
-        "ELBO, binarised ↑ (nats/image)",
-        [
-            "architecture",
-            "bernoulli, β = 1",
-            "bernoulli, β = 0.04082",
-            "gaussian, β = 1",
-            "gaussian, β = 0.04082",
-        ],
-    )
+    heads = [c.title for c in table.columns]
+    kinds = [f"{kind}, β = {beta}" for kind in ("bernoulli", "gaussian") for beta in ("1", "0.04082")]
+    assert (table.title, heads) == ("ELBO, binarised ↑ (nats/image)", ["architecture", *kinds])
     cells = rows(table)
     assert list(cells) == list(synthetic.ARCHITECTURES)
     for variant in found.variants:
         axes = variant.axes
-        place = [c.title for c in table.columns].index(f"{axes['likelihood']}, β = {axes['beta']}") - 1
+        place = heads.index(f"{axes['likelihood']}, β = {axes['beta']}") - 1
         assert cells[axes["architecture"]][place] == column[variant.name][0]
 
 
@@ -280,15 +244,11 @@ def test_the_longest_axis_goes_down_and_what_is_not_there_is_a_dash(tmp_path: Pa
     assert [c.title for c in table.columns] == ["latent", "linear", "relu"]
     assert list(rows(table)) == ["Z = 1", "Z = 2", "Z = 5"]
     assert texts(table)["Z = 2"][1] == "–"
+    one = {name: variant | {"axes": {"latent": variant["latent"]}} for name, variant in variants.items()}
+    assert tables.matrix(results(tmp_path, levels, one)) == []  # it is a column already
 
 
-def test_one_axis_is_a_column_already(tmp_path: Path) -> None:
-    variants = {f"b{b}": settings(beta=b, axes={"beta": b}) for b in (1, 2)}
-    assert tables.matrix(results(tmp_path, {n: {"mse": 1.0} for n in variants}, variants)) == []
-
-
-@pytest.mark.parametrize("metric", ["elbo_bernoulli", "mse", "kl"])
-def test_the_csv_agrees_with_the_table_and_with_what_load_gives(tmp_path: Path, metric: str) -> None:
+def test_the_csv_agrees_with_the_table_and_with_what_load_gives(tmp_path: Path) -> None:
     status = {("conv-bn-16-gaussian-beta1", 2): "failed", ("conv-bn-16-gaussian-beta1", 3): "missing"}
     found = load(synthetic.write(tmp_path, synthetic.matrix(), status=status))
     runs = list(csv.DictReader(results_csv(found.table).decode().splitlines()))
@@ -296,24 +256,15 @@ def test_the_csv_agrees_with_the_table_and_with_what_load_gives(tmp_path: Path, 
     tidy = read(tmp_path)
     assert len(runs) == len(found.runs) == len(tidy)
     assert tidy.index.names == ["experiment", "variant", "seed"]
-    for variant in found.variants:
+    for variant, metric in itertools.product(found.variants, ("elbo_bernoulli", "mse", "kl")):
         value = variant.estimate(metric)
-        values = [
-            float(r[metric]) for r in runs if r["variant"] == variant.name and r["status"] == "finished"
-        ]
-        row = summary[variant.name]
+        own = [row for row in runs if row["variant"] == variant.name and row["status"] == "finished"]
+        values, row = [float(run[metric]) for run in own], summary[variant.name]
         center = statistics.geometric_mean if metric == "mse" else statistics.fmean
         assert float(row[f"{metric}_mean"]) == value.mean == pytest.approx(center(values), rel=1e-14)
         assert (float(row[f"{metric}_low"]), float(row[f"{metric}_high"])) == (value.low, value.high)
-        assert int(row[f"{metric}_n"]) == value.n == len(values)
-        assert row["finished"] == str(len(variant.finished))
+        assert int(row[f"{metric}_n"]) == value.n == len(values) == int(row["finished"])
         assert tidy.xs(variant.name, level="variant")[metric].dropna().tolist() == values
-
-
-def test_a_missing_run_is_a_row_of_the_csv_too(tmp_path: Path) -> None:
-    found = results(tmp_path, {"a": {"mse": 1.0}, "b": {"mse": 2.0}}, status={("b", 3): "missing"})
-    runs = list(csv.DictReader(results_csv(found.table).decode().splitlines()))
-    assert [(r["variant"], r["seed"]) for r in runs if r["status"] == "missing"] == [("b", "3")]
 
 
 def test_load_does_what_its_docstring_shows(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
@@ -53,6 +54,15 @@ def test_the_sections_are_there_in_order(folder: Path):
     assert report.startswith("# synthetic, on mnist\n")
     assert "Covers 144 of 145 runs. Finished: 142. Diverged: 1. Failed: 1. Missing: 1." in report
     assert "WARNING" not in report
+    for told in (
+        "| 000-recsys | 1 | diverged | reconstruction became non-finite in epoch 15 |",
+        "| 002-conv | 2 | failed | RuntimeError: out of memory |",
+        "Not run yet: 1 of 145, of 004-beta-1 (1).",
+        "29 variants are not shown one by one",
+        *("Heusel", "Burda", "Holm", "Loshchilov", "LeCun", "Ioffe", "Tipping"),  # references of what is used
+    ):
+        assert told in report
+    assert "Loaiza-Ganem" not in report
 
 
 def test_every_table_is_a_table_and_every_link_is_in_the_folder(folder: Path):
@@ -63,6 +73,8 @@ def test_every_table_is_a_table_and_every_link_is_in_the_folder(folder: Path):
     links = re.findall(r"!\[[^\]]*\]\(([^)]*)\)", report)
     assert len(links) == 5 + 7  # figures and contact sheets: 29 variants are too many for more
     assert all(link.startswith("figures/") and (folder / link).is_file() for link in links)
+    assert not (folder / "figures/runs").exists()
+    assert not [path for path in folder.rglob(".*") if path.is_file()]  # nothing half written
 
 
 def test_the_pictures_are_of_the_smallest_finished_seed_at_the_last_epoch(tmp_path: Path):
@@ -74,26 +86,6 @@ def test_the_pictures_are_of_the_smallest_finished_seed_at_the_last_epoch(tmp_pa
     run = "000-recsys-s1-00000001"
     copied = (tmp_path / f"figures/runs/{run}-samples.png").read_bytes()
     assert copied == (synthetic.runs_of(tmp_path)[run] / "pictures/samples-epoch-020.png").read_bytes()
-
-
-def test_many_variants_are_shown_on_the_sheets_alone(folder: Path):
-    assert "29 variants are not shown one by one" in (folder / "report.md").read_text()
-    assert (folder / "figures/contact-mlp-100-100-32.png").is_file()
-    assert not (folder / "figures/runs").exists()
-
-
-def test_what_was_lost_is_told(folder: Path):
-    report = (folder / "report.md").read_text()
-    assert "| 000-recsys | 1 | diverged | reconstruction became non-finite in epoch 15 |" in report
-    assert "| 002-conv | 2 | failed | RuntimeError: out of memory |" in report
-    assert "Not run yet: 1 of 145, of 004-beta-1 (1)." in report
-
-
-def test_references_are_of_what_is_used(folder: Path):
-    report = (folder / "report.md").read_text()
-    for used in ("Heusel", "Burda", "Holm", "Loshchilov", "LeCun", "Ioffe", "Tipping"):
-        assert used in report
-    assert "Loaiza-Ganem" not in report
 
 
 def test_figures_are_1200_pixels_wide_small_and_without_metadata(folder: Path):
@@ -122,67 +114,52 @@ def test_the_bytes_do_not_depend_on_where_it_is_written(folder: Path, tmp_path: 
 
 
 def small(folder: Path, **more) -> Path:
-    variants = {"a": settings(), "b": settings(beta=0.5)}
-    return synthetic.write(folder, variants, **more)
+    return synthetic.write(folder, {"a": settings(), "b": settings(beta=0.5)}, **more)
 
 
-def test_valid_with_no_finished_run(tmp_path: Path):
+@pytest.mark.parametrize(
+    ("finished", "told"),
+    [(0, "Missing: 10.\n\n## Answer\n\nNo run has finished yet"), (1, "Finished: 1. Missing: 9.")],
+)
+def test_a_report_is_valid_before_all_is_done_and_loud_on_other_data(
+    tmp_path: Path, finished: int, told: str
+):
     status = {(name, seed): "missing" for name in "ab" for seed in range(5)}
-    report = write_report(small(tmp_path, status=status)).read_text()
-    assert "Covers 0 of 10 runs. Missing: 10." in report
-    assert "No run has finished yet" in report
-    assert not (tmp_path / "figures").exists()
-
-
-def test_valid_after_the_first_finished_run(tmp_path: Path):
-    status = {(name, seed): "missing" for name in "ab" for seed in range(5)} | {("a", 0): "finished"}
-    report = write_report(small(tmp_path, status=status)).read_text()
-    assert "Covers 1 of 10 runs. Finished: 1. Missing: 9." in report
+    status |= dict.fromkeys([*status][:finished], "finished")
+    small(tmp_path, status=status, dataset="digits", fallback=True)
+    report = write_report(tmp_path).read_text()
+    assert f"Covers {finished} of 10 runs. {told}" in report
     assert "±" not in report.split("## Protocol")[0].replace("mean ± 95 %", "")
-
-
-def test_a_fallback_is_loud(tmp_path: Path):
-    report = write_report(small(tmp_path, dataset="digits", fallback=True)).read_text()
     assert report.startswith("# synthetic, on digits (NOT mnist)\n\n> **WARNING: MNIST WAS NOT AVAILABLE.")
+    assert (tmp_path / "figures").exists() == (finished > 0)
 
 
-def test_a_broken_record_is_told_not_trusted(tmp_path: Path):
+def test_a_broken_record_is_told_not_trusted_and_an_old_page_is_gone(tmp_path: Path):
     small(tmp_path)
     (broken,) = synthetic.runs_of(tmp_path, "a-s0*").values()
     (broken / "record.json").write_text('{"status": "finis')
-    report = write_report(tmp_path, figures=False).read_text()
+    assert (write_report(tmp_path, figures=False).parent / "report.html").is_file()
+    report = write_report(tmp_path, figures=False, html=False).read_text()
     assert "Covers 10 of 10 runs. Finished: 9. Unreadable: 1." in report
+    assert not (tmp_path / "report.html").exists()  # the one of before is gone
 
 
 def test_hostile_names_stay_text(tmp_path: Path):
-    reports = tmp_path / "reports"
     name = "a|b`<script>alert(1)</script>$x$\n# c"
-    variants = {name: settings(note="</td>|", latent=2), "_b": settings(beta=0.5)}
-    planned = {f"r{i}-s0": {"variant": v, "seed": 0, "run": f"{i:016x}-s0"} for i, v in enumerate(variants)}
-    synthetic.write(reports / "x", {"x": settings()}, seeds=())
-    synthetic.save(
-        reports / "x" / "experiment.json",
-        {
-            "name": "<b>x</b>",
-            "question": "# why\n| a |",
-            "dataset": "mnist",
-            "variants": variants,
-            "planned": planned,
-        },
-    )
-    for (run_id, plan), v in zip(planned.items(), variants.values(), strict=True):
-        metrics = synthetic.measure(plan["variant"], v, 0)
-        record = synthetic.record(run_id, plan["variant"], v, 0, metrics)
-        synthetic.save(reports / "runs" / planned[run_id]["run"] / "record.json", record)
-    html = (
-        MarkdownIt("commonmark", {"html": True})
-        .enable("table")
-        .render(write_report(reports / "x").read_text())
-    )
-    assert "<script" not in html
-    assert "<b>x" not in html
-    assert "</td>|" not in html
+    variants = {"x": settings(note="</td>|", latent=2), "_b": settings(beta=0.5)}
+    synthetic.write(tmp_path / "x", variants, (0,), name="<b>x</b>", question="# why\n| a |")
+    for file in (tmp_path / "x/experiment.json", *tmp_path.glob("runs/*/record.json")):  # no name of a folder
+        spec = json.loads(file.read_text())
+        for each in [spec, *spec.get("planned", {}).values()]:
+            each.update({"variant": name} if each.get("variant") == "x" else {})
+        if variants := spec.get("variants"):
+            spec["variants"] = {name: variants["x"], "_b": variants["_b"]}
+        synthetic.save(file, spec)
+    markdown = MarkdownIt("commonmark", {"html": True}).enable("table")
+    html = markdown.render(write_report(tmp_path / "x").read_text())
+    assert not any(tag in html for tag in ("<script", "<b>x", "</td>|"))
     assert html.count("<h1>") == 1
+    assert "alert(1)" in html
 
 
 def test_a_picture_no_longer_shown_is_removed(tmp_path: Path):
@@ -193,17 +170,6 @@ def test_a_picture_no_longer_shown_is_removed(tmp_path: Path):
     write_report(tmp_path, figures=False)
     assert not stale.exists()
     assert len(list((tmp_path / "figures/runs").iterdir())) == 4
-
-
-def test_a_page_of_before_is_gone_where_none_is_made(tmp_path: Path):
-    write_report(small(tmp_path), figures=False)
-    assert (tmp_path / "report.html").is_file()
-    write_report(tmp_path, figures=False, html=False)
-    assert not (tmp_path / "report.html").exists()
-
-
-def test_nothing_half_written_is_left_behind(folder: Path):
-    assert not [p for p in folder.rglob(".*") if p.is_file()]
 
 
 def test_a_folder_without_an_experiment_is_refused(tmp_path: Path):
