@@ -16,13 +16,13 @@ from bench.engine.loop import make_step
 from bench.errors import BenchError
 from bench.spec.experiment import Run
 from bench.spec.resolve import load
-from benchmarks import usual_loop
+from benchmarks import peer_loops, usual_loop
 from benchmarks.speed import __main__ as command
 from benchmarks.speed import rounds
 from benchmarks.speed.limits import Work, work_of
 from benchmarks.speed.race import Contestant, Pace, Task
 from benchmarks.speed.report import render, with_ratio
-from benchmarks.speed.rounds import USUAL, measure, race_cases, scaling_cases
+from benchmarks.speed.rounds import TRAINER, USUAL, measure, race_cases, scaling_cases
 
 RUNS = {name: variant.run(0) for name, variant in load(command.SPEC).variants.items()}
 CPU = torch.device("cpu")
@@ -79,6 +79,30 @@ def test_both_sides_train_the_same(name: str, monkeypatch: pytest.MonkeyPatch) -
     # Adam's first step is lr·sign(g): where g is lost in rounding, as before BatchNorm, a sign may differ
     assert ((a - b).abs() < 1e-5).double().mean() > 0.98
     assert 1e-4 < (a - old).abs().max() < 1.01e-3
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_the_other_loops_train_the_same(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the usual loop's weights, images and noise, Lightning's way comes to its parameters."""
+    data, batch = a_dataset(), usual_loop.BATCH_SIZE[name]
+    images, labels = data.train_images[:batch], data.train_labels[:batch]
+    usual = usual_loop.UsualLoop(name, usual_loop.Images(images, labels, usual_loop.transform(name)), batch)
+    other = peer_loops.TrainerLoop(name, images, labels, batch, "cpu")
+    other.module.model.load_state_dict(usual.model.state_dict())
+    noise = torch.randn(batch, RUNS[name].latent, generator=torch.Generator().manual_seed(1))
+    monkeypatch.setattr(torch, "randn_like", lambda std: noise)
+    monkeypatch.setattr(torch, "randperm", lambda n, generator=None: torch.arange(n))
+    assert other.train(2) == pytest.approx(usual.train(2), rel=1e-6)
+    for a, b in zip(usual.model.parameters(), other.module.model.parameters(), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_pythae_trains_the_same_networks() -> None:
+    pytest.importorskip("pythae")
+    data = a_dataset()
+    loop = peer_loops.PythaeLoop("linear-400-20", data.train_images, data.train_labels, 64, "cpu")
+    losses = [loop.train(6) for _ in range(5)]
+    assert losses[-1] < 0.8 * losses[0]
 
 
 def test_the_usual_loop_needs_no_bench(
@@ -158,7 +182,8 @@ def test_the_report_says_what_was_measured() -> None:
     laps = a_measurement()
     assert [*with_ratio(laps).ratio_to_usual] == [1.0, 6.0, 1.0, 4.0, 1.0, 6.0]
     shown = rendered(laps)
-    assert "| linear-400-20 | 1,500 (1,000–2,000) | 8,000 (6,000–9,000) | **6.00 (4.00–6.00)** |" in shown
+    assert "| linear-400-20 | usual loop | 1,500 (1,000–2,000) |  |" in shown
+    assert "| bench, 2 runs at once | 8,000 (6,000–9,000) | **6.00 (4.00–6.00)** |" in shown
     # 0.420 GFLOP at 300 GFLOP/s and 26.1 MB at 80 GB/s, against 128 images at 8,000 images/s
     assert "| bench, 2 runs at once | 300 (300–300) | 80 (80–80) | 1.73 | 16.00 | 11% (9%) |" in shown
     assert "651,200" in shown
@@ -178,13 +203,13 @@ def test_the_measured_report_is_what_its_csv_gives() -> None:
 def test_a_small_comparison_from_end_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Real processes, a few steps: every number is there and positive."""
     alone = Contestant("bench", "bench")
-    monkeypatch.setattr(command, "contestants_on", lambda _, **__: [USUAL, alone])
+    monkeypatch.setattr(command, "contestants_on", lambda _, **__: [USUAL, TRAINER, alone])
     monkeypatch.setattr(rounds, "ATTEMPTS", 1)
     data = a_dataset(train=140).share()
     path = command.speed([RUNS["mlp-100-100-32"]], data, "cpu", Pace(steps=2), 1, tmp_path)
     assert sorted(p.name for p in (tmp_path / "speed").iterdir()) == ["report.md", "results.csv"]
     laps = pd.read_csv(path.with_name("results.csv"))
-    assert [*laps.contestant] == [USUAL.name, alone.name]
+    assert [*laps.contestant] == [USUAL.name, TRAINER.name, alone.name]
     positive = laps[["images_per_second", "ratio_to_usual", "gemm_flops", "stream_bytes_per_second"]]
     assert (positive > 0).to_numpy().all()
     assert laps.peak_mb.gt(50).all()

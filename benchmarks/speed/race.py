@@ -1,7 +1,7 @@
 """Run one lap: a contestant's fresh processes warm up, wait for each other, and train for so many steps.
 
 On a CPU bench trains as `bench run` does, one single-threaded process to a core; on an accelerator, stacked
-replicas in one process. The usual loop has every core in one process, as it comes.
+replicas in one process. The other loops have every core in one process, as they come.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from bench.engine.stacked import stack
 from bench.errors import BenchError
 from bench.parts.lookup import objective_of
 from bench.spec.experiment import Run
-from benchmarks import usual_loop
+from benchmarks import peer_loops, usual_loop
 from benchmarks.speed.limits import gemm_flops, gemm_gain, stream_bandwidth, work_of
 
 Train = Callable[[int], int]  # takes about so many steps; returns how many it were
@@ -49,10 +49,10 @@ class Pace:
 
 @dataclass(frozen=True)
 class Contestant:
-    """Say who trains: a process of `usual` or `bench` has one replica, one of `stacked` several."""
+    """Say who trains: a process of `stacked` has several replicas, one of any other loop has one."""
 
     name: str
-    loop: str  # usual, bench or stacked
+    loop: str  # one of LOOPS
     processes: int = 1
     replicas: int = 1  # of each process
     precision: str = "fp32"
@@ -135,7 +135,7 @@ def lap(contestant: Contestant, task: Task) -> dict[str, Any]:
 def _work(line: Connection, contestant: Contestant, task: Task, core: int | None) -> None:
     """Run in each process: warm up, say how many steps there is time for, train as many as are asked for."""
     device, on_cpu = task.device, task.device.type == "cpu"
-    if contestant.loop != "usual":
+    if contestant.loop in ("bench", "stacked"):
         deterministic()
         one_thread(device)
     if core is not None:
@@ -185,6 +185,19 @@ def _usual(contestant: Contestant, task: Task) -> Train:
     return train
 
 
+def _peer(contestant: Contestant, task: Task) -> Train:
+    """Train with one of the other loops, on the whole batches of the images."""
+    make = {"trainer": peer_loops.TrainerLoop, "pythae": peer_loops.PythaeLoop}[contestant.loop]
+    run, whole = task.run, task.per_epoch * task.run.batch_size
+    loop = make(run.variant, task.images[:whole], task.labels[:whole], run.batch_size, str(task.device))
+
+    def train(steps: int) -> int:
+        loop.train(steps)
+        return steps
+
+    return train
+
+
 def _bench(contestant: Contestant, task: Task) -> Train:
     """Train one replica as `bench.engine.loop.train` does, less the evaluation between epochs."""
     run = task.run.model_copy(update={"precision": contestant.precision})
@@ -222,4 +235,4 @@ def _stacked(contestant: Contestant, task: Task) -> Train:
     return train
 
 
-LOOPS = {"usual": _usual, "bench": _bench, "stacked": _stacked}
+LOOPS = {"usual": _usual, "trainer": _peer, "pythae": _peer, "bench": _bench, "stacked": _stacked}

@@ -18,8 +18,9 @@ of steps; the clock runs from the first one's start to the last one's end. Conte
 round. Given are medians with the smallest and the largest value; ratios are paired within a round. Images are
 those of all replicas together. Reading the files, evaluation and tracking are outside the clock for all.
 
-The usual loop is `benchmarks/usual_loop.py`, one process with torch's own number of threads. Networks, batch
-size, loss and optimizer are the same on both sides; `benchmarks/README.md` says what is compared and why."""
+The usual loop is `benchmarks/usual_loop.py`, the others are in `benchmarks/peer_loops.py`, each one process
+with torch's own number of threads. Networks, batch size, loss and optimizer are the same on all sides;
+`benchmarks/README.md` says what is compared and why."""
 
 FLOOR = """\
 The floor of a step is its FLOPs at the peak of large matrix products plus its bytes of parameters, gradients
@@ -80,19 +81,12 @@ def render(
 
 
 def _rates(laps: pd.DataFrame) -> str:
-    usual, *others = laps.contestant.unique()
-    head = ["architecture", text(usual)]
-    for contestant in others:
-        head += [text(contestant), "× usual"]
     rows = []
-    for architecture, own in laps.groupby("architecture", sort=False):
-        rates = dict(list(own.groupby("contestant")))
-        row = [text(architecture), _spread(rates[usual].images_per_second, "{:,.0f}")]
-        for contestant in others:
-            row += [_spread(rates[contestant].images_per_second, "{:,.0f}")]
-            row += [f"**{_spread(rates[contestant].ratio_to_usual, '{:.2f}')}**"]
-        rows.append(row)
-    return table(head, rows)
+    for (architecture, contestant), own in laps.groupby(["architecture", "contestant"], sort=False):
+        ratio = "" if contestant == USUAL.name else f"**{_spread(own.ratio_to_usual, '{:.2f}')}**"
+        rate = _spread(own.images_per_second, "{:,.0f}")
+        rows.append([text(architecture), text(contestant), rate, ratio])
+    return table(["architecture", "contestant", "images a second", "× usual"], rows, left=2)
 
 
 def _shares(laps: pd.DataFrame, work: Mapping[str, Work]) -> str:

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from importlib.util import find_spec
 from typing import Any
 
 import pandas as pd
@@ -20,6 +21,7 @@ from benchmarks.speed.race import Contestant, Pace, Task, lap
 ATTEMPTS = 3  # of a lap whose threads were no faster than one
 STACKED = 5  # replicas in one model, on an accelerator
 USUAL = Contestant("usual loop", "usual")
+TRAINER, PYTHAE = Contestant("Lightning's way", "trainer"), Contestant("pythae", "pythae")
 # Values that --scaling gives one factor at a time
 BATCH_SIZES = (32, 64, 128, 256, 512)
 WIDTHS = (100, 200, 400, 800, 1600)
@@ -36,7 +38,10 @@ class Case:
 
 
 def contestants_on(device: torch.device, *, bf16: bool = False) -> list[Contestant]:
-    """List the usual loop, bench with one run, and bench with as many as the device takes at once."""
+    """List the loops of others, bench with one run, and bench with as many as the device takes at once.
+
+    pythae is one of them where it is installed.
+    """
     if device.type == "cpu":
         cores = len(available_cores())
         crowd = [Contestant(f"bench, {cores} runs at once", "bench", cores)] if cores > 1 else []
@@ -45,7 +50,8 @@ def contestants_on(device: torch.device, *, bf16: bool = False) -> list[Contesta
         several = Contestant(f"bench, {STACKED} seeds stacked", "stacked", replicas=STACKED)
         ours = [Contestant("bench, one run", "stacked"), several]
     rounded = [replace(ours[-1], name=f"{ours[-1].name}, bf16", precision="bf16")] if bf16 else []
-    return [USUAL, *ours, *rounded]
+    installed = [PYTHAE] if find_spec("pythae") else []
+    return [USUAL, TRAINER, *installed, *ours, *rounded]
 
 
 def race_cases(runs: Sequence[Run], contestants: Sequence[Contestant]) -> list[Case]:
