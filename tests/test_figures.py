@@ -172,10 +172,8 @@ def test_an_outlier_is_written_at_the_edge_and_hides_no_interval(tmp_path: Path)
 
 
 def test_values_that_are_all_equal_are_drawn_too(tmp_path: Path) -> None:
-    axes = [
-        {"architecture": "mlp", "beta": beta, "likelihood": kind}
-        for beta, kind in ((1, "a"), (2, "a"), (1, "b"))
-    ]
+    places = ((1, "a"), (2, "a"), (1, "b"))
+    axes = [{"architecture": "mlp", "beta": beta, "likelihood": kind} for beta, kind in places]
     variants = {str(k): settings(beta=place["beta"], axes=place) for k, place in enumerate(axes)}
 
     def measure(name: str, variant: dict, seed: int) -> dict[str, float]:
