@@ -14,6 +14,11 @@ from pathlib import Path
 FORKS = multiprocessing.get_context("forkserver")
 IMPORTED = [
     "bench.runs.matrix",
+    "bench.runs.workers",
+    "bench.cli.outlook",
+    "bench.pictures.plots",
+    "sklearn.linear_model",
+    "sklearn.neighbors",
     "bench.runs.generate",
     "bench.verify",
     "bench.cli.matrix",

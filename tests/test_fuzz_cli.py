@@ -46,10 +46,12 @@ def begin_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def stop(*_: object, **__: object) -> Any:
         raise BenchError("here a command would begin its work")
 
+    import bench.cli.outlook
     import bench.cli.printing
     import bench.doctor
     import bench.runs.matrix
     import bench.tracking  # noqa: F401  imported before they are patched
+    from bench.runs.predict import Prediction
 
     for name, content in FILES.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -58,7 +60,8 @@ def begin_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
     for name in ("BENCH_DATA_DIR", "MLFLOW_TRACKING_URI", "MLFLOW_AUTH_ADMIN_PASSWORD"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr("bench.runs.matrix.predict", lambda plan: (defaultdict(float), 0.0))
+    nothing = Prediction(defaultdict(float), rounds={0: 0.0})
+    monkeypatch.setattr("bench.runs.predict.predict", lambda plan: nothing)
     monkeypatch.setattr("webbrowser.open", lambda *_: True)
     monkeypatch.setattr("bench.runs.matrix.run_matrix", lambda *_, **__: None)
     monkeypatch.setattr("bench.cli.closing.print_end", lambda _: True)

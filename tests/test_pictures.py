@@ -22,6 +22,7 @@ from bench.evaluation.posteriors import encode
 from bench.parts.vae import VAE
 from bench.pictures import grids
 from bench.pictures.album import Album
+from bench.pictures.shown import epochs_shown
 from bench.report import contact
 from bench.runs import matrix
 from bench.runs.matrix import Matrix
@@ -60,9 +61,9 @@ def inputs_of(model: VAE) -> list[Tensor]:
 
 
 def test_epochs_shown_are_1_2_5_and_the_last() -> None:
-    assert grids.epochs_shown(1) == {1}
-    assert grids.epochs_shown(90) == {1, 2, 5, 10, 20, 50, 90}
-    assert grids.epochs_shown(1000) == {1, 2, 5, 10, 20, 50, 100, 200, 500, 1000}
+    assert epochs_shown(1) == {1}
+    assert epochs_shown(90) == {1, 2, 5, 10, 20, 50, 90}
+    assert epochs_shown(1000) == {1, 2, 5, 10, 20, 50, 100, 200, 500, 1000}
 
 
 @pytest.mark.parametrize(("height", "width"), [(28, 28), (5, 7), (64, 33), (8, 8)])

@@ -9,15 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from factory import a_dataset, a_run, part
+from factory import a_dataset
 
 from bench.errors import BenchError
-from bench.runs.forecast import forecast
 from bench.runs.order import ends, in_order
 from bench.runs.plan import Plan, make_plan
 from bench.runs.request import Request
-from bench.spec.experiment import Run
 from bench.spec.resolve import load
 from bench.store.experiments import ExperimentFolder
 from bench.store.records import RunFolder
@@ -179,51 +176,6 @@ def test_most_of_a_large_matrix_stands_early_in_its_first_round(tmp_path, monkey
     assert len(stands) == 30
     assert stands[17] <= 0.25
     assert stands[19] <= 0.3
-
-
-def test_a_forecast_times_a_step_of_each_kind_once(monkeypatch):
-    timed = []
-
-    def measure(run: Run, *_: object) -> tuple[float, float]:
-        timed.append(run)
-        return 1.0, 0.0
-
-    monkeypatch.setattr("bench.runs.forecast._measure", measure)
-    first = a_run(encoder=part("mlp", hidden=[7]))
-    same = [
-        {"seed": 1},
-        {"epochs": 9},
-        {"objective": part("elbo", beta=4.0)},
-        {"optimizer": part("adam", lr=0.5)},
-    ]
-    other = [
-        {"precision": "bf16"}, {"likelihood": part("gaussian")}, {"optimizer": part("sgd", lr=0.1)},
-        {"objective": part("iwae", samples=5)}, {"objective": part("iwae", samples=50)}, {"latent": 2},
-    ]  # fmt: skip
-    runs = [first.model_copy(update=update) for update in ({}, *same, *other)]
-    seconds = forecast(runs, a_dataset(), torch.device("cpu"))
-    assert timed == [runs[0], *runs[-len(other) :]]
-    assert len(seconds) == len(runs)
-
-
-def test_of_many_kinds_of_runs_some_are_timed(monkeypatch):
-    """They lie as far apart as they can, and each stands for those after it."""
-    timed = []
-
-    def measure(run: Run, *_: object) -> tuple[float, float]:
-        timed.append(run.latent)
-        return float(run.latent), 0.0
-
-    monkeypatch.setattr("bench.runs.forecast._measure", measure)
-    monkeypatch.setattr("bench.runs.forecast.FIXED", 0)
-    runs = [
-        a_run(latent=latent, seed=seed, batch_size=130, epochs=1)
-        for seed in (0, 1)
-        for latent in range(1, 101)
-    ]
-    seconds = forecast(runs, a_dataset(train=130), torch.device("cpu"))
-    assert timed == [*range(1, 101, 5)]
-    assert seconds == [1 + (run.latent - 1) // 5 * 5 for run in runs]
 
 
 def test_what_no_memory_holds_is_refused_before_it_is_allocated(tmp_path, monkeypatch):

@@ -186,9 +186,10 @@ def test_a_damaged_cache_is_trained_anew(tmp_path: Path, trainings: list[str], d
         assert len(trainings) == 4
 
 
-def test_training_learns_the_classes() -> None:
+def test_training_learns_the_classes(monkeypatch: pytest.MonkeyPatch) -> None:
     data = a_dataset()
-    net = samples._train(data, batch=10)
+    monkeypatch.setattr(samples, "BATCH", 10)
+    net = samples._train(data)
     assert net.accuracy(data.test_images.flatten(1), data.test_labels) > 0.95
 
 

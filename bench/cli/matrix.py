@@ -62,15 +62,19 @@ def run(
 ) -> None:
     """Train, evaluate and track every run of an experiment that is not done yet, and write its report."""
     request = request_of(context)
-    from bench.cli.closing import print_end
-    from bench.cli.printing import print_plan
-    from bench.runs.matrix import predict, run_matrix
+    from bench.cli.outlook import print_plan
     from bench.runs.plan import make_plan
+    from bench.runs.predict import predict
 
     plan = make_plan(request, download=not dry_run)
-    seconds, total = predict(plan)
-    print_plan(plan, seconds, total, every_run=dry_run, quiet=quiet and not dry_run)
-    if not dry_run and not print_end(run_matrix(plan, seconds, total, quiet=quiet, fail_fast=fail_fast)):
+    foreseen = predict(plan)
+    print_plan(plan, foreseen, every_run=dry_run, quiet=quiet and not dry_run)
+    if dry_run:
+        return
+    from bench.cli.closing import print_end
+    from bench.runs.matrix import run_matrix
+
+    if not print_end(run_matrix(plan, foreseen, quiet=quiet, fail_fast=fail_fast)):
         raise typer.Exit(1)
 
 
@@ -93,12 +97,12 @@ def plan(
 ) -> None:
     """Print every run with its state and why, and the time it should take; nothing is created."""
     request = request_of(context)
-    from bench.cli.printing import print_plan
-    from bench.runs.matrix import predict
+    from bench.cli.outlook import print_plan
     from bench.runs.plan import make_plan
+    from bench.runs.predict import predict
 
     made = make_plan(request, download=False)
-    print_plan(made, *predict(made), every_run=True, quiet=False)
+    print_plan(made, predict(made), every_run=True, quiet=False)
 
 
 @app.command(epilog="Example: bench report reports/all")

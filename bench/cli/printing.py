@@ -1,11 +1,9 @@
-"""What commands print: a plan, a comparison."""
+"""What commands print of a comparison, and how tables are aligned."""
 
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING
 
 from bench.errors import printable
 from bench.report.cells import NOTHING
@@ -13,38 +11,6 @@ from bench.report.compare import TITLES, Comparison
 from bench.report.effects import EffectRow, signed
 from bench.report.results import Variant
 from bench.report.tables import ARROWS, cell, finished
-
-if TYPE_CHECKING:
-    from bench.runs.plan import Plan
-
-
-def print_plan(plan: Plan, seconds: dict[str, float], total: float, *, every_run: bool, quiet: bool) -> None:
-    """Print the plan: on stdout with every run where it is the result, else a summary on stderr."""
-    from bench.runs.matrix import worker_count
-    from bench.runs.progress import duration
-
-    if quiet:
-        return
-    stream = sys.stdout if every_run else sys.stderr
-    for warning in plan.warnings:
-        print(f"\n*** {warning} ***\n", file=sys.stderr)
-    experiment = plan.experiment
-    about = "at most" if any(planned.run.patience for planned in plan.todo) else "about"
-    lines = [
-        experiment.question,
-        f"matrix   {len(experiment.variants)} variants × {len(experiment.seeds)} seeds, "
-        f"{len(plan.todo)} runs to do",
-        f"device   {plan.device}, {worker_count(plan)} at a time",
-        f"data     {plan.data.name} ({plan.data.source}), {len(plan.data.train_images)} train, "
-        f"{len(plan.data.test_images)} test images, digest {plan.data.digest[:12]}",
-        f"report   {plan.folder / 'report.md'}",
-        f"time     {about} {duration(total)}" if plan.todo else "time     none: everything is done",
-    ]
-    print("\n".join(lines), file=stream)
-    if every_run:
-        for planned in plan.runs:
-            time = f"{duration(seconds[planned.id]):>7}" if planned.id in seconds else "      –"
-            print(f"{'run ' if planned.todo else 'skip'} {time}  {planned.id}  {planned.why}")
 
 
 def comparison_lines(comparisons: Sequence[Comparison]) -> Iterator[str]:

@@ -59,6 +59,12 @@ class Dataset:
         return self
 
 
+def held_out(dataset: Dataset, validation: int) -> int:
+    """Count the training images held out where `validation` of the 60,000 that MNIST has would be."""
+    count = len(dataset.train_images)
+    return validation if count >= FULL else round(validation * count / FULL)
+
+
 def split(dataset: Dataset, validation: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Give int64 indices, ascending, of the training images to train on and of those held out.
 
@@ -67,7 +73,7 @@ def split(dataset: Dataset, validation: int, generator: torch.Generator) -> tupl
     Raises BenchError unless images remain on both sides.
     """
     count = len(dataset.train_images)
-    held = validation if count >= FULL else round(validation * count / FULL)
+    held = held_out(dataset, validation)
     if not (0 < held < count or validation == 0):
         raise BenchError(
             f"validation {validation} would hold out {held} of {dataset.name}'s {count} training images; "

@@ -16,11 +16,11 @@ import torch
 from torch import Tensor
 
 from bench.engine.device import stream, wide
-from bench.evaluation.annealing import CHAINS, LEAPFROGS, annealed
+from bench.evaluation.annealing import annealed
 from bench.evaluation.footing import BinaryPixels
 from bench.evaluation.posteriors import Posteriors, encode, part_of
 from bench.evaluation.quadrature import MOST_LATENTS, quadrature
-from bench.evaluation.refit import PAIRS, STEPS, log_weights, refit
+from bench.evaluation.refit import log_weights, refit
 from bench.parts.bounds import importance_weighted_bound
 
 # How many images: (least, one of so many, most)
@@ -129,16 +129,6 @@ def certificate(
         for exact in (None, z)
     )
     return float((-importance_weighted_bound(-above) - importance_weighted_bound(below)).mean())
-
-
-def decodes(count: int, latent: int, k: int) -> int:
-    """Count what all this decodes for `count` test images, a gradient as three; for a forecast of time."""
-    refitting = 2 * 2 * STEPS * PAIRS * 3  # rounds, noise and its negative
-    total = 2 * share(count, REFITTED) * refitting + share(count, ENCODED) * k
-    if latent <= MOST_LATENTS:
-        return total + 2 * 100_000 + 20 * share(count, INTEGRATED)
-    chains = TEMPERATURES[0] * CHAINS * LEAPFROGS * 3
-    return total + 2 * share(count, ANNEALED) * chains + share(count, SIMULATED) * (refitting + 2 * chains)
 
 
 def subset(images: Tensor, size: Size) -> Tensor:

@@ -15,7 +15,6 @@ from typing import TypeVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.optimize import minimize
 from torch import Tensor
 from torch.nn.functional import softplus
 
@@ -148,6 +147,7 @@ def platt(logits: Tensor, target: Tensor) -> tuple[float, float]:
 
     Logits o and targets x in [0, 1] are [N, D].
     """
+    from scipy.optimize import minimize
 
     def loss(place: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
         total, slope = 0.0, torch.zeros(2, dtype=torch.float64)

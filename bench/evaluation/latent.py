@@ -1,5 +1,6 @@
 """The latent space: how many units are active, what they tell about the image and about its label.
 
+Scikit-learn is imported where it is used: a plan needs none.
 Shapes: N images, M samples, Z latents.
 """
 
@@ -10,11 +11,6 @@ import warnings
 from dataclasses import dataclass
 
 import torch
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
-from sklearn.neighbors import KNeighborsClassifier
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
 from bench.engine.device import stream
@@ -118,6 +114,11 @@ def _information_of(q: Encoded, z: Tensor) -> float:
 
 def linear_probe_accuracy(train: Tensor, labels: Tensor, test: Tensor, test_labels: Tensor) -> float:
     """Give the test accuracy of scikit-learn's logistic regression on posterior means [N, Z]."""
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
     probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=200))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # 200 steps are the definition, converged or not
@@ -127,6 +128,8 @@ def linear_probe_accuracy(train: Tensor, labels: Tensor, test: Tensor, test_labe
 
 def knn_accuracy(train: Tensor, labels: Tensor, test: Tensor, test_labels: Tensor) -> float:
     """Give the test accuracy of scikit-learn's 5 nearest neighbours on posterior means [N, Z]."""
+    from sklearn.neighbors import KNeighborsClassifier
+
     knn = KNeighborsClassifier(n_neighbors=5).fit(train.cpu().numpy(), labels.cpu().numpy())
     return float(knn.score(test.cpu().numpy(), test_labels.cpu().numpy()))
 

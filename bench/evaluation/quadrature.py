@@ -34,7 +34,7 @@ def quadrature(pixels: BinaryPixels, images: Tensor, low: Tensor, high: Tensor) 
             torch.linspace(0, 1, side, dtype=torch.float64) * (b - a) + a
             for a, b in zip(low.tolist(), high.tolist(), strict=True)
         ]
-        fine, coarse = _sums(pixels, images, axes)
+        fine, coarse = grid_sums(pixels, images, axes)
         volume = math.log(math.prod(float(axis[1] - axis[0]) for axis in axes))
         difference = float((fine - coarse - len(axes) * math.log(2)).abs().mean())
         if difference < ENOUGH:
@@ -42,7 +42,7 @@ def quadrature(pixels: BinaryPixels, images: Tensor, low: Tensor, high: Tensor) 
     return fine + volume, difference**2
 
 
-def _sums(pixels: BinaryPixels, images: Tensor, axes: list[Tensor]) -> tuple[Tensor, Tensor]:
+def grid_sums(pixels: BinaryPixels, images: Tensor, axes: list[Tensor]) -> tuple[Tensor, Tensor]:
     """Add up p(x|z) p(z) over all points, and over every second of each axis: [B] each, logarithms."""
     prior, target = pixels.model.prior, images.T
     totals = torch.full((2, len(images)), -math.inf, dtype=wide(images.device), device=images.device)

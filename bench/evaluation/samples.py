@@ -17,7 +17,6 @@ import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from sklearn.metrics import pairwise_distances
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, pad
 
@@ -31,6 +30,7 @@ FEATURES = 64
 SMALLEST = 16  # pixels a side that the two convolutions and poolings need
 VERSION = 1  # of the classifier's design and training: part of its cache's name
 NETWORKS = 3  # of seeds 0 to 2, which differ in their first weights and the order of their images
+BATCH = 128  # images a step of training one
 NEIGHBOURS = 5  # whose distance is a test image's radius (Naeem et al. 2020, section 4)
 NEIGHBOURHOOD = 5000  # images a side whose neighbours are searched: 25 million distances
 TINY = 1e-12  # a Fréchet distance of equal sets is 0 but for rounding, and has a logarithm so
@@ -120,9 +120,7 @@ def classifiers(data: Dataset, cache: Path | None = None) -> tuple[tuple[Feature
 
 def _classifier(data: Dataset, seed: int, cache: Path) -> FeatureNet:
     """Load one classifier from the cache, or train it and put it there."""
-    name = f"features-{data.digest[:16]}-v{VERSION}" + (f"-s{seed}" if seed else "")
-    path = cache / f"{name}.safetensors"
-    net = FeatureNet(data.shape, data.classes)
+    path, net = _cached(data, seed, cache), FeatureNet(data.shape, data.classes)
     try:
         net.load_state_dict(load_file(path))
     except (OSError, SafetensorError, RuntimeError):  # absent, cut short, or of another design: train it anew
@@ -132,23 +130,41 @@ def _classifier(data: Dataset, seed: int, cache: Path) -> FeatureNet:
     return net.eval()
 
 
+def _cached(data: Dataset, seed: int, cache: Path) -> Path:
+    """Say where one classifier is kept."""
+    return cache / (
+        f"features-{data.digest[:16]}-v{VERSION}" + (f"-s{seed}" if seed else "") + ".safetensors"
+    )
+
+
+def untrained_steps(data: Dataset) -> int:
+    """Count the steps of training that classifiers of a data set with labels still need."""
+    absent = sum(not _cached(data, seed, cache_dir()).is_file() for seed in range(NETWORKS))
+    return absent * math.prod(_lengths(len(data.train_images)))
+
+
+def _lengths(images: int) -> tuple[int, int]:
+    """Give the epochs of training a classifier, three or more, and the steps of one: 400 or more in all."""
+    steps = -(-images // BATCH)
+    return max(3, -(-400 // steps)), steps
+
+
 def _pooled(side: int) -> int:
     """Give how many pixels remain of a side after both convolutions and poolings."""
     return ((side - 4) // 2 - 4) // 2
 
 
-def _train(data: Dataset, seed: int = 0, batch: int = 128) -> FeatureNet:
+def _train(data: Dataset, seed: int = 0) -> FeatureNet:
     """Train by Adam with the one-cycle schedule (Smith 2018), for at least 400 steps and three epochs."""
     images, labels = data.train_images.flatten(1), data.train_labels
     assert labels is not None  # noqa: S101  `classifiers` has asked
-    steps = -(-len(images) // batch)
-    epochs = max(3, -(-400 // steps))
+    epochs, steps = _lengths(len(images))
     with initialised(seed):
         net = FeatureNet(data.shape, data.classes)
     optimizer = torch.optim.Adam(net.parameters())
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=3e-3, total_steps=epochs * steps)
     for epoch in range(epochs):
-        for index in torch.randperm(len(images), generator=stream(seed, "classifier", epoch)).split(batch):
+        for index in torch.randperm(len(images), generator=stream(seed, "classifier", epoch)).split(BATCH):
             loss = cross_entropy(net(images[index].float() / 255), labels[index])
             optimizer.zero_grad()
             loss.backward()
@@ -168,6 +184,8 @@ class Reference:
     @classmethod
     def of(cls, nets: Sequence[FeatureNet], grey: Tensor) -> Reference:
         """Search the neighbourhoods of grey images [N, D] in each classifier's features."""
+        from sklearn.metrics import pairwise_distances
+
         features = tuple(net.features(grey) for net in nets)
         near = (np.partition(pairwise_distances(f[:NEIGHBOURHOOD]), NEIGHBOURS, axis=1) for f in features)
         return cls(tuple(nets), features, tuple(d[:, NEIGHBOURS] for d in near))  # an image is its own first
@@ -193,6 +211,8 @@ class Reference:
 
 def _scores(real: Features, fake: Features, radii: NDArray[np.float64]) -> tuple[float, float, float, float]:
     """Give Fréchet distance, density, coverage and recall of features [M, F] against those of test images."""
+    from sklearn.metrics import pairwise_distances
+
     distance = frechet_distance(real, fake)
     real, fake = real[:NEIGHBOURHOOD], fake[:NEIGHBOURHOOD]
     across = pairwise_distances(real, fake)  # [N', M']

@@ -12,7 +12,8 @@ from torch import Tensor
 from bench.evaluation.posteriors import Posteriors, closed_kl
 from bench.parts.priors import StandardNormal
 from bench.parts.vae import VAE
-from bench.pictures import grids, plots
+from bench.pictures import grids
+from bench.pictures.shown import epochs_shown
 from bench.spec.experiment import Judged, Run
 from bench.store.files import picture
 from bench.store.records import RunFolder
@@ -46,7 +47,7 @@ class Album:
         self.labels = labels
         self.folder = folder
         self.emit = emit
-        self.shown = grids.epochs_shown(run.epochs)
+        self.shown = epochs_shown(run.epochs)
         self.samples: dict[int, Image.Image] = {}
         self.seconds = 0.0
 
@@ -85,6 +86,8 @@ class Album:
 
         It is the model after `epoch`, which has samples and reconstructions as the epochs shown have.
         """
+        from bench.pictures import plots  # matplotlib and scikit-learn, where they are used
+
         if epoch not in self.samples:
             self._draw(model, epoch)
         started = time.perf_counter()

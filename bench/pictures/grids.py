@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
-from scipy.stats import norm
+from scipy.special import ndtri
 from torch import Tensor
 
 from bench.engine.device import evaluation_noise, stream
@@ -30,12 +30,6 @@ from bench.store.whole import replacing
 GAP = 8  # screen pixels between what is given and what is made
 GIF_ROWS = 3
 GIF_BYTES = 300_000  # at most
-
-
-def epochs_shown(epochs: int) -> set[int]:
-    """List the epochs that get pictures: 1, 2, 5, 10, 20, 50 … and the last."""
-    series = {step * 10**power for step in (1, 2, 5) for power in range(len(str(epochs)))}
-    return {epoch for epoch in series if epoch <= epochs} | {epochs}
 
 
 def in_turns(labels: Tensor, count: int) -> Tensor:
@@ -105,7 +99,7 @@ def manifold(model: VAE, shape: Sequence[int], side: int = 20) -> Image.Image:
     """
     device = next(model.parameters()).device
     shares = (np.arange(side) + 0.5) / side
-    axis = torch.tensor(norm.ppf(shares), dtype=torch.float32)
+    axis = torch.tensor(ndtri(shares), dtype=torch.float32)
     axes = torch.stack([axis, axis])
     if type(model.prior) is not StandardNormal:
         noise = torch.randn(10_000, 2, generator=stream(0, "prior"))

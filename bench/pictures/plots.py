@@ -18,16 +18,16 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle
 from PIL import Image
-from scipy.stats import norm
+from scipy.special import ndtr
 from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 from torch import Tensor
 
 from bench.evaluation.latent import ACTIVE
+from bench.pictures.shown import POINTS
 
 Array = npt.NDArray[np.float64]
 Classes = npt.NDArray[np.int64]
-POINTS = 2000  # at most in a plot, evenly spaced over the test set
 ROUNDS = 8  # a class's points are drawn in so many turns, so that none covers all the others
 BARS = 48  # of a histogram
 # Okabe & Ito 2008; a colour that comes twice comes with markers that differ in every way
@@ -135,7 +135,7 @@ def _histograms(values: Array, classes: Classes, labelled: bool, *, standard: bo
     figure = Figure(figsize=(4, 4), dpi=150)
     axes = figure.subplots()
     figure.subplots_adjust(left=0.09, right=0.98, top=0.93, bottom=0.11)
-    prior = np.minimum(0.92 * (norm.cdf(bins[1:]) - norm.cdf(bins[:-1])) / tallest, 0.92)
+    prior = np.minimum(0.92 * (ndtr(bins[1:]) - ndtr(bins[:-1])) / tallest, 0.92)
     for row, (label, share) in enumerate(zip(known, shares, strict=True)):
         colour = COLOURS[label % len(COLOURS)]
         axes.stairs(row + 0.92 * share / tallest, bins, baseline=row, fill=True, color=colour)

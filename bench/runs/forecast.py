@@ -1,81 +1,124 @@
-"""How long runs will take here: a few steps of each distinct kind are timed before the matrix starts."""
+"""How long runs will take here: a few steps of each kind, and shares of its evaluation, are timed."""
 
 from __future__ import annotations
 
 import json
-import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 
-from bench.data.dataset import Dataset
-from bench.engine.device import one_thread, synchronise
+from bench.data.dataset import Dataset, held_out
+from bench.engine.epochs import Epochs, images_per_epoch
 from bench.engine.images import untrained
 from bench.engine.loop import make_step
-from bench.engine.own import samples_of
-from bench.evaluation.bound import decodes
-from bench.evaluation.measure import EXPECTATION_SAMPLES
+from bench.engine.own import CHUNK, own_noise, term_means
+from bench.evaluation.cost import Common, Cost, seconds_of
 from bench.parts.lookup import objective_of
+from bench.pictures.shown import POINTS, epochs_shown
 from bench.spec.experiment import PARTS, Run
 
-TIMED = 24  # kinds of runs that are timed: a second or two
-ROWS = 1000  # decoded at once when the evaluation's speed is measured
-FIXED = 1.0  # seconds a run spends on what does not grow with it: pictures, probes of a small set, files
+TIMED = 24  # kinds of runs that are timed at most, some seconds in all
+PATIENCE = 4.0  # processor seconds after which no further kind is timed
+STEPS = 4  # of training that are timed
+PICTURE = 0.1  # seconds that the pictures of an epoch take
+LAST_PICTURES = 0.5  # seconds that those at the end take
+TSNE = 0.0045  # seconds a point of t-SNE takes
+FIXED = 0.3  # seconds a run spends on what does not grow with it: its model, its files
 
 
-def forecast(runs: Iterable[Run], data: Dataset, device: torch.device) -> list[float]:
-    """Predict the seconds of each run on one worker, from timing its step and its model on this device.
+@dataclass(frozen=True)
+class Speed:
+    """What a kind of run is made of, seconds: a step, judging an image after an epoch, its evaluation."""
 
-    Training is steps times the time of a step; evaluation is dominated by decoding. Of more than TIMED kinds
-    of runs some are timed, as far apart in the matrix as they can be; each stands for those that follow it.
+    step: float
+    judged: float
+    evaluation: float
+
+
+def forecast(
+    runs: Sequence[Run],
+    data: Dataset,
+    device: torch.device,
+    common: Common,
+    known: Mapping[str, float] | None = None,
+    full: int = 0,
+) -> list[float]:
+    """Predict the seconds of each run on one worker, from timing its step and shares of its evaluation here.
+
+    `known` holds the seconds of runs done before, by `setting`: those are taken as they are. Of many kinds
+    some are timed, as far apart among their likes as they can be; each stands for its neighbours. Runs of the
+    seed `full` draw t-SNE too.
     """
-    one_thread(device)  # as the workers do
-    runs = list(runs)
-    kinds = [_kind(run) for run in runs]
-    firsts = dict(zip(reversed(kinds), reversed(runs), strict=True))
-    order = list(dict.fromkeys(kinds))
-    every = max(1, -(-len(order) // TIMED))
-    timed = [_measure(firsts[kind], data.shape, device) for kind in order[::every]]
-    known = {kind: timed[i // every] for i, kind in enumerate(order)}
-    seconds = []
-    for run, kind in zip(runs, kinds, strict=True):
-        step, decode = known[kind]
-        steps = run.epochs * -(-len(data.train_images) // run.batch_size)
-        decoded = len(data.test_images) * (EXPECTATION_SAMPLES + 3 * run.epochs)
-        decoded += decodes(len(data.test_images), run.latent, run.importance_samples)
-        seconds.append(steps * step + decoded * decode + FIXED)
-    return seconds
+    known = known or {}
+    speeds = _speeds([run for run in runs if setting(run) not in known], data, device, common)
+
+    def seconds(run: Run) -> float:
+        if (before := known.get(setting(run))) is not None:
+            return before
+        speed, images, aside = speeds[_kind(run)], len(data.train_images), held_out(data, run.validation)
+        trained = -(-images_per_epoch(run, images - aside) // run.batch_size) * speed.step
+        judged = (len(data.test_images) + aside) * speed.judged
+        pictures = PICTURE * len(epochs_shown(run.epochs)) + LAST_PICTURES
+        return run.epochs * (trained + judged) + speed.evaluation + pictures + FIXED
+
+    alike = {setting(run): seconds(run) for run in runs}
+    return [alike[setting(run)] + tsne_seconds(run, data, full) for run in runs]
+
+
+def tsne_seconds(run: Run, data: Dataset, full: int) -> float:
+    """Say how long t-SNE takes of runs of the seed `full`, and of no others."""
+    return TSNE * min(POINTS, len(data.test_images)) if run.seed == full and run.latent > 2 else 0.0
+
+
+def setting(run: Run) -> str:
+    """Name all that the time of a run depends on: everything but its seed."""
+    return run.model_dump_json(exclude={"seed", "variant"})
 
 
 def _kind(run: Run) -> str:
-    """What the time of a step and of decoding depends on."""
-    facts = run.model_dump(include={*PARTS, "latent", "batch_size", "precision"})
+    """What the time of a step and of the evaluation depends on; what is alike begins alike."""
+    facts = run.model_dump(include={*PARTS, "latent", "batch_size", "precision", "importance_samples"})
     for kind in ("likelihood", "objective", "optimizer", "schedule"):  # β and the like change no time
         options = facts[kind]["options"].items()
         facts[kind]["options"] = {key: value for key, value in options if not isinstance(value, float)}
-    return json.dumps(facts)
+    first = ("encoder", "decoder", "model", "latent")
+    return json.dumps({key: facts.get(key) for key in first} | facts)
 
 
-def _measure(run: Run, shape: tuple[int, ...], device: torch.device) -> tuple[float, float]:
-    """Seconds of one optimisation step, and of decoding and scoring one image."""
-    model = untrained(run, shape).to(device)
-    step = make_step(run, model)
-    grey = torch.rand(run.batch_size, math.prod(shape), device=device)
-    noise = torch.randn(samples_of(objective_of(run)), run.batch_size, run.latent, device=device)
-    z = torch.randn(ROWS, run.latent, device=device)
-    seconds_step = _time(lambda: step(grey, noise), 6, device)
-    with torch.no_grad():
-        seconds_decode = _time(lambda: model.grey_mean(model.decode(z)).log().sum(), 2, device) / ROWS
-    return seconds_step, seconds_decode
+def _speeds(runs: Sequence[Run], data: Dataset, device: torch.device, common: Common) -> dict[str, Speed]:
+    """Time kinds of runs until enough is known or the time for it is spent."""
+    firsts = {_kind(run): run for run in reversed(runs)}
+    order = sorted(firsts)
+    started = time.process_time()
+    timed: dict[int, Speed] = {}
+    for place in _apart(len(order)):
+        if len(timed) == TIMED or (timed and time.process_time() - started > PATIENCE):
+            break
+        timed[place] = _measure(firsts[order[place]], data, device, common)
+    near = [min(timed, key=lambda place: abs(place - i)) for i in range(len(order))]
+    return {kind: timed[place] for kind, place in zip(order, near, strict=True)}
 
 
-def _time(call: Callable[[], object], repeats: int, device: torch.device) -> float:
-    for _ in range(2):  # warm-up: allocation, kernel choice
-        call()
-    synchronise(device)
-    started = time.perf_counter()
-    for _ in range(repeats):
-        call()
-    synchronise(device)
-    return (time.perf_counter() - started) / repeats
+def _apart(count: int) -> list[int]:
+    """Order the places 0 to count − 1 such that the first of them, however many, lie far apart."""
+    size = 1 << max(count - 1, 0).bit_length()
+    reversed_bits = (int(f"{i:0{size.bit_length() - 1}b}"[::-1], 2) if size > 1 else 0 for i in range(size))
+    return [place for place in reversed_bits if place < count]
+
+
+def _measure(run: Run, data: Dataset, device: torch.device, common: Common) -> Speed:
+    """Time a step, an image judged, and the shares of the evaluation of one kind of run."""
+    model = untrained(run, data.shape).to(device)
+    objective = objective_of(run)
+    train = data.train_images[: STEPS * run.batch_size].flatten(1).to(device)
+    epochs = Epochs([run], [train], make_step(run, model))
+    steps = max(1, images_per_epoch(run, len(train)) // run.batch_size)
+    model.train()
+    step = seconds_of(lambda: epochs.epoch(1), device) / steps
+    test = data.test_images[: CHUNK // 2].flatten(1).to(device)
+    noise = own_noise(run, objective, len(test), device)
+    judged = seconds_of(lambda: term_means(model, objective, test, noise, run.batch_size), device) / len(test)
+    cost = Cost.of(untrained(run, data.shape).to(device), data, device)
+    return Speed(step, judged, cost.seconds(data, run.latent, run.importance_samples, common))

@@ -7,9 +7,9 @@ import signal
 import subprocess
 import time
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import torch
@@ -19,12 +19,13 @@ from bench.errors import BenchError
 from bench.evaluation.baselines import baselines
 from bench.evaluation.samples import Reference, classifiers, yardstick
 from bench.report import write_report
-from bench.runs import cluster, sync, workers
+from bench.runs import sync
 from bench.runs.execute import Job, SharedContext
-from bench.runs.forecast import forecast
+from bench.runs.executor import executor_of, worker_count
 from bench.runs.groups import broken, recorded
 from bench.runs.order import in_order
 from bench.runs.plan import Plan, Planned, make_plan
+from bench.runs.predict import Prediction, predict
 from bench.runs.progress import Display
 from bench.runs.request import Request
 from bench.store.experiments import BASELINES, ExperimentFolder
@@ -36,35 +37,11 @@ HERE = Path(__file__).resolve().parent
 REPORT_SHARE = 0.05  # of the time since the last report that writing one may take, while runs go on
 
 
-def predict(plan: Plan) -> tuple[dict[str, float], float]:
-    """Predict the seconds of each run to do, by id, and of all of them on the workers at hand."""
-    runs = [planned.run for planned in plan.todo]
-    seconds = forecast(runs, plan.data, plan.device)
-    by_id = {planned.id: s for planned, s in zip(plan.todo, seconds, strict=True)}
-    return by_id, max(sum(seconds) / worker_count(plan), max(seconds, default=0.0))
-
-
-def worker_count(plan: Plan) -> int:
-    """Count the runs that go on at a time."""
-    count = plan.request.workers or _executor(plan).default_workers(plan.device)
-    return min(count, max(1, len(plan.todo)))
-
-
-def _executor(plan: Plan) -> ModuleType:
-    """What does the runs: processes of this machine, or a Ray cluster, which is joined here."""
-    if plan.request.executor == "local":
-        return workers
-    cluster.connect(plan.request.address, plan.request.tracking_uri)
-    return cluster
-
-
 class _StopMatrixError(Exception):
     """A run failed, and nothing was to be done after that."""
 
 
-def run_matrix(
-    plan: Plan, seconds: dict[str, float], total: float, *, quiet: bool, fail_fast: bool = False
-) -> Matrix:
+def run_matrix(plan: Plan, foreseen: Prediction, *, quiet: bool, fail_fast: bool = False) -> Matrix:
     """Do what the plan says is to be done; with `fail_fast` until a run fails or diverges.
 
     Raises KeyboardInterrupt after everything under way was recorded, BenchError where another process works
@@ -78,7 +55,7 @@ def run_matrix(
         keys = {planned.key for planned in plan.todo}
         with (
             claimed(plan.home.runs, keys),
-            Display({p.id: seconds.get(p.id, 0.0) for p in plan.todo}, total, quiet=quiet) as display,
+            Display(foreseen.seconds, foreseen.total, quiet=quiet) as display,
         ):
             plan = plan.again()  # nobody else does these runs now: skip those finished since
             if not keys.issuperset(planned.key for planned in plan.todo):
@@ -89,7 +66,9 @@ def run_matrix(
                 if plan.todo or not (plan.folder / BASELINES).exists():
                     shared = shared_context(plan, display)
                 if plan.todo:
-                    _executor(plan).run_all(matrix.jobs(seconds), shared, worker_count(plan), matrix)
+                    executor_of(plan).run_all(
+                        matrix.jobs(foreseen.seconds), shared, worker_count(plan), matrix
+                    )
             except _StopMatrixError:
                 pass
             finally:
@@ -102,7 +81,7 @@ def run_here(request: Request, *, quiet: bool) -> Path:
     threads, handler = torch.get_num_threads(), signal.getsignal(signal.SIGTERM)
     try:
         plan = make_plan(request)
-        run_matrix(plan, *predict(plan), quiet=quiet)
+        run_matrix(plan, predict(plan), quiet=quiet)
     finally:
         torch.set_num_threads(threads)
         signal.signal(signal.SIGTERM, handler)
@@ -164,7 +143,7 @@ class Matrix:
         self._writer.later(lambda tracker: sync.views(tracker, self.plan.folder))
         self._writer.later(self._send_what_is_done)
 
-    def jobs(self, seconds: dict[str, float]) -> list[Job]:
+    def jobs(self, seconds: Mapping[str, float]) -> list[Job]:
         """Make jobs of the runs to do, in order."""
         about = {"experiment": self.plan.experiment.name, "git": git_state()}
         first = min(self.plan.experiment.seeds)  # whose pictures the report shows

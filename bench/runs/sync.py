@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.errors import BenchError
-from bench.pictures.grids import epochs_shown
+from bench.pictures.shown import epochs_shown
 from bench.report import cells
 from bench.store.experiments import SPEC, ExperimentFolder, named
 from bench.store.lock import LOCK, held

@@ -1,0 +1,55 @@
+"""What commands print of a plan: every run with its state, and when all of them should be done."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from bench.runs.plan import Plan
+    from bench.runs.predict import Prediction
+
+
+def print_plan(plan: Plan, foreseen: Prediction, *, every_run: bool, quiet: bool) -> None:
+    """Print the plan: on stdout with every run where it is the result, else a summary on stderr."""
+    from bench.runs.executor import worker_count
+    from bench.runs.progress import duration
+
+    if quiet:
+        return
+    stream = sys.stdout if every_run else sys.stderr
+    for warning in plan.warnings:
+        print(f"\n*** {warning} ***\n", file=sys.stderr)
+    experiment = plan.experiment
+    lines = [
+        experiment.question,
+        f"matrix   {len(experiment.variants)} variants × {len(experiment.seeds)} seeds, "
+        f"{len(plan.todo)} runs to do",
+        f"device   {plan.device}, {worker_count(plan)} at a time",
+        f"data     {plan.data.name} ({plan.data.source}), {len(plan.data.train_images)} train, "
+        f"{len(plan.data.test_images)} test images, digest {plan.data.digest[:12]}",
+        f"report   {plan.folder / 'report.md'}",
+        *times(plan, foreseen),
+    ]
+    print("\n".join(lines), file=stream)
+    if every_run:
+        for planned in plan.runs:
+            known = planned.id in foreseen.seconds
+            time = f"{duration(foreseen.seconds[planned.id]):>7}" if known else "      –"
+            print(f"{'run ' if planned.todo else 'skip'} {time}  {planned.id}  {planned.why}")
+
+
+def times(plan: Plan, foreseen: Prediction) -> Iterator[str]:
+    """Say how long it should take, and where there are several rounds of seeds, when the first will stand."""
+    from bench.runs.progress import duration
+
+    if not plan.todo:
+        yield "time     none: everything is done"
+        return
+    about = "at most" if any(planned.run.patience for planned in plan.todo) else "about"
+    line = f"time     {about} {duration(foreseen.total)}, start and report included"
+    if len(foreseen.rounds) > 1:
+        seed, end = next(iter(foreseen.rounds.items()))
+        line += f"; every variant has seed {seed} after {duration(end)}"
+    yield line
