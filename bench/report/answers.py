@@ -51,7 +51,7 @@ def answers(results: Results) -> list[Answer]:
         *_best(results, fit),
         *_best(results, results.metric(SAMPLES)),
         *_published(results),
-        *(each for axis in pairs.axes(results.variants) for each in _axis(results, axis)),
+        *(each for axis in results.axes for each in _axis(results, axis)),
         *(Answer("rate", "at-equal-rate", {"pair": pair, "metrics": by_metric})
           for pair, by_metric in rate.compared(results)),
         *_small_beta(results),

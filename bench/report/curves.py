@@ -26,7 +26,7 @@ def learning(results: Results) -> Figure | None:
     panels: dict[Loss, list[Variant]] = {}
     for v in sorted(results.variants, key=lambda v: bool(v.axes)):
         if any(run.losses or run.diverged for run in v.runs):
-            kind = v.axes.get("likelihood") if "likelihood" in looks.varied else None
+            kind = v.axes.get("likelihood") if "likelihood" in looks.results.axes else None
             kind = f"{kind or v.likelihood_class or 'likelihood not recorded'}"
             panels.setdefault((looks.family(v), kind, v.beta_eff), []).append(v)
     if not panels:

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from bench.report.pairs import axes as varied_axes
 from bench.report.pairs import same_but_beta
 from bench.report.results import Results, Variant
 from bench.report.statistics import Estimate
@@ -32,16 +32,12 @@ class Looks:
     results: Results
 
     @cached_property
-    def varied(self) -> list[str]:
-        """The axes of the matrix with at least two values."""
-        return varied_axes(self.results.variants)
-
-    @cached_property
     def along(self) -> str:
         """The axis that lines follow: β where it varies, else the first whose values are numbers."""
-        rest = [a for a in self.varied if a not in ("architecture", "likelihood", "beta")]
-        known = [a for a in rest if all(_number(v.axes[a]) for v in self.results.variants if a in v.axes)]
-        return "beta" if "beta" in self.varied else next(iter(known), "")
+        rest = [a for a in self.results.axes if a not in ("architecture", "likelihood", "beta")]
+        values = {a: pd.Series([v.axes[a] for v in self.results.variants if a in v.axes]) for a in rest}
+        known = [a for a, texts in values.items() if (pd.to_numeric(texts, errors="coerce") > 0).all()]
+        return "beta" if "beta" in self.results.axes else next(iter(known), "")
 
     def kind(self, variant: Variant) -> str:
         """The axis that gives a matrix's variants their colours: `architecture`, or the first of others."""
@@ -93,7 +89,7 @@ class Looks:
 
     def name(self, variant: Variant, *less: str) -> str:
         """What tells a variant from the others, less some axes."""
-        values = [v for a, v in variant.axes.items() if a in self.varied and a not in less]
+        values = [v for a, v in variant.axes.items() if a in self.results.axes and a not in less]
         if variant.axes and not values:
             return self.family(variant)
         return " · ".join(f"z = {v}" if v.isdigit() else v for v in values) or variant.title
@@ -132,10 +128,3 @@ def _bars(value: Estimate) -> list[list[float]] | None:
 def key(words: str, **look: Any) -> Line2D:
     """Make the entry of a legend for a mark."""
     return Line2D([], [], color=INK, ms=4.5, ls="", label=words, **look)
-
-
-def _number(value: str) -> bool:
-    try:
-        return float(value) > 0
-    except ValueError:
-        return False

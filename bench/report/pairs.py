@@ -16,15 +16,6 @@ Levels = Mapping[str, Mapping[Hashable, Variant]]  # value of the axis -> settin
 _Found = dict[str, dict[Hashable, Variant]]
 
 
-def axes(variants: Iterable[Variant]) -> list[str]:
-    """List the axes with at least two values among these variants."""
-    values: dict[str, set[str]] = {}
-    for variant in variants:
-        for axis, value in variant.axes.items():
-            values.setdefault(axis, set()).add(value)
-    return [axis for axis, seen in values.items() if len(seen) > 1]
-
-
 def levels(variants: Iterable[Variant], axis: str) -> Levels:
     """Sort variants of a matrix by their value of an axis, then by their values of all other axes."""
     found: _Found = {}
@@ -61,17 +52,16 @@ def beta_pairs(variants: Iterable[Variant]) -> dict[tuple[str, str], Levels]:
     for variant in variants:
         if variant.beta is not None:
             groups.setdefault(same_but_beta(variant), {})[variant.beta] = variant
-    found: dict[tuple[str, float], _Found] = {}
+    found: dict[tuple[str, float], tuple[dict[Hashable, Variant], dict[Hashable, Variant]]] = {}
     for key, by_beta in groups.items():
-        for beta in sorted(by_beta):
-            if beta < 1 and 1.0 in by_beta:
-                pair = found.setdefault((by_beta[beta].likelihood_class, beta), {"small": {}, "1": {}})
-                pair["small"][key], pair["1"][key] = by_beta[beta], by_beta[1.0]
+        for beta in sorted(b for b in by_beta if b < 1 and 1.0 in by_beta):
+            small, one = found.setdefault((by_beta[beta].likelihood_class, beta), ({}, {}))
+            small[key], one[key] = by_beta[beta], by_beta[1.0]
     named: dict[tuple[str, str], Levels] = {}
-    for (kind, _), pair in found.items():
-        texts = [v.beta_text for v in pair["small"].values()]
+    for (kind, _), (small, one) in found.items():
+        texts = [v.beta_text for v in small.values()]
         written = next((t for t in texts if "/" in t), texts[0])
-        named[kind, written] = {written: pair["small"], "1": pair["1"]}
+        named[kind, written] = {written: small, "1": one}
     return named
 
 

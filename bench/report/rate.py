@@ -89,26 +89,13 @@ class Curves:
 
 @dataclass(frozen=True)
 class Pair:
-    """Two likelihoods with all else equal, and the rates that both reach: none if `low` is above `high`."""
+    """Two likelihoods with all else equal, and the rates that all their curves reach: none if low > high."""
 
     setting: str
     a: Curves
     b: Curves
-
-    @property
-    def left_out(self) -> float:
-        """How far at most a point lies from the curve through the others: so many nats it may miss."""
-        return max(self.a.left_out(), self.b.left_out())
-
-    @property
-    def low(self) -> float:
-        """The lowest rate that every curve of both reaches."""
-        return max(self.a.span[0], self.b.span[0])
-
-    @property
-    def high(self) -> float:
-        """The highest rate that every curve of both reaches."""
-        return min(self.a.span[1], self.b.span[1])
+    low: float
+    high: float
 
     @cached_property
     def rates(self) -> list[float]:
@@ -146,7 +133,8 @@ def pairs(results: Results) -> list[Pair]:
             setting = " · ".join(
                 v for k, v in axes if k != "beta" and k.partition(".")[0] not in ("likelihood", "objective")
             )
-            found.append(Pair(setting, a, b))
+            (low, high), (start, end) = a.span, b.span
+            found.append(Pair(setting, a, b, max(low, start), min(high, end)))
     return found
 
 
@@ -155,7 +143,9 @@ def compared(results: Results) -> list[tuple[Pair, list[list[EffectRow]]]]:
     found = []
     for pair in pairs(results):
         by_metric = []
-        for metric in metrics(results, pair):
+        for metric in (m for name in COMPARED if pair.rates and (m := results.metric(name))):
+            if any(np.isnan(c.at(metric.name, pair.rates)).all(0).any() for c in (pair.a, pair.b)):
+                continue  # it has no value at a rate
             told = pair.effects(metric.name, pair.rates)
             sure = rejected([effect.p for effect in told])
             where = [f"KL = {rate:g} nats{pair.setting and f' · {pair.setting}'}" for rate in pair.rates]
@@ -185,13 +175,6 @@ def tables(found: Sequence[tuple[Pair, list[list[EffectRow]]]]) -> list[Table]:
             title = " · ".join(filter(None, [pair.setting, metric.title]))
             made.append(Table([Column("KL", "nats"), *map(Column, heads)], rows, title))
     return made
-
-
-def metrics(results: Results, pair: Pair) -> list[Metric]:
-    """List what can be compared at every rate of a pair."""
-    found = (m for name in COMPARED if (m := results.metric(name)))
-    values = {m: [c.at(m.name, pair.rates) for c in (pair.a, pair.b)] for m in found if pair.rates}
-    return [m for m, sides in values.items() if not any(np.isnan(side).all(0).any() for side in sides)]
 
 
 def _level(metric: Metric, values: np.ndarray) -> Cell:

@@ -18,7 +18,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from bench.report import answers, cells, claims, effects, embed, pairs, published, rate, tables
+from bench.report import answers, cells, claims, effects, embed, published, rate, tables
 from bench.report.copies import Gallery
 from bench.report.frame import FALL, number, numbers
 from bench.report.inference import CERTAIN
@@ -37,7 +37,7 @@ def context(results: Results, figures: Mapping[str, str], gallery: Gallery) -> d
     found, comparisons = answers.answers(results), published.compare(results)
     at_equal_rate = rate.compared(results)
     rows = [
-        *(row for axis in pairs.axes(results.variants) for row in effects.of_axis(results, axis)),
+        *(row for axis in results.axes for row in effects.of_axis(results, axis)),
         *effects.of_small_beta(results),
         *effects.of_linear(results),
         *(row for _, by_metric in at_equal_rate for of_metric in by_metric for row in of_metric),
@@ -62,7 +62,7 @@ def context(results: Results, figures: Mapping[str, str], gallery: Gallery) -> d
         "notes": [v for v in results.variants if v.settings.get("note")],
         "figures": figures, "gallery": gallery, "effects": effects.table(rows, results.margin),
         "rates": rate.tables(at_equal_rate),
-        "left_out": max((pair.left_out for pair, _ in at_equal_rate), default=0.0),
+        "left_out": max((c.left_out() for pair, _ in at_equal_rate for c in (pair.a, pair.b)), default=0.0),
         "details": tables.footing(results, "details"), "own": tables.own_terms(results),
         "latent": tables.latent(results), "settings": tables.settings(results),
         "saturated": [v for v in results.variants if v.saturated],

@@ -7,6 +7,7 @@ a report can be rebuilt anywhere from the folders.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -218,6 +219,12 @@ class Results:
     def started(self) -> tuple[Variant, ...]:
         """The variants of which any run has a record."""
         return tuple(variant for variant in self.variants if variant.started)
+
+    @cached_property
+    def axes(self) -> list[str]:
+        """The axes of the matrix with at least two values among the variants."""
+        seen = {(axis, value): axis for v in self.variants for axis, value in v.axes.items()}
+        return [axis for axis, count in Counter(seen.values()).items() if count > 1]
 
     @property
     def dataset(self) -> str:

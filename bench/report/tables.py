@@ -17,7 +17,6 @@ from bench.evaluation.metrics import Metric
 from bench.report.cells import NOTHING, exact, plain, spread
 from bench.report.frame import number, numbers
 from bench.report.inference import Ranking
-from bench.report.pairs import axes
 from bench.report.results import Results, Variant, ordered
 from bench.report.statistics import Estimate, estimate
 
@@ -247,7 +246,7 @@ def matrix(results: Results) -> list[Table]:
 
     Empty where fewer than two axes vary.
     """
-    varied = axes(results.variants)
+    varied = results.axes
     variants = [v for v in results.started if all(axis in v.axes for axis in varied)]
     if len(varied) < 2 or not variants:
         return []
