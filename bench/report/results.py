@@ -17,17 +17,8 @@ from typing import Any, TypeAlias
 import pandas as pd
 
 from bench.evaluation.metrics import METRICS, Metric, own_metrics
-from bench.report.frame import (
-    INNER,
-    TIMES,
-    csv,
-    label,
-    metric_names,
-    number,
-    numbers,
-    part,
-    table,
-)
+from bench.report import frame
+from bench.report.frame import TIMES, label, metric_names, number, numbers
 from bench.report.inference import Ranking, rank
 from bench.report.statistics import MARGIN, MIN_SEEDS, Estimate, Values, estimate
 from bench.store.experiments import JUDGED, ExperimentFolder
@@ -68,7 +59,7 @@ class Variant:
 
     def part(self, kind: str) -> tuple[str, dict[str, Any]]:
         """Name and options of one part, whichever way the experiment writes it."""
-        return part(self.settings, kind)
+        return frame.part(self.settings, kind)
 
     @property
     def beta(self) -> float | None:
@@ -117,7 +108,7 @@ class Variant:
     @property
     def first(self) -> Run | None:
         """The finished run of the smallest seed: whose pictures are shown."""
-        return self.finished[0] if self.finished else None
+        return next(iter(self.finished), None)
 
     @property
     def started(self) -> bool:
@@ -292,7 +283,7 @@ def best_first(variants: Sequence[Variant], metric: Metric) -> list[Variant]:
 def load(folder: Path) -> Results:
     """Read an experiment's folder, and the runs that it plans; raises BenchError without experiment.json."""
     home = ExperimentFolder(folder)
-    runs = table(home)
+    runs = frame.table(home)
     newest = max(runs.yardstick[runs.status == "finished"], default=1)
     variants: list[Variant] = []
     first: dict[tuple[str, ...], str] = {}  # the runs of a variant -> its name
@@ -321,7 +312,7 @@ def read(*folders: str | Path) -> pd.DataFrame:
     """
     loaded = [load(Path(folder)) for folder in folders]
     tables = [
-        found.table.drop(columns=[*INNER]).assign(experiment=found.folder.name).infer_objects()
+        found.table.drop(columns=[*frame.INNER]).assign(experiment=found.folder.name).infer_objects()
         for found in loaded
     ]
     runs = pd.concat(tables).set_index(["experiment", "variant", "seed"])
@@ -343,7 +334,7 @@ def summary_csv(results: Results) -> bytes:
             known = (value.mean, value.low, value.high, value.n) if value else (None, None, None, 0)
             row |= {f"{name}_{what}": x for what, x in zip(("mean", "low", "high", "n"), known, strict=True)}
         rows.append(row)
-    return csv(pd.DataFrame.from_records(rows).astype(object))
+    return frame.csv(pd.DataFrame.from_records(rows).astype(object))
 
 
 def since(metric: str) -> int:
