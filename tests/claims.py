@@ -167,9 +167,8 @@ def faults(page: str, reports: Path) -> Iterator[str]:
 
 
 def _quantities(text: str) -> list[re.Match[str]]:
-    return [
-        *QUANTITY.finditer(NAME.sub("it", CODE.sub("code", plain(text))).replace("\N{NO-BREAK SPACE}", " "))
-    ]
+    shown = NAME.sub("it", CODE.sub("code", plain(text)))
+    return [*QUANTITY.finditer(shown.replace("\N{NO-BREAK SPACE}", " "))]
 
 
 def _faults(reports: Path, piece: str, mark: str) -> Iterator[str]:
@@ -267,18 +266,11 @@ def _shows(found: re.Match[str], value: Value) -> bool:
     """Whether a number as it is shown is the value, rounded, and so its interval."""
     scale = 0.01 if found["percent"] else 1.0
     half = None if value.low is None or value.high is None else (value.high - value.low) / 2
-    pairs = [
-        (found["mean"], value.mean),
-        (found["half"], half),
-        (found["low"], value.low),
-        (found["high"], value.high),
-    ]
-    return all(wanted is not None and _rounds(text, wanted, scale) for text, wanted in pairs if text)
-
-
-def _rounds(text: str, value: float, scale: float) -> bool:
-    text = text.replace(",", "").replace("−", "-")
-    top, _, bottom = text.partition("/")
-    number = float(top) / float(bottom or 1)
-    digits = len(text.partition(".")[2])
-    return abs(number * scale - value) <= 0.5000001 * 10.0**-digits * scale
+    due = {"mean": value.mean, "half": half, "low": value.low, "high": value.high}
+    for name, wanted in due.items():
+        if text := (found[name] or "").replace(",", "").replace("−", "-"):
+            top, _, bottom = text.partition("/")
+            number, digits = float(top) / float(bottom or 1), len(text.partition(".")[2])
+            if wanted is None or abs(number * scale - wanted) > 0.5000001 * 10.0**-digits * scale:
+                return False
+    return True

@@ -80,12 +80,8 @@ def test_a_given_number_is_shown_as_given(value: float, expected: str):
 
 
 def test_lone_numbers_have_four_digits():
-    assert [plain(v) for v in (1.23456, 123.456, 0.000123456, 1e-9)] == [
-        "1.235",
-        "123.5",
-        "0.0001235",
-        "1.00e-09",
-    ]
+    shown = [plain(value) for value in (1.23456, 123.456, 0.000123456, 1e-9)]
+    assert shown == ["1.235", "123.5", "0.0001235", "1.00e-09"]
 
 
 def test_lists_of_words():

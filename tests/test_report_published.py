@@ -14,14 +14,8 @@ from bench.report.answers import answers
 from bench.report.published import compare, final_values, prediction, published_csv, switched_off, table
 from bench.report.results import load
 
-ROW = {
-    "value": 100.0,
-    "unit": "nats/image",
-    "epoch": 20,
-    "metric": "test_loss",
-    "to_nats": 1.0,
-    "source": "README",
-}
+ROW = {"value": 100.0, "unit": "nats/image", "epoch": 20, "metric": "test_loss", "to_nats": 1.0,
+       "source": "README"}  # fmt: skip
 
 
 def verdicts(
@@ -35,42 +29,30 @@ def verdicts(
 
 
 @pytest.mark.parametrize(
-    ("level", "verdict"),
-    [(100.9, "compatible"), (99.1, "compatible"), (101.1, "not compatible"), (98.9, "not compatible")],
+    ("given", "change", "compatible"),
+    [
+        ({"level": 100.9}, {}, True),  # one percent either way
+        ({"level": 99.1}, {}, True),
+        ({"level": 101.1}, {}, False),
+        ({"level": 98.9}, {}, False),
+        ({"level": 103.0, "noise": 1.0}, {}, True),  # s = 1.58: one more run within ± 4.8
+        ({"level": 106.0, "noise": 4.0, "seeds": (1, 3)}, {}, False),  # two seeds excuse nothing
+        ({"level": 98.5}, {"value": 0.125, "unit": "per pixel", "to_nats": 784.0}, True),
+        ({"level": 101.5}, {"uncertainty": 0.6}, True),  # what the print leaves open
+        ({"level": 101.5}, {}, False),
+    ],
 )
-def test_one_percent_either_way(tmp_path: Path, level: float, verdict: str):
-    (found,) = verdicts(tmp_path, [ROW], level)
-    assert found.verdict == verdict
-    assert found.difference == pytest.approx(level - 100)
-
-
-def test_where_one_more_run_may_fall_is_compatible(tmp_path: Path):
-    (found,) = verdicts(tmp_path, [ROW], level=103.0, noise=1.0)  # s = 1.58: one more run within ± 4.8
-    assert found.verdict == "compatible"
+def test_what_is_compatible(tmp_path: Path, given: dict, change: dict, compatible: bool):
+    (found,) = verdicts(tmp_path, [ROW | change], **given)
+    assert found.verdict == ("compatible" if compatible else "not compatible")
+    assert found.nats == (98 if change.get("unit") else 100)
+    assert found.difference == pytest.approx(given["level"] - found.nats)
 
 
 def test_the_spread_is_the_interval_of_one_more_run():
     # s = 1, t(0.975, 2) = 4.3027, √(1 + 1/3)
     assert prediction([1.0, 2.0, 3.0]) == pytest.approx(4.302653 * 1.154701, abs=1e-5)
     assert prediction([1.0, 9.0]) is None
-
-
-def test_two_seeds_excuse_nothing(tmp_path: Path):
-    (found,) = verdicts(tmp_path, [ROW], level=112.0, noise=4.0, seeds=(0, 1))
-    assert found.verdict == "not compatible"
-
-
-def test_the_unit_is_converted(tmp_path: Path):
-    row = ROW | {"value": 0.125, "unit": "per pixel", "to_nats": 784.0}
-    (found,) = verdicts(tmp_path, [row], level=98.5)
-    assert found.nats == 98
-    assert found.verdict == "compatible"
-
-
-def test_what_the_print_leaves_open_counts(tmp_path: Path):
-    (tight,) = verdicts(tmp_path / "a", [ROW], level=101.5)
-    (loose,) = verdicts(tmp_path / "b", [ROW | {"uncertainty": 0.6}], level=101.5)
-    assert (tight.verdict, loose.verdict) == ("not compatible", "compatible")
 
 
 @pytest.mark.parametrize(
@@ -104,9 +86,13 @@ def test_a_seed_counts_up_to_where_it_diverged(tmp_path: Path):
 
 @pytest.mark.parametrize("used", [{"dataset": "digits", "fallback": True}, {"dataset": "kmnist"}])
 def test_another_dataset_switches_it_off(tmp_path: Path, used: dict):
+    verdicts(tmp_path, [ROW])
+    write_report(tmp_path, figures=False)
+    assert (tmp_path / "published.csv").exists()
     assert verdicts(tmp_path, [ROW], **used) == []
     assert switched_off(load(tmp_path))
     assert "so none is compared" in write_report(tmp_path, figures=False).read_text()
+    assert not (tmp_path / "published.csv").exists()
 
 
 def test_the_rows_as_data_are_those_of_the_table(tmp_path: Path):
@@ -134,12 +120,3 @@ def test_any_metric_may_be_published(tmp_path: Path):
     (end, epoch) = verdicts(tmp_path, [row, row | {"epoch": 20}])
     assert (end.verdict, epoch.verdict) == ("compatible", "compatible")
     assert [c.measured and c.measured.n for c in (end, epoch)] == [5, 5]
-
-
-def test_there_is_no_such_file_where_nothing_is_compared(tmp_path: Path):
-    verdicts(tmp_path, [ROW])
-    write_report(tmp_path, figures=False)
-    assert (tmp_path / "published.csv").exists()
-    verdicts(tmp_path, [])
-    write_report(tmp_path, figures=False)
-    assert not (tmp_path / "published.csv").exists()

@@ -17,16 +17,7 @@ from bench.report.inference import Ranking
 from bench.report.published import COMPATIBLE, compare, final_values
 from bench.report.results import Results, Variant
 from bench.report.statistics import average, estimate
-from bench.report.tables import (
-    SAMPLES,
-    Cell,
-    Column,
-    Table,
-    amount,
-    baseline_rows,
-    interval,
-    shown,
-)
+from bench.report.tables import SAMPLES, Cell, Column, Table, amount, baseline_rows, interval, shown
 
 MOST = 8  # answers on top; what is beyond stands below
 FIT = ("log_px_bernoulli", "elbo_bernoulli")  # the first that is measured says which model fits best

@@ -30,10 +30,7 @@ TITLES = {
     "samples": "samples",
     "cost": "cost",
 }
-TESTS = {
-    "Welch": "Welch's t",
-    "paired by seed": "t of differences by seed, as they are near-twins",
-}
+TESTS = {"Welch": "Welch's t", "paired by seed": "t of differences by seed, as they are near-twins"}
 
 
 @dataclass(frozen=True)
