@@ -72,14 +72,15 @@ def a_matrix(path: Path) -> Matrix:
     plan = SimpleNamespace(warnings=(), runs=(), folder=path)
     tracker = SimpleNamespace(page="http://127.0.0.1:5000/#/experiments/1")
     return cast(Matrix, SimpleNamespace(
-        plan=plan, outcomes={"a": "finished", "b": "failed"}, faults=(), stopped="", tracker=tracker
+        plan=plan, outcomes={"a": "finished", "b": "failed"}, faults=(), stopped="", tracker=tracker,
+        budget=None, left=0,
     ))  # fmt: skip
 
 
 def test_the_end_says_what_became_which_is_best_and_where_to_look(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert not print_end(a_matrix(folder(tmp_path, {"a": -90.0, "[bold]b": -100.0})))
+    assert print_end(a_matrix(folder(tmp_path, {"a": -90.0, "[bold]b": -100.0}))) == 1
     told = capsys.readouterr().out
     assert "\N{ESCAPE}" not in told  # no terminal, no styles
     assert "[bold]b" in told  # a name is no markup

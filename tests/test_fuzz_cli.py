@@ -64,7 +64,7 @@ def begin_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("bench.runs.predict.predict", lambda plan: nothing)
     monkeypatch.setattr("webbrowser.open", lambda *_: True)
     monkeypatch.setattr("bench.runs.matrix.run_matrix", lambda *_, **__: None)
-    monkeypatch.setattr("bench.cli.closing.print_end", lambda _: True)
+    monkeypatch.setattr("bench.cli.closing.print_end", lambda _: 0)
     for begin in ("doctor.check", "tracking.pages", "data.datasets.fetch"):
         monkeypatch.setattr(f"bench.{begin}", stop)
     monkeypatch.setattr("os.execve", stop)

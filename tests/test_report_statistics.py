@@ -13,6 +13,7 @@ from scipy import stats
 from bench.report.inference import dunnett, mcb, rank
 from bench.report.statistics import (
     LEVEL,
+    Effect,
     average,
     backward,
     equivalence,
@@ -20,6 +21,7 @@ from bench.report.statistics import (
     forward,
     holm,
     seeds_needed,
+    seeds_to_decide,
 )
 
 
@@ -251,3 +253,42 @@ def test_no_variant_is_better_than_every_other_where_all_are_equal():
     draws = np.random.default_rng(0).normal(size=(150, 6, 3))
     alone = [not rank(column(*rows), "higher").ties for rows in draws]
     assert np.mean(alone) <= 0.05
+
+
+# Seeds that decide
+
+
+def spread_of(value: float, sd: float, df: float = 2.0) -> Effect:
+    """An effect of three paired differences with this mean and spread."""
+    return Effect(value, sd / math.sqrt(3), df, 3, 0.5, "linear", "paired by seed", sd**2, 1.0)
+
+
+@pytest.mark.parametrize(("sd", "margin", "seeds"), [(1.0, 0.5, 36), (1.0, 1.0, 11), (2.0, 1.0, 36)])
+def test_seeds_for_equality_are_those_of_the_tables(sd, margin, seeds):
+    """Paired, no difference, 80 %: (z.95 + z.90)²·(s/margin)² = 34.3 and 8.6; Student's t adds a little."""
+    found = seeds_to_decide(spread_of(0.0, sd), margin)
+    assert found is not None
+    assert abs(found - seeds) <= 1
+
+
+def test_so_many_seeds_decide_in_four_of_five_cases():
+    rng = np.random.default_rng(0)
+    sd, margin = 1.0, 1.0
+    n = seeds_to_decide(spread_of(0.2, sd), margin)
+    assert n is not None
+
+    def power(seeds: int) -> float:
+        x = rng.normal(0.2, sd, (20_000, seeds))
+        reach = stats.t.ppf(0.95, seeds - 1) * x.std(1, ddof=1) / math.sqrt(seeds)
+        return float(np.mean(np.abs(x.mean(1)) + reach < margin))
+
+    assert power(n) > 0.79
+    assert power(n - 1) < 0.81
+
+
+def test_a_difference_beyond_the_margin_or_without_one_needs_what_shows_it():
+    for value, margin in ((3.0, 1.0), (0.4, None)):
+        each = spread_of(value, 1.0)
+        assert seeds_to_decide(each, margin) == seeds_needed(each)
+    assert seeds_to_decide(spread_of(0.0, 1.0), None) is None
+    assert seeds_to_decide(spread_of(0.0, 9.0), 1.0) is None

@@ -25,8 +25,11 @@ WIDEST = 100  # columns that a log or a wide terminal is given
 MOST_ROWS = 12  # the rest is in the report
 
 
-def print_end(matrix: Matrix) -> bool:
-    """Print what became of the runs and where to look; returns whether all of them finished."""
+def print_end(matrix: Matrix) -> int:
+    """Print what became of the runs and where to look; returns the exit code.
+
+    That is 1 where a run failed or diverged, 4 where a budget left runs, 0 where all finished.
+    """
     plan = matrix.plan
     states = [*matrix.outcomes.values()]
     for warning in (*plan.warnings, *matrix.faults):
@@ -43,13 +46,28 @@ def print_end(matrix: Matrix) -> bool:
     console.print()
     ends = {
         "runs": ", ".join([*told, f"{skipped} skipped"] if skipped else told or ["nothing to do"]),
+        **({"budget": left(matrix)} if matrix.budget else {}),
         **best(results),
         "report": str(plan.folder / "report.md"),
         "MLflow": f"{matrix.tracker.page} (start it with: bench ui)",
     }
     for title, line in ends.items():
         console.print(labelled(title, line, width))
-    return all(state == "finished" for state in states)
+    if any(state in ("failed", "diverged") for state in states):
+        return 1
+    return 4 if matrix.left else int(any(state != "finished" for state in states))
+
+
+def left(matrix: Matrix) -> str:
+    """Say what a budget left, and what does it."""
+    hours = matrix.plan.request.hours or 0.0
+    if not matrix.left:
+        return f"{hours:g} h: everything is done"
+    why = "another round of seeds would not have fitted"
+    if not (matrix.budget and matrix.budget.refused):
+        why = "it was over before a round of seeds was"
+    runs = f"{matrix.left} run{'s' * (matrix.left > 1)} left"
+    return f"{hours:g} h: {runs}, as {why}; the same command goes on with them"
 
 
 def table(results: Results, width: int) -> Iterator[Text]:

@@ -18,6 +18,7 @@ from bench.cli.options import (
     Epochs,
     Executor,
     Fresh,
+    Hours,
     NoCode,
     Only,
     Precision,
@@ -52,6 +53,7 @@ def run(
     quick: Quick = False,
     no_code: NoCode = False,
     workers: Workers = None,
+    hours: Hours = None,
     executor: Executor = "local",
     address: Address = None,
     quiet: Quiet = False,
@@ -74,8 +76,8 @@ def run(
     from bench.cli.closing import print_end
     from bench.runs.matrix import run_matrix
 
-    if not print_end(run_matrix(plan, foreseen, quiet=quiet, fail_fast=fail_fast)):
-        raise typer.Exit(1)
+    if code := print_end(run_matrix(plan, foreseen, quiet=quiet, fail_fast=fail_fast)):
+        raise typer.Exit(code)
 
 
 @app.command(epilog="Example: bench plan experiments/all.yaml --seeds 1")
@@ -94,6 +96,7 @@ def plan(
     quick: Quick = False,
     no_code: NoCode = False,
     workers: Workers = None,
+    hours: Hours = None,
 ) -> None:
     """Print every run with its state and why, and the time it should take; nothing is created."""
     request = request_of(context)

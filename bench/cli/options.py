@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from dataclasses import fields
 from glob import escape, glob
@@ -50,6 +51,10 @@ Report = Annotated[
     Path, typer.Argument(help="An experiment's folder, its YAML file or its name.", show_default=False)
 ]
 Workers = Annotated[int | None, typer.Option(min=1, help="Runs at a time; by default one a core.")]
+Hours = Annotated[
+    float | None,
+    typer.Option(help="A budget: as many whole rounds of seeds as fit; exit 4 where some are left."),
+]
 Executor = Annotated[str, typer.Option(help="local, or ray: the nodes of a Ray cluster.")]
 Address = Annotated[
     str | None, typer.Option(help="The Ray cluster's, auto or HOST:PORT; by default this machine's.")
@@ -71,6 +76,8 @@ def request_of(context: typer.Context) -> Request:
     if other := same_name_here(given["spec"]):
         told = f"{given['spec']} is the experiment that ships with bench; {other} is not read"
         print(f"bench: {printable(told)}", file=sys.stderr)
+    if (hours := given["hours"]) is not None and not 0 < hours < math.inf:
+        raise BenchError(f"--hours {hours}; give hours above 0, such as 2 or 0.5")
     seeds, dataset = seeds_of(given["seeds"]), given["dataset"]
     if given["quick"]:
         dataset, seeds = dataset or "digits", seeds or (0, 1, 2)

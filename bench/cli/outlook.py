@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 def print_plan(plan: Plan, foreseen: Prediction, *, every_run: bool, quiet: bool) -> None:
     """Print the plan: on stdout with every run where it is the result, else a summary on stderr."""
     from bench.runs.executor import worker_count
-    from bench.runs.progress import duration
+    from bench.store.times import duration
 
     if quiet:
         return
@@ -42,7 +42,8 @@ def print_plan(plan: Plan, foreseen: Prediction, *, every_run: bool, quiet: bool
 
 def times(plan: Plan, foreseen: Prediction) -> Iterator[str]:
     """Say how long it should take, and where there are several rounds of seeds, when the first will stand."""
-    from bench.runs.progress import duration
+    from bench.runs.budget import rounds_within
+    from bench.store.times import duration
 
     if not plan.todo:
         yield "time     none: everything is done"
@@ -53,3 +54,10 @@ def times(plan: Plan, foreseen: Prediction) -> Iterator[str]:
         seed, end = next(iter(foreseen.rounds.items()))
         line += f"; every variant has seed {seed} after {duration(end)}"
     yield line
+    if hours := plan.request.hours:
+        within = rounds_within(foreseen.rounds, 3600 * hours - foreseen.report)
+        fit = f"seeds {', '.join(map(str, within))} fit" if within else "not one round of seeds fits"
+        fit = "everything fits" if len(within) == len(foreseen.rounds) else fit
+        yield f"budget   {hours:g} h: {fit}" + (
+            "" if within else "; the first is begun, and can be gone on with"
+        )

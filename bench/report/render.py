@@ -18,7 +18,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from bench.report import answers, cells, claims, effects, embed, published, rate, tables
+from bench.report import answers, cells, claims, effects, embed, published, rate, tables, undecided
 from bench.report.copies import Gallery
 from bench.report.frame import FALL, number, numbers
 from bench.report.inference import CERTAIN
@@ -26,6 +26,7 @@ from bench.report.references import references
 from bench.report.results import SATURATED, Results
 from bench.report.statistics import MIN_SEEDS
 from bench.report.tables import Table
+from bench.store.times import duration
 
 TEMPLATES = files("bench.report") / "templates"
 STATES = ("finished", "diverged", "failed", "interrupted", "unreadable", "missing")
@@ -43,6 +44,7 @@ def context(results: Results, figures: Mapping[str, str], gallery: Gallery) -> d
         *(row for _, by_metric in at_equal_rate for of_metric in by_metric for row in of_metric),
     ]
     counts = Counter(run.status for run in results.runs)
+    judged = claims.verdicts(results)
     return {
         "results": results, "title": results.experiment.get("name") or results.folder.name,
         "question": results.experiment.get("question"), "command": results.experiment.get("command"),
@@ -51,7 +53,8 @@ def context(results: Results, figures: Mapping[str, str], gallery: Gallery) -> d
         "origins": _origins(results),
         "mixed": [v for v in results.variants if v.axes and v.table.origin.notna().any()],
         "twins": [v for v in results.variants if v.same_as],
-        "claims": claims.verdicts(results), "rows": rows, "comparisons": comparisons,
+        "claims": judged, "undecided": undecided.undecided(results, judged),
+        "rows": rows, "comparisons": comparisons,
         "top": found[: answers.MOST], "rest": found[answers.MOST :],
         "matrix": tables.matrix(results), "footing": tables.one_footing(results),
         "samples": tables.footing(results, "samples"),
@@ -122,6 +125,7 @@ def _environment(dialect: str) -> Environment:
         "by": lambda row: Markup(effects.by(row.effect, row.metric)),  # noqa: S704
         "signed": lambda effect: Markup(effects.signed(effect)),  # noqa: S704
         "unequal": effects.unequal,
+        "lasting": duration,
         "listed": _listed,
     }
     return made

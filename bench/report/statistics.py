@@ -240,6 +240,24 @@ def seeds_needed(effect: Effect, level: float = LEVEL) -> int | None:
     return int(enough[0]) if enough.size else None
 
 
+def seeds_to_decide(effect: Effect, margin: float | None, level: float = LEVEL) -> int | None:
+    """Compute the least n of each group that decides with a power of 80 %: different, or equal in a margin.
+
+    At this effect and its spread. The equality is that of two one-sided tests at 5 % (Schuirmann 1987), whose
+    power is P(both reject), by the non-central t. None beyond MOST_SEEDS.
+    """
+    found = [seeds_needed(effect, level)]
+    if margin and abs(effect.value) < margin and effect.seed_variance:
+        n = np.arange(MIN_SEEDS, MOST_SEEDS + 1)
+        df, scale = effect.seed_df * (n - 1), np.sqrt(n / effect.seed_variance)
+        critical = stdtrit(df, 1 - LEVEL)
+        low, high = (np.clip(scale * (effect.value + side * margin), -100, 100) for side in (1, -1))
+        power = nctdtr(df, high, -critical) - nctdtr(df, low, critical)
+        enough = n[(power >= POWER) | ((low >= 100) & (high <= -100))]
+        found.append(int(enough[0]) if enough.size else None)
+    return min((count for count in found if count), default=None)
+
+
 def advice(effect: Effect, tests: int = 1) -> str:
     """Say how many seeds would show an effect in one of so many tests, or that they are out of reach."""
     if effect.n < MIN_SEEDS:

@@ -16,7 +16,6 @@ import sys
 import tempfile
 import time
 import warnings
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -31,7 +30,7 @@ import torch
 from bench.engine.device import deterministic, one_thread
 from bench.errors import BenchError, redacted
 from bench.runs.execute import Job, SharedContext, execute_all
-from bench.runs.groups import Listener, TaskGroup, broken, groups
+from bench.runs.groups import Budget, Listener, TaskGroup, Waiting, broken, groups
 from bench.store.records import CHECKPOINT, DONE, Record, RunFolder
 from bench.store.whole import replacing
 from bench.tracking import resolve_uri
@@ -128,34 +127,51 @@ def _check_store(tracking_uri: str | None) -> None:
 # Here: groups on their way through the cluster
 
 
-def run_all(jobs: Iterable[Job], shared: SharedContext, workers: int, listener: Listener) -> None:
+def run_all(
+    jobs: Iterable[Job],
+    shared: SharedContext,
+    workers: int,
+    listener: Listener,
+    budget: Budget | None = None,
+) -> None:
     """Do the jobs in order, `workers` groups at a time, on the cluster that `connect` joined.
 
     A group whose node or process is lost goes first again, without the runs that it has recorded. On
-    KeyboardInterrupt tasks are cancelled and runs under way get a record "interrupted"; it is raised again.
+    KeyboardInterrupt, and when the budget is over, tasks are cancelled and runs under way get a record
+    "interrupted"; it is raised again.
     """
     import ray
 
-    waiting = deque(groups(jobs, shared.device, listener, ATTEMPTS))
+    waiting = Waiting(groups(jobs, shared.device, listener, ATTEMPTS), budget)
     launch = _launcher(shared)
     under_way: dict[Any, TaskGroup] = {}  # by the stream of its task
     with contextlib.redirect_stdout(sys.stderr):  # Ray tells of lost workers; results alone go to stdout
         try:
             while waiting or under_way:
-                while waiting and len(under_way) < workers:
-                    group = waiting.popleft()
+                while len(under_way) < workers and (group := waiting.take()):
                     under_way[launch(group)] = group
-                ready = ray.wait([*under_way], num_returns=len(under_way), timeout=0)[0]
-                for stream in ready or ray.wait([*under_way], timeout=1)[0]:
+                waiting.check()
+                for stream in _ready([*under_way]):
                     if not _hear(stream, under_way[stream]):
                         group = under_way.pop(stream)
-                        waiting.extendleft([group] if group.jobs else [])
+                        if group.jobs:
+                            waiting.again(group)
         except BaseException:
             for stream in under_way:
                 ray.cancel(stream, force=True)
             for group in under_way.values():
                 group.end("interrupted", "stopped before it ended")
             raise
+
+
+def _ready(streams: list[Any]) -> list[Any]:
+    """Give the streams that have something to tell, after a second at most."""
+    import ray
+
+    if not streams:
+        return []
+    found: list[Any] = ray.wait(streams, num_returns=len(streams), timeout=0)[0]
+    return found or ray.wait(streams, timeout=1)[0]
 
 
 def _launcher(shared: SharedContext) -> Callable[[TaskGroup], Any]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-from collections.abc import Iterable
+from collections import deque
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -30,6 +31,16 @@ class Listener(Protocol):
         """Take in the run's record."""
 
 
+class Budget(Protocol):
+    """What allows rounds of runs, and ends them."""
+
+    def fits(self, jobs: Sequence[Job]) -> bool:
+        """Say whether a round of runs may begin."""
+
+    def check(self) -> None:
+        """Raise once time is over."""
+
+
 class TaskGroup:
     """Runs that one worker does together, until each has a record.
 
@@ -39,6 +50,7 @@ class TaskGroup:
 
     def __init__(self, jobs: Iterable[Job], listener: Listener, attempts: int) -> None:
         self.jobs = {job.id: job for job in jobs}  # those without a record
+        self.seed = min((job.run.seed for job in self.jobs.values()), default=0)
         self.attempt = 0
         self._listener = listener
         self._attempts = attempts
@@ -100,6 +112,43 @@ class TaskGroup:
         self._listener.event(job, "retry", {"reason": reason})
         about = job.about | {"retried": reason}
         self.jobs[job.id] = replace(job, about=about, resume=epoch_kept(job.folder))
+
+
+class Waiting:
+    """Groups that wait for a worker, handed out round by round of seeds.
+
+    A budget says of each round whether it is begun; where one is not, nothing more is handed out but what is
+    tried again.
+    """
+
+    def __init__(self, groups: Iterable[TaskGroup], budget: Budget | None = None) -> None:
+        self._groups = deque(groups)
+        self._again: deque[TaskGroup] = deque()
+        self._budget = budget
+        self._round: int | None = None
+
+    def __len__(self) -> int:
+        return len(self._again) + len(self._groups)
+
+    def take(self) -> TaskGroup | None:
+        """Hand out the next group; None where none is left or no further round fits."""
+        if self._again:
+            return self._again.popleft()
+        if self._groups and self._budget and (seed := self._groups[0].seed) != self._round:
+            self._round = seed
+            jobs = [job for group in self._groups if group.seed == seed for job in group.jobs.values()]
+            if not self._budget.fits(jobs):
+                self._groups.clear()
+        return self._groups.popleft() if self._groups else None
+
+    def check(self) -> None:
+        """Raise once a budget is over."""
+        if self._budget:
+            self._budget.check()
+
+    def again(self, group: TaskGroup) -> None:
+        """Hand a group out next, with the runs of it that are to be tried again."""
+        self._again.append(group)
 
 
 def groups(jobs: Iterable[Job], device: torch.device, listener: Listener, attempts: int) -> list[TaskGroup]:

@@ -20,6 +20,7 @@ from bench.evaluation.baselines import baselines
 from bench.evaluation.samples import Reference, classifiers, yardstick
 from bench.report import write_report
 from bench.runs import sync
+from bench.runs.budget import Budget, OutOfTimeError
 from bench.runs.execute import Job, SharedContext
 from bench.runs.executor import executor_of, worker_count
 from bench.runs.groups import broken, recorded
@@ -42,7 +43,7 @@ class _StopMatrixError(Exception):
 
 
 def run_matrix(plan: Plan, foreseen: Prediction, *, quiet: bool, fail_fast: bool = False) -> Matrix:
-    """Do what the plan says is to be done; with `fail_fast` until a run fails or diverges.
+    """Do what the plan says is to be done, within its budget; with `fail_fast` until a run fails or diverges.
 
     Raises KeyboardInterrupt after everything under way was recorded, BenchError where another process works
     on the same experiment or does one of its runs, or the folder can no longer be written.
@@ -60,16 +61,17 @@ def run_matrix(plan: Plan, foreseen: Prediction, *, quiet: bool, fail_fast: bool
             plan = plan.again()  # nobody else does these runs now: skip those finished since
             if not keys.issuperset(planned.key for planned in plan.todo):
                 raise BenchError(f"runs of {plan.folder} were removed meanwhile; give the command again")
-            matrix = Matrix(plan, tracker, display, fail_fast=fail_fast)
+            hours, workers = plan.request.hours, worker_count(plan)
+            budget = Budget(3600 * hours, foreseen, workers) if hours else None
+            matrix = Matrix(plan, tracker, display, fail_fast=fail_fast, budget=budget)
             matrix.open()
             try:
                 if plan.todo or not (plan.folder / BASELINES).exists():
                     shared = shared_context(plan, display)
                 if plan.todo:
-                    executor_of(plan).run_all(
-                        matrix.jobs(foreseen.seconds), shared, worker_count(plan), matrix
-                    )
-            except _StopMatrixError:
+                    jobs = matrix.jobs(foreseen.seconds)
+                    executor_of(plan).run_all(jobs, shared, workers, matrix, budget)
+            except (_StopMatrixError, OutOfTimeError):
                 pass
             finally:
                 matrix.close()
@@ -115,13 +117,22 @@ class Matrix:
     Tracking faults never stop training.
     """
 
-    def __init__(self, plan: Plan, tracker: Tracker, display: Display, *, fail_fast: bool = False) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        tracker: Tracker,
+        display: Display,
+        *,
+        fail_fast: bool = False,
+        budget: Budget | None = None,
+    ) -> None:
         self.plan = plan
         self.tracker = tracker
         self.display = display
         self.outcomes: dict[str, str] = {}  # statuses: records of a large matrix would fill the memory
         self.faults: list[str] = []
         self.stopped = ""  # why the rest of the matrix was not done
+        self.budget = budget
         self._fail_fast = fail_fast
         self._writer = Writer(tracker, display.say)
         self._under_way: dict[str, Job] = {}
@@ -191,6 +202,8 @@ class Matrix:
     def starting(self, job: Job) -> None:
         """Open a run in MLflow, or the attempt that it goes on with: a worker is about to take it."""
         self._under_way[job.id] = job
+        if self.budget:
+            self.budget.starting(job)
         self.display.start(job.id, _title(job), job.run.epochs)
         known = {
             **job.about,
@@ -228,7 +241,16 @@ class Matrix:
         if time.monotonic() - self._last_report > self._report_cost / REPORT_SHARE:
             self._report(html=False)  # that compresses every picture: once, at the end
 
+    @property
+    def left(self) -> int:
+        """Count the runs that a budget left to another command."""
+        ended = ("finished", "diverged", "failed")
+        done = [planned for planned in self.plan.todo if self.outcomes.get(planned.id) in ended]
+        return len(self.plan.todo) - len(done) if self.budget else 0
+
     def _end(self, job: Job, record: Record) -> None:
+        if self.budget:
+            self.budget.ended(job, record["status"])
         for run_id in self._names[job.folder.name]:
             self.outcomes[run_id] = record["status"]
             named = record if run_id == job.id else self._home.record(run_id)

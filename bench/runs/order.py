@@ -24,9 +24,12 @@ def in_order(runs: Iterable[Planned], seconds: Mapping[str, float]) -> list[Plan
     return sorted(runs, key=place)
 
 
-def ends(seconds: Sequence[float], workers: int) -> list[float]:
-    """Say when each run ends that a free worker takes in this order, in seconds from the start."""
-    free = [0.0] * workers
+def ends(seconds: Sequence[float], workers: int, busy: Sequence[float] = ()) -> list[float]:
+    """Say when each run ends that a free worker takes in this order, in seconds from the start.
+
+    `busy` says how long some of the workers go on with what they are at.
+    """
+    free = sorted([*busy, *[0.0] * (workers - len(busy))])
     return [_taken(free, length) for length in seconds]
 
 

@@ -90,6 +90,8 @@ class Plan:
                 **planned,
             },
         }
+        if self.request.hours:
+            content["budget"] = {"hours": self.request.hours}
         if claims := content.pop("claims"):
             content["claims"] = [self._registered(claim) for claim in claims]
         write_json_atomic(self.folder / SPEC, content)

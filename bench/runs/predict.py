@@ -31,7 +31,8 @@ class Prediction:
     seconds: Mapping[str, float] = field(default_factory=dict)  # of each run to do on its worker, by id
     start: float = 0.0  # until the first run begins
     rounds: Mapping[int, float] = field(default_factory=dict)  # when all runs up to a seed have ended
-    total: float = 0.0  # with the report
+    report: float = 0.0  # that is written at the end, of `total` seconds
+    total: float = 0.0
 
 
 def predict(plan: Plan) -> Prediction:
@@ -54,7 +55,7 @@ def predict(plan: Plan) -> Prediction:
     for planned, end in zip(order, times, strict=True):
         rounds[planned.run.seed] = max(start + end, max(rounds.values(), default=0.0))
     report = REPORT + REPORT_VARIANT * len(plan.experiment.variants)
-    return Prediction(seconds, start, rounds, max(rounds.values()) + report)
+    return Prediction(seconds, start, rounds, report, max(rounds.values()) + report)
 
 
 def done_before(plan: Plan, full: int) -> dict[str, float]:

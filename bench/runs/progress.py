@@ -14,6 +14,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Column
 
+from bench.store.times import duration
+
 Record = Mapping[str, Any]
 
 BESIDE = 52  # columns of a terminal that a bar, its counts and its note take
@@ -130,12 +132,3 @@ def outcome(record: Record) -> str:
 
 def _signed(value: float) -> str:
     return f"{value:.2f}".replace("-", "−")
-
-
-def duration(seconds: float) -> str:
-    """Say seconds as people do."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    if seconds < 5400:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h"

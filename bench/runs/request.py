@@ -27,6 +27,7 @@ class Request:
     reports: Path = Path("reports")
     fresh: bool = False
     workers: int | None = None
+    hours: float | None = None  # the budget of a command
     executor: str = "local"  # or "ray"
     address: str | None = None  # of the Ray cluster
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-from collections import deque
 from collections.abc import Iterable, Iterator
 from multiprocessing import parent_process, resource_tracker
 from multiprocessing.connection import Connection, wait
@@ -21,10 +20,11 @@ import torch.multiprocessing as mp
 
 from bench.engine.device import available_cores, deterministic, one_thread, pin
 from bench.runs.execute import Job, SharedContext, execute_all
-from bench.runs.groups import Listener, TaskGroup, groups
+from bench.runs.groups import Budget, Listener, TaskGroup, Waiting, groups
 
 ATTEMPTS = 2  # at a run that ends by no fault of its own
-IMPORTED = [__name__, "torch._dynamo"]  # the latter by the first optimizer that is made
+# What every run needs; torch._dynamo is imported by the first optimizer that is made
+IMPORTED = [__name__, "torch._dynamo", "bench.pictures.plots", "sklearn.linear_model", "sklearn.neighbors"]
 OVER = "over"  # what a worker says when each run of its group has a record
 
 
@@ -33,13 +33,19 @@ def default_workers(device: torch.device) -> int:
     return min(8, len(available_cores())) if device.type == "cpu" else 1
 
 
-def run_all(jobs: Iterable[Job], shared: SharedContext, workers: int, listener: Listener) -> None:
-    """Do the jobs in order, `workers` groups at a time.
+def run_all(
+    jobs: Iterable[Job],
+    shared: SharedContext,
+    workers: int,
+    listener: Listener,
+    budget: Budget | None = None,
+) -> None:
+    """Do the jobs in order, `workers` groups at a time, as many rounds of seeds as a budget allows.
 
-    On KeyboardInterrupt the workers are stopped and runs under way get a record "interrupted"; it is raised
-    again.
+    On KeyboardInterrupt, and when the budget is over, the workers are stopped and runs under way get a record
+    "interrupted"; it is raised again.
     """
-    waiting = deque(groups(jobs, shared.device, listener, ATTEMPTS))
+    waiting = Waiting(groups(jobs, shared.device, listener, ATTEMPTS), budget)
     cores = available_cores()
     count = min(workers, len(waiting))
     # Pin only where every core has its worker: fewer may have to give way to somebody else's
@@ -48,12 +54,13 @@ def run_all(jobs: Iterable[Job], shared: SharedContext, workers: int, listener: 
     try:
         while waiting or any(worker.group for worker in crew):
             for worker in crew:
-                if worker.group is None and waiting:
-                    worker.give(waiting.popleft())
+                if worker.group is None and (group := waiting.take()):
+                    worker.give(group)
+            waiting.check()
             for ready in wait([worker.connection for worker in crew if worker.group], timeout=1):
                 worker = next(w for w in crew if w.connection is ready)
                 if left := worker.hear():
-                    waiting.appendleft(left)
+                    waiting.again(left)
     except BaseException:
         for worker in crew:
             worker.process.kill()

@@ -191,6 +191,7 @@ class Spec(TypedDict, total=False):
     command: Text | None
     by: Name | None
     equivalence_margin: Number | None
+    budget: Facts | None
     claims: Annotated[list[Claimed], Field(max_length=1_000)] | None
 
 
