@@ -57,7 +57,12 @@ def joined(axes: Any, looks: Looks, groups: list[Points], *, hollow: bool = Fals
                 alone.append(Label(axes, looks.name(v), at, colour))
         if follows:
             others = [(x, y) for v, x, y in everything if looks.family(v) != looks.family(group[0][0])]
-            end = max((where[0], where[-1]), key=lambda at: _apart(axes, at, others))
+            screen = axes.transData.transform
+            far = {
+                at: min((math.dist(screen(at), screen(other)) for other in others), default=0.0)
+                for at in (where[0], where[-1])
+            }
+            end = max(far, key=far.__getitem__)
             ends.append(Label(axes, looks.name(group[0][0], looks.along), end, colour))
     return [*alone, *ends, *(() if hollow else between)]
 
@@ -105,17 +110,9 @@ def _both(variant: Variant) -> tuple[Estimate, Estimate] | None:
     """Rate and distortion over the seeds that have both."""
     elbo, rates = variant.values("elbo_bernoulli"), variant.values("kl")
     seeds = sorted(elbo.keys() & rates.keys())
-    return (
-        (estimate([rates[s] for s in seeds]), estimate([-elbo[s] - rates[s] for s in seeds]))
-        if seeds
-        else None
-    )
-
-
-def _apart(axes: Any, at: tuple[float, float], others: list[tuple[float, float]]) -> float:
-    """How far on the screen a point lies from the nearest of others."""
-    screen = axes.transData.transform
-    return min((math.dist(screen(at), screen(other)) for other in others), default=0.0)
+    if not seeds:
+        return None
+    return estimate([rates[s] for s in seeds]), estimate([-elbo[s] - rates[s] for s in seeds])
 
 
 def _equal_elbo(axes: Any) -> list[Label]:

@@ -175,14 +175,14 @@ def ranked(
 
 
 def baseline_rows(results: Results) -> list[tuple[str, Mapping[str, Any]]]:
-    """List baselines by name; they have no seeds, and are never ranked."""
-    return [(baseline_name(row), row) for row in results.baselines.get("rows", [])]
-
-
-def baseline_name(row: Mapping[str, Any]) -> str:
-    """Name a baseline with its size, where the name does not say it."""
-    title, latent = str(row.get("name", "baseline")), number(row.get("latent"))
-    return title if not latent or any(c.isdigit() for c in title) else f"{title}, {plain(latent)} components"
+    """List baselines by name and, where that does not say it, size; they have no seeds, and no rank."""
+    found = []
+    for row in results.baselines.get("rows", []):
+        title, latent = str(row.get("name", "baseline")), number(row.get("latent"))
+        if latent and not any(c.isdigit() for c in title):
+            title = f"{title}, {plain(latent)} components"
+        found.append((title, row))
+    return found
 
 
 def yardsticks(results: Results) -> list[tuple[str, Mapping[str, Any]]]:

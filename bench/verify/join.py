@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -44,13 +44,10 @@ class _Run:
 
     home: ExperimentFolder
     id: str
+    plan: Planned
     record: Record
     settings: dict[str, Any]
     origin: str
-
-    @property
-    def plan(self) -> Planned:
-        return self.home.planned[self.id]
 
 
 @dataclass
@@ -81,7 +78,11 @@ def join(folder: Path, published: Path, name: str | None = None) -> Joined:
                 source = sources.setdefault(run.origin, {"name": run.origin, "variants": {}, "planned": {}})
                 _add(source, run)
                 planned.add(run.plan["run"])
-        _refuse_too_large(merged(home.spec, [*sources.values()]))
+        both = merged(home.spec, [*sources.values()])
+        variants, runs = len(both["variants"]), len(both["planned"])
+        if variants > MAX_VARIANTS or runs > MAX_RUNS:
+            what = f"{variants} variants and {runs} runs together; allowed: {MAX_VARIANTS} and {MAX_RUNS}"
+            raise BenchError(f"{what}; join one of the experiments")
         no_link(folder / "figures", folder / COPIES)
         with claimed(home.runs, [run.plan["run"] for run in found]):
             for run in found:
@@ -128,7 +129,8 @@ def _checked(
             except (BenchError, OSError) as error:
                 told.refused[run_id] = printable(str(error))
             else:
-                yield _Run(other, run_id, record, settings, record.get("joined") or origin)
+                whose = record.get("joined") or origin
+                yield _Run(other, run_id, other.planned[run_id], record, settings, whose)
 
 
 def _refuse_false(other: ExperimentFolder, run_id: str, record: Record, data: str | None) -> None:
@@ -165,21 +167,13 @@ def _add(source: Source, run: _Run) -> None:
     source["planned"][run.id] = {"variant": variant, "seed": run.plan["seed"], "run": run.plan["run"]}
 
 
-def _refuse_too_large(both: Mapping[str, Any]) -> None:
-    variants, runs = len(both["variants"]), len(both["planned"])
-    if variants > MAX_VARIANTS or runs > MAX_RUNS:
-        what = f"{variants} variants and {runs} runs together; allowed: {MAX_VARIANTS} and {MAX_RUNS}"
-        raise BenchError(f"{what}; join one of the experiments")
-
-
 def _bring(run: _Run, target: Path, told: Joined) -> None:
     """Copy a run's files as far as they are there, and its record, which says whose it is; or leave ours."""
     ours = RunFolder(target).read()
     if ours and ours["status"] in DONE:
         both = (each.get("metrics") or {} for each in (ours, run.record))
         a, b = ({k: v for k, v in metrics.items() if k not in TIMES} for metrics in both)
-        same = a == b
-        (told.here if same else told.other).append(run.id)
+        (told.here if a == b else told.other).append(run.id)
         return
     if target.exists():
         how = ours["status"] if ours else "under way"

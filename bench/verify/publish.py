@@ -48,19 +48,21 @@ def publish(folder: Path, out: Path, *, weights: bool = False, by: str | None = 
     runs, name = _publishable(folder, out), folder.resolve().name
     sizes: Counter[str] = Counter()
     for run in runs:
-        for name_there, kind in _left(run, weights=weights):
-            target = out / RUNS / run.path.name / name_there
-            sizes[kind] += _copy(run.path / name_there, target, name_there.count("/") + 1)
+        kinds = {file: "parts" if file.startswith(PARTS) else "weights" for file in run.artifacts()}
+        for file, kind in {**kinds, RECORD: "records"}.items():  # the record comes last
+            if weights or kind != "weights":
+                target = out / RUNS / run.path.name / file
+                sizes[kind] += _copy(run.path / file, target, file.count("/") + 1)
     # The experiment comes last, and whole: what names runs that are there
     with replacing(out / name) as partial:
-        for file, kind in _files(folder):
-            sizes[kind] += _copy(folder / file, partial / file, len(file.parts))
+        for path, kind in _files(folder):
+            sizes[kind] += _copy(folder / path, partial / path, len(path.parts))
         if by:
             spec = json.loads((partial / SPEC).read_text(encoding="utf-8"))
             write_json_atomic(partial / SPEC, spec | {"by": by})
     if not (out / "README.md").exists():
         (out / "README.md").write_text(ABOUT, encoding="utf-8")
-    sizes["all"] = sum(file.stat().st_size for file in out.rglob("*") if file.is_file())
+    sizes["all"] = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
     return sizes
 
 
@@ -80,13 +82,6 @@ def _publishable(folder: Path, out: Path) -> list[RunFolder]:
         if twin.path.exists() and twin.read() != run.read():
             raise BenchError(f"{twin.path} holds other results of a run of {folder}; give another folder")
     return runs
-
-
-def _left(run: RunFolder, *, weights: bool) -> Iterator[tuple[str, str]]:
-    """List what is published of a run, each with its kind; the record comes last."""
-    kinds = {file: "parts" if file.startswith(PARTS) else "weights" for file in run.artifacts()}
-    yield from ((file, kind) for file, kind in kinds.items() if weights or kind == "parts")
-    yield RECORD, "records"
 
 
 def _files(folder: Path) -> Iterator[tuple[Path, str]]:

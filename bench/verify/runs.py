@@ -28,26 +28,21 @@ Law = tuple[str, float, str, float, float]  # place, value, what gives the one d
 
 def check_runs(findings: Findings, home: ExperimentFolder) -> dict[str, Record]:
     """Check every run that an experiment plans; returns the records that can be read, by run id."""
-    found: dict[str, Record] = {}
-    pending = 0
+    found: dict[str, Record | None] = {}
     for run_id in home.planned:
         try:
-            record = home.run(run_id).read()
+            found[run_id] = home.run(run_id).read()
         except BenchError as error:
             findings.check("records", False, str(error))
-            continue
-        if record is None:
-            pending += 1
-        else:
-            found[run_id] = record
-            findings.counts["records"] += 1
+    known = {run_id: record for run_id, record in found.items() if record is not None}
+    findings.counts["records"] += len(known)
     data = home.baselines().get("of", {}).get("data")
-    bare = sum(check_run(findings, home, run_id, record, data) for run_id, record in found.items())
-    if pending:
+    bare = sum(check_run(findings, home, run_id, record, data) for run_id, record in known.items())
+    if pending := len(found) - len(known):
         findings.unchecked.append(f"runs without a record, under way or to be done: {pending}")
     if bare:
         findings.unchecked.append(f"weights and pictures of {bare} run{'s' * (bare > 1)} are not here")
-    return found
+    return known
 
 
 def check_run(

@@ -54,16 +54,11 @@ def measure_again(
     Raises BenchError where the data are not to be had.
     """
     one_thread(torch.device("cpu"))  # as runs on a CPU do
-    finished = {
-        run_id: record
-        for run_id, record in found.items()
-        if record["status"] == "finished" and not home.run(run_id).bare(record)
-    }
+    here = {k: r for k, r in found.items() if r["status"] == "finished" and not home.run(k).bare(r)}
+    finished = {k: record for k, record in here.items() if record.get("origin") != JUDGED}
     findings.unchecked.append(OPEN)
-    judged = [run_id for run_id, record in finished.items() if record.get("origin") == JUDGED]
-    if judged:  # a record names no code to run
-        findings.unchecked.append(f"models trained elsewhere, which need their adapters: {len(judged)}")
-        finished = {run_id: record for run_id, record in finished.items() if run_id not in judged}
+    if judged := len(here) - len(finished):  # a record names no code to run
+        findings.unchecked.append(f"models trained elsewhere, which need their adapters: {judged}")
     own = {record["run"]["dataset"]: record["run"].get("own_data") for record in finished.values()}
     for dataset, part in own.items():
         data = data_of(dataset, part and Part.model_validate(part), data_dir)
@@ -102,9 +97,9 @@ def _run(
         findings.check("measurements", False, f"{run_id}: cannot be measured again: {error}")
         return
     record = saved.record
-    kind, digest = record["likelihood_class"], record["data"]["digest"]
-    place = f"{run_id}, likelihood_class"
+    place, kind = f"{run_id}, likelihood_class", record["likelihood_class"]
     findings.compare("measurements", place, kind, likelihood_class(model), "the model gives")
+    digest = record["data"]["digest"]
     other = f"{run_id}, data.digest: found {digest}, here is {data.digest}"
     if not findings.check("measurements", digest == data.digest, other):
         return
