@@ -20,7 +20,7 @@ from bench.pictures.shown import POINTS, epochs_shown
 from bench.spec.experiment import PARTS, Run
 
 TIMED = 24  # kinds of runs that are timed at most, some seconds in all
-PATIENCE = 4.0  # processor seconds after which no further kind is timed
+PATIENCE = 3.0  # processor seconds after which no further kind is timed
 STEPS = 4  # of training that are timed
 PICTURE = 0.1  # seconds that the pictures of an epoch take
 LAST_PICTURES = 0.5  # seconds that those at the end take
@@ -52,19 +52,22 @@ def forecast(
     seed `full` draw t-SNE too.
     """
     known = known or {}
-    speeds = _speeds([run for run in runs if setting(run) not in known], data, device, common)
+    names = [setting(run) for run in runs]
+    kinds = {name: _kind(run) for name, run in zip(names, runs, strict=True) if name not in known}
+    firsts = {kinds[name]: run for name, run in zip(names, runs, strict=True) if name in kinds}
+    speeds = _speeds(firsts, data, device, common)
 
-    def seconds(run: Run) -> float:
-        if (before := known.get(setting(run))) is not None:
-            return before
-        speed, images, aside = speeds[_kind(run)], len(data.train_images), held_out(data, run.validation)
+    def seconds(name: str, run: Run) -> float:
+        if name in known:
+            return known[name]
+        speed, images, aside = speeds[kinds[name]], len(data.train_images), held_out(data, run.validation)
         trained = -(-images_per_epoch(run, images - aside) // run.batch_size) * speed.step
         judged = (len(data.test_images) + aside) * speed.judged
         pictures = PICTURE * len(epochs_shown(run.epochs)) + LAST_PICTURES
         return run.epochs * (trained + judged) + speed.evaluation + pictures + FIXED
 
-    alike = {setting(run): seconds(run) for run in runs}
-    return [alike[setting(run)] + tsne_seconds(run, data, full) for run in runs]
+    pairs = zip(names, runs, strict=True)
+    return [seconds(name, run) + tsne_seconds(run, data, full) for name, run in pairs]
 
 
 def tsne_seconds(run: Run, data: Dataset, full: int) -> float:
@@ -87,9 +90,10 @@ def _kind(run: Run) -> str:
     return json.dumps({key: facts.get(key) for key in first} | facts)
 
 
-def _speeds(runs: Sequence[Run], data: Dataset, device: torch.device, common: Common) -> dict[str, Speed]:
-    """Time kinds of runs until enough is known or the time for it is spent."""
-    firsts = {_kind(run): run for run in reversed(runs)}
+def _speeds(
+    firsts: Mapping[str, Run], data: Dataset, device: torch.device, common: Common
+) -> dict[str, Speed]:
+    """Time a run of each kind until enough is known or the time for it is spent."""
     order = sorted(firsts)
     started = time.process_time()
     timed: dict[int, Speed] = {}
