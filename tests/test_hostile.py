@@ -136,9 +136,18 @@ def test_hostile_text_stays_text_in_the_report(
 
 @pytest.mark.parametrize("word", HOSTILE)
 def test_hostile_text_stays_text_in_mlflow(word: str) -> None:
-    shown = entries.description(f"bench run x.yaml\n```\n{word}", Path(f"reports/`{word}`"))
+    shown = entries.description(f"bench run x.yaml\n```\n\x1b[31m{word}", Path(f"reports/`{word}`"))
+    assert "\x1b" not in shown
     page = Tags(rendered(shown))
     assert [tag for tag, _ in page.found] == ["p", "pre", "code", "p", "code"]
+
+
+def test_a_record_sets_no_tag_of_mlflow_or_of_bench(tmp_path: Path) -> None:
+    """MLflow makes a link of some; others say how a run ended."""
+    theirs = ("mlflow.source.git.repoURL", "mlflow.parentRunId", "bench.pid", "outcome", "reason", "A b")
+    made = entries.tags({"environment": {**dict.fromkeys(theirs, "x"), "device": "cpu"}}, "e", tmp_path)
+    assert not made.keys() & {*theirs}
+    assert made["device"] == "cpu"
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -17,6 +17,7 @@ import pytest
 from tracked import assert_whole_once, attempts, record, run_folder
 
 from bench.errors import BenchError
+from bench.report import answer_of
 from bench.runs.sync import describe, experiment_name, folders, sync, views
 from bench.store.lock import LOCK, held
 from bench.tracking import Tracker
@@ -32,7 +33,7 @@ def folder(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
     (folder / "experiment.json").write_text(json.dumps(spec))
     for seed in (0, 1):
         run_folder(folder, record(seed))
-    (folder / "report.md").write_text("# x\n\n## Answer\n\nThe mlp is.\n\n## More\n")
+    (folder / "report.md").write_text("# x\n\n## Answer\n\n![theirs](http://e/x.png)\n")
     return folder
 
 
@@ -45,8 +46,9 @@ def test_a_store_gets_what_it_lacks_once(uri: str, folder: Path) -> None:
     tags = tracker._client.get_experiment(tracker.experiment_id).tags
     assert tags["mlflow.note.content"] == (
         "**digits stands in for mnist: these numbers say nothing about mnist.**\n\n"
-        "Which is best?\n\nThe mlp is.\n\n```\nbench run x.yaml\n```"
+        f"Which is best?\n\n{answer_of(folder)}\n\n```\nbench run x.yaml\n```"
     )
+    assert "No run has finished yet" in answer_of(folder)  # that it has not planned
     assert any(key.startswith("mlflow.sharedViewState.") for key in tags)
     (report,) = tracker._client.search_runs([tracker.experiment_id], "tags.`bench.summary` = 'report'")
     assert [f.path for f in tracker._client.list_artifacts(report.info.run_id)] == ["report.md"]

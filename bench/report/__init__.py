@@ -12,7 +12,7 @@ from bench.report.results import Results, load, summary_csv
 from bench.store.files import PICTURE, is_own, no_link, read_regular
 from bench.store.whole import replacing
 
-__all__ = ["write_report"]
+__all__ = ["answer_of", "write_report"]
 
 
 def write_report(folder: Path, figures: bool = True, *, html: bool = True, latex: bool = False) -> Path:
@@ -56,6 +56,13 @@ def write_report(folder: Path, figures: bool = True, *, html: bool = True, latex
             f"cannot write the report in {folder}: {error.strerror}; choose another --reports DIR"
         ) from error
     return report
+
+
+def answer_of(folder: Path) -> str:
+    """Give the answer of an experiment's report in Markdown, from its records; raises BenchError as that."""
+    results = load(folder)
+    text = render.markdown(render.context(results, {}, gallery.collect(results)))
+    return text.partition("## Answer")[2].partition("\n## ")[0].strip()
 
 
 def _write_figures(folder: Path, results: Results, *, draw: bool) -> dict[str, str]:

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from bench.errors import BenchError
 from bench.pictures.shown import epochs_shown
-from bench.report import cells
+from bench.report import answer_of, cells
 from bench.store.experiments import SPEC, ExperimentFolder, named
+from bench.store.files import is_own
 from bench.store.lock import LOCK, held
 from bench.store.records import Record
 from bench.tracking import Attempt, Tracker, TrackingError
@@ -87,19 +88,18 @@ def lacking(tracker: Tracker, folder: Path) -> tuple[list[Record], int]:
 
 
 def describe(tracker: Tracker, folder: Path) -> None:
-    """Put an experiment's question, answer and report into the store, as they are on disk."""
-    report = folder / "report.md"
-    text = report.read_text(encoding="utf-8") if report.is_file() else ""
+    """Put an experiment's question and its answer into the store, from its records, and its report."""
+    written = is_own(folder / "report.md")
     spec = ExperimentFolder(folder).spec
     banner = ""
     if spec.get("fallback"):
         asked, used = cells.text(spec.get("declared_dataset")), cells.text(spec["dataset"])
         banner = f"**{used} stands in for {asked}: these numbers say nothing about {asked}.**"
     question = cells.paragraph(spec.get("question") or "")
-    answer = text.partition("## Answer")[2].partition("\n## ")[0].strip()
+    answer = answer_of(folder) if written else ""
     command = cells.block(spec["command"]) if spec.get("command") else ""
     tracker.describe("\n\n".join(filter(None, (banner, question, answer, command))))
-    if text:
+    if written:
         tracker.summary(folder)
 
 

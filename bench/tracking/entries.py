@@ -6,6 +6,7 @@ import colorsys
 import hashlib
 import json
 import math
+import re
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
@@ -34,6 +35,7 @@ TOTAL_SECONDS = "time/total_seconds"  # training seconds so far: the x axis of "
 
 STATUS = {"finished": "FINISHED", "diverged": "FAILED", "failed": "FAILED", "interrupted": "KILLED"}
 WHOLE = ("finished", "diverged")  # a run that is over for good
+PLAIN = re.compile(r"[a-z][a-z0-9_]*")
 OUTCOME_TAGS = ("outcome", "reason", "diverged.epoch", "diverged.term", "bench.recorded", "bench.healed")
 
 
@@ -90,8 +92,9 @@ def tags(record: Record, experiment: str, folder: Path) -> dict[str, str]:
     """Tag a run with what it is and what it came from, as far as its record knows; `folder` holds it."""
     git, run = record.get("git") or {}, record.get("run") or {}
     variant = record.get("variant", "")
-    known = {
-        **(record.get("environment") or {}),
+    environment = record.get("environment") or {}
+    known = {  # a stranger's record names no tag of MLflow's, such as that of a link
+        **{key: environment[key] for key in environment if PLAIN.fullmatch(key) and key not in OUTCOME_TAGS},
         "variant": variant,
         "seed": record.get("seed"),
         "sweep": experiment.partition(" · ")[0],
@@ -142,8 +145,9 @@ def dataset_input(data: Mapping[str, Any]) -> DatasetInput:
 
 def description(command: str | None, folder: Path) -> str:
     """Describe a run (Markdown): how to repeat it and where its record lies."""
-    line = " ".join(redacted(command or "").split())  # on one line nothing inside can end the block
-    repeat = f"Repeat this run:\n\n```\n{line}\n```\n\n" if line else ""
+    line = " ".join(printable(redacted(command or "")).split())
+    fence = "`" * max(3, 1 + line.count("`"))  # nothing inside ends the block
+    repeat = f"Repeat this run:\n\n{fence}\n{line}\n{fence}\n\n" if line else ""
     return f"{repeat}Its record: `{printable(folder.as_posix()).replace('`', '?')}/record.json`"
 
 
