@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -259,6 +260,36 @@ def test_what_cannot_be_judged_is_one_line_and_enters_nothing(place: Workplace, 
     torch.save(plain_vae.VAE(WIDTH, LATENT), place.folder / "whole.pt")
     torch.save([1, 2], place.folder / "list.pt")
     refused(place, GOOD, given, REFUSED[given])
+
+
+ODD = {  # what a state_dict may hold, and what is told of it
+    "meta": (lambda w: w.to("meta"), "torch.strided torch.float32; allowed: tensors of numbers"),
+    "sparse": (torch.Tensor.to_sparse, "is torch.sparse_coo torch.float32; allowed"),
+    "nested": (lambda w: torch.nested.nested_tensor([w, w]), "torch.float32; allowed: tensors of numbers"),
+    "complex": (lambda w: w.to(torch.complex64), "torch.complex64; allowed: tensors of numbers"),
+    "quantized": (lambda w: torch.quantize_per_tensor(w, 0.1, 0, torch.qint8), "torch.qint8; allowed"),
+    "vast": (lambda w: torch.zeros(1).expand(10**12), r"have 4,000,\d{3},\d{3},\d{3} bytes; allowed"),
+    "not finite": (lambda w: w * 1e30, "the model's KL or calibration is not finite; give"),
+}
+
+
+@pytest.mark.parametrize("kind", ODD)
+@pytest.mark.filterwarnings("ignore")  # of torch, at what it is given
+def test_weights_that_hold_no_numbers_are_one_line_and_enter_nothing(place: Workplace, kind: str) -> None:
+    state = read_weights(place.folder / "theirs.pt")
+    make, told = ODD[kind]
+    torch.save(state | {"fc21.weight": make(state["fc21.weight"])}, place.folder / "odd.pt")
+    refused(place, GOOD, "odd.pt new", told)
+
+
+def test_weights_that_unpack_to_more_than_is_read_are_refused(
+    place: Workplace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with zipfile.ZipFile(place.folder / "bomb.pt", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("x/data/0", bytes(3_000_000))
+    monkeypatch.setattr(judging, "WEIGHTS", 2_000_000)
+    monkeypatch.setattr(torch, "load", None)
+    refused(place, GOOD, "bomb.pt new", "bomb.pt is no file of weights")
 
 
 @pytest.mark.parametrize("adapter", UNFIT, ids=range(len(UNFIT)))

@@ -7,6 +7,7 @@ import json
 import re
 import zipfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -164,6 +165,12 @@ def altered(path: Path) -> None:
     path.write_bytes(content)
 
 
+def headed(header: str, path: Path) -> None:
+    content = b"\x93NUMPY\1\0" + len(header).to_bytes(2, "little") + header.encode() + bytes(2560)
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("images.npy", content)
+
+
 FILES: dict[str, tuple[Callable[[Path], Any], str]] = {
     "absent": (lambda path: None, "no such file; correct the path"),
     "a folder": (Path.mkdir, "no regular file"),
@@ -171,6 +178,16 @@ FILES: dict[str, tuple[Callable[[Path], Any], str]] = {
     "truncated": (truncated, "cannot be read as .npz"),
     "altered": (altered, "cannot be read as .npz .*CRC"),
     "bomb": (bomb, r".*images announces 409,600,000,000 bytes and holds 20,000,000\)"),
+    "a deep header": (partial(headed, "(" * 9000), "cannot be read as .npz .*header of images"),
+    "a header of Python 2": (
+        partial(headed, "{'descr': '|u1', 'fortran_order': False, 'shape': (40L, 8)}"),
+        "cannot be read as .npz .*header of images",
+    ),
+    "a header of anything": (partial(headed, "{" + "1:1," * 2000), "cannot be read .*header of images"),
+    "packed by LZMA": (
+        lambda path: zipfile.ZipFile(path, "w", zipfile.ZIP_LZMA).writestr("images.npy", b"x"),
+        "cannot be read as .npz .*packed as NumPy packs nothing",
+    ),
     "other files": (lambda path: zipfile.ZipFile(path, "w").writestr("a.exe", b""), "cannot be read as .npz"),
 }
 

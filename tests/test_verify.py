@@ -23,8 +23,10 @@ from bench.evaluation.baselines import baselines
 from bench.evaluation.samples import FeatureNet, Reference, yardstick
 from bench.report import figures, write_report
 from bench.runs.execute import Job, SharedContext, execute
+from bench.saved import read_saved
 from bench.spec.experiment import Run
 from bench.store import records
+from bench.store.experiments import ExperimentFolder
 from bench.verify import Findings, verify, weights
 from bench.verify.files import _csv
 from bench.verify.runs import _laws
@@ -418,7 +420,7 @@ def test_a_loss_without_nats_and_an_activation_of_torch_are_measured_again(tmp_p
     run = a_run(encoder=encoder, objective=part("warm-up", images=100, start=0.0, beta=1.0))
     execute(Job(run.identity(DATA.digest), run, tmp_path / "run", {"git": {}}), SHARED, lambda *_: None)
     findings = Findings()
-    weights._run(findings, tmp_path / "run", "warm", DATA, SHARED.reference, samples=True)
+    weights._run(findings, read_saved(tmp_path / "run"), "warm", DATA, SHARED.reference, samples=True)
     assert findings.differences == []
     assert findings.counts["measurements"] > 20
 
@@ -442,6 +444,17 @@ def test_what_was_forged_alike_does_not_agree_with_the_weights(folder: Path) -> 
         "baselines.json, rows[0].mse: found",
         "baselines.json, samples.floor.recall: found",
     ]
+
+
+@pytest.mark.usefixtures("here")
+def test_a_record_that_holds_no_run_is_a_difference(folder: Path) -> None:
+    record = json.loads((run_path(folder, "plain") / "record.json").read_text()) | {"run": None, "data": None}
+    save(run_path(folder, "plain") / "record.json", record)
+    findings = Findings()
+    weights.measure_again(findings, ExperimentFolder(folder), {run_id("plain"): record}, None)
+    [told] = findings.differences
+    assert told.startswith(f"{run_id('plain')}: cannot be measured again: ")
+    assert "is of another version of bench (run." in told
 
 
 @pytest.mark.usefixtures("here")

@@ -61,7 +61,7 @@ def write_report(folder: Path, figures: bool = True, *, html: bool = True, latex
 def answer_of(folder: Path) -> str:
     """Give the answer of an experiment's report in Markdown, from its records; raises BenchError as that."""
     results = load(folder)
-    text = render.markdown(render.context(results, {}, gallery.collect(results)))
+    text = render.markdown(render.context(results, {}, copies.collect(results, {})))
     return text.partition("## Answer")[2].partition("\n## ")[0].strip()
 
 

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import hashlib
 import io
+import math
 import shlex
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile, is_zipfile
 
 import safetensors.torch
 import torch
@@ -45,6 +47,10 @@ from bench.store.lock import LOCK, claimed, held
 from bench.store.records import DONE, Record, RunFolder, now, write_json_atomic
 from bench.store.whole import replacing
 
+DTYPES = {
+    torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.bool, torch.uint8, torch.int8,
+    torch.int16, torch.int32, torch.int64,
+}  # fmt: skip
 CLASS = "not trained here"  # in place of a likelihood class: own-terms numbers of these compare with no other
 
 
@@ -120,11 +126,14 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         raise BenchError(f"cannot read {path}: {error.strerror}; give a file of weights") from None
     allowed = "allowed: safetensors, or a state_dict that torch loads by weights_only=True"
     try:
-        read: dict[str, Tensor] = safetensors.torch.load(content)
-        return read
+        return _checked(path, safetensors.torch.load(content))
     except SafetensorError:
         pass
     try:
+        if is_zipfile(io.BytesIO(content)):
+            with ZipFile(io.BytesIO(content)) as archive:
+                if sum(entry.file_size for entry in archive.infolist()) > WEIGHTS:
+                    raise ValueError(f"unpacks to more than {WEIGHTS:,} bytes")
         found = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except Exception:  # whatever a stranger's bytes make torch.load raise; nothing of them is run
         what = f"{path} is no file of weights, or a pickle of more than tensors, which could run code"
@@ -134,12 +143,26 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     if len(states) != 1:
         what = f"{path} holds {len(states)} mappings of names to tensors"
         raise BenchError(f"{what}; allowed: one; write torch.save(model.state_dict(), FILE)")
-    return dict(states[0])
+    return _checked(path, dict(states[0]))
+
+
+def _checked(path: Path, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Refuse tensors that hold something other than numbers in memory, and those that would take too much."""
+    allowed = "allowed: tensors of numbers on the CPU, written by state_dict()"
+    for name, value in state.items():
+        own = value.device.type == "cpu" and value.layout is torch.strided and not value.is_nested
+        if not (own and value.dtype in DTYPES and name.isprintable()):
+            raise BenchError(f"{path}: {printable(name[:100])!r} is {value.layout} {value.dtype}; {allowed}")
+    if (size := sum(value.numel() * value.element_size() for value in state.values())) > WEIGHTS:
+        raise BenchError(f"{path}: its tensors have {size:,} bytes; allowed: at most {WEIGHTS:,}")
+    return state
 
 
 def as_safetensors(state: Mapping[str, Tensor]) -> bytes:
     """Write a state_dict as it is stored: equal tensors give equal bytes, whatever they came as."""
-    written: bytes = safetensors.torch.save({name: v.clone().contiguous() for name, v in state.items()})
+    written: bytes = safetensors.torch.save(
+        {name: v.detach().clone().contiguous() for name, v in state.items()}
+    )
     return written
 
 
@@ -231,7 +254,11 @@ def _measure(
         part.write_bytes(state)
     images, labels = divide(run, data, shared.device)
     measured = Measured(run, model.to(shared.device), None, images, labels, shared.reference)
-    metrics = measured.metrics()
+    metrics, kl = measured.metrics(), measured.kl_per_unit()
+    if not all(map(math.isfinite, (*(kl or ()), *vars(measured.calibration).values()))):
+        shutil.rmtree(folder.path)
+        what = f"{run.variant}, seed {run.seed}: on {data.name} the model's KL or calibration is not finite"
+        raise BenchError(f"{what}; give weights of a model that did not diverge")
     test, classes = images.test.unflatten(1, data.shape), labels.test if labels else None
     album = Album(run, test, classes, folder, lambda *_: None, full=run.seed == 0)
     album.close(measured.model, measured.q, run.epochs)
@@ -251,7 +278,7 @@ def _measure(
             "metrics": metrics,
             **measured.undefined(metrics),
             "monte_carlo_error": measured.monte_carlo_error(),
-            "kl_per_unit": measured.kl_per_unit(),
+            "kl_per_unit": kl,
             "calibration": vars(measured.calibration),
             "evaluation_seconds": measured.seconds | {"pictures": album.seconds},
             "environment": describe(shared.device),

@@ -7,6 +7,7 @@ announce is read after that: a file that would unpack to more than MOST is refus
 from __future__ import annotations
 
 import math
+import warnings
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
@@ -191,13 +192,21 @@ def _header(archive: zipfile.ZipFile, name: str) -> tuple[Array, IO[bytes], np.d
     import numpy as np
 
     info = archive.getinfo(f"{name}.npy")
+    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise _no_npz(f"{printable(name[:60])} is packed as NumPy packs nothing")
     stream = archive.open(info)
     read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
     version = np.lib.format.read_magic(stream)
-    if version not in read or info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        raise _no_npz(f"{name} is of a kind that NumPy does not write for numbers")
-    shape, fortran, dtype = read[version](stream)
+    if version not in read:
+        raise _no_npz(f"{printable(name[:60])} is of a kind that NumPy does not write for numbers")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # of headers as Python 2 wrote them
+            shape, fortran, dtype = read[version](stream)
+    except Exception as error:  # whatever Python's parser makes of a stranger's text
+        why = type(error).__name__
+        raise _no_npz(f"the header of {printable(name[:60])} cannot be read: {why}") from None
     size, content = dtype.itemsize * math.prod(shape), info.file_size - stream.tell()
     if dtype.kind != "O" and size != content:
-        raise _no_npz(f"{name} announces {size:,} bytes and holds {content:,}")
+        raise _no_npz(f"{printable(name[:60])} announces {size:,} bytes and holds {content:,}")
     return Array(dtype.kind, str(dtype), tuple(shape)), stream, dtype, fortran

@@ -162,12 +162,24 @@ class Claimed(TypedDict, total=False):
     registered: Facts
 
 
+class OwnData(TypedDict, total=False):
+    """What gives a data set of the user's own."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid", strict=True)  # type: ignore[misc]
+
+    name: Required[Name]
+    options: dict[Name, Scalar | list[Scalar]]
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
 class Settings(TypedDict, total=False):
     """A variant."""
 
     __pydantic_config__ = _LOOSE  # type: ignore[misc]
 
     latent: Whole | None
+    own_data: OwnData | None
+    importance_samples: Annotated[int, Field(ge=1, le=100_000)] | None
     epochs: Annotated[int, Field(ge=1, le=100_000)] | None
     patience: Annotated[int, Field(ge=0, le=100_000)] | None
     label: Text | None
@@ -209,13 +221,22 @@ class Joined(TypedDict):
     sources: Annotated[list[Source], Field(max_length=1_000)]
 
 
+class Of(TypedDict, total=False):
+    """What baselines are of."""
+
+    __pydantic_config__ = _LOOSE  # type: ignore[misc]
+
+    data: Text
+    latents: Annotated[list[Annotated[int, Field(ge=1, le=4096)]], Field(max_length=10_000)]
+
+
 class Baselines(TypedDict, total=False):
     """baselines.json."""
 
     __pydantic_config__ = _LOOSE  # type: ignore[misc]
 
     rows: Annotated[list[dict[Name, Value]], Field(max_length=10_000)]
-    of: dict[Name, Value]
+    of: Of
     samples: dict[Name, dict[Name, Value]]
     classifier: dict[Name, Value]
 

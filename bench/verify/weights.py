@@ -25,8 +25,7 @@ from bench.evaluation.measure import Measured
 from bench.evaluation.metrics import METRICS
 from bench.evaluation.samples import Reference, classifiers, yardstick
 from bench.parts.vae import likelihood_class
-from bench.saved import model_of, read_saved
-from bench.spec.experiment import Part
+from bench.saved import Saved, model_of, read_saved
 from bench.store.experiments import JUDGED, ExperimentFolder
 from bench.store.records import Record
 from bench.verify.findings import Findings
@@ -59,9 +58,15 @@ def measure_again(
     findings.unchecked.append(OPEN)
     if judged := len(here) - len(finished):  # a record names no code to run
         findings.unchecked.append(f"models trained elsewhere, which need their adapters: {judged}")
-    own = {record["run"]["dataset"]: record["run"].get("own_data") for record in finished.values()}
+    saved: dict[str, Saved] = {}
+    for run_id, record in finished.items():
+        try:
+            saved[run_id] = read_saved(home.run(run_id).path, record)
+        except BenchError as error:
+            findings.check("measurements", False, f"{run_id}: cannot be measured again: {error}")
+    own = {each.run.dataset: each.run.own_data for each in saved.values()}
     for dataset, part in own.items():
-        data = data_of(dataset, part and Part.model_validate(part), data_dir)
+        data = data_of(dataset, part, data_dir)
         found_nets = classifiers(data)
         reference = found_nets and Reference.of_data(data, found_nets[0])
         table = home.baselines()
@@ -75,14 +80,14 @@ def measure_again(
             findings.unchecked.append("sample metrics: the classifier here is another one than the report's")
         _hold(findings, "baselines.json", table, due, "the data give")
         # The runs
-        for run_id, record in finished.items():
-            if record["run"]["dataset"] == dataset:
-                _run(findings, home.run(run_id).path, run_id, data, reference, samples=same_net)
+        for run_id, each in saved.items():
+            if each.run.dataset == dataset:
+                _run(findings, each, run_id, data, reference, samples=same_net)
 
 
 def _run(
     findings: Findings,
-    folder: Path,
+    saved: Saved,
     run_id: str,
     data: Dataset,
     reference: Reference | None,
@@ -91,15 +96,14 @@ def _run(
 ) -> None:
     """Hold one record against its data, its model, and every metric that can be measured again."""
     try:
-        saved = read_saved(folder)
         model = model_of(saved)
     except BenchError as error:
         findings.check("measurements", False, f"{run_id}: cannot be measured again: {error}")
         return
     record = saved.record
-    place, kind = f"{run_id}, likelihood_class", record["likelihood_class"]
+    place, kind = f"{run_id}, likelihood_class", record.get("likelihood_class")
     findings.compare("measurements", place, kind, likelihood_class(model), "the model gives")
-    digest = record["data"]["digest"]
+    digest = (record.get("data") or {}).get("digest")
     other = f"{run_id}, data.digest: found {digest}, here is {data.digest}"
     if not findings.check("measurements", digest == data.digest, other):
         return
