@@ -134,6 +134,42 @@ def test_the_same_seed_gives_the_same_bits_again(
     assert {n: after["metrics"][n] for n in exact} == {n: before["metrics"][n] for n in exact}
 
 
+POOR = {
+    "posix": {"LC_ALL": "POSIX", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
+    "latin-1": {"PYTHONIOENCODING": "latin-1"},
+}
+EACH = """
+import codecs, sys
+from bench.cli import main
+for words in ("plan tiny.yaml", "run tiny.yaml", "report reports/tiny", "parts", "verify reports/tiny",
+              "compare small-bernoulli small-gaussian --report reports/tiny"):
+    sys.argv = ["bench", *words.split()]
+    try:
+        main()
+    except SystemExit as end:
+        print("exit", end.code, codecs.lookup(sys.stdout.encoding).name)
+"""
+
+
+@pytest.mark.parametrize("kind", POOR)
+def test_a_terminal_that_knows_few_letters_and_no_screen_stops_no_command(
+    done: tuple[Path, subprocess.CompletedProcess[str]], kind: str
+) -> None:
+    folder, _ = done
+    report = (folder / "reports/tiny/report.md").read_bytes()
+    environment = clean(folder) | POOR[kind] | {"MPLBACKEND": "nonsense"}
+    again = subprocess.run(
+        [sys.executable, "-c", EACH], cwd=folder, capture_output=True, timeout=LONGEST, check=False,
+        env=environment,
+    )  # fmt: skip
+    encoding = "ascii" if kind == "posix" else "iso8859-1"
+    told = again.stdout.decode(encoding)
+    assert re.findall(r"^exit (\S+) (\S+)$", told, re.M) == [("0", encoding)] * 6, told
+    assert "Traceback" not in told + again.stderr.decode("latin-1")
+    assert re.search(r"^small-bernoulli +\?[\d,.]+", told, re.M), "the closing table"
+    assert (folder / "reports/tiny/report.md").read_bytes() == report
+
+
 def test_a_plan_creates_nothing(done: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
     folder, _ = done
     before = files(folder)

@@ -184,6 +184,17 @@ def test_values_that_are_all_equal_are_drawn_too(tmp_path: Path) -> None:
     test_an_axis_of_the_forest_has_three_ticks_at_least({"forest.png": (made["forest.png"],)})
 
 
+def test_a_beta_that_no_axis_shows_stops_no_figure(tmp_path: Path) -> None:
+    """A stranger's record may say that β is −3; the axis is logarithmic."""
+    made = {str(k): settings(beta=k) for k in (1, 2, -3)}
+
+    def measure(name: str, variant: dict, seed: int) -> dict[str, float]:
+        return {"aggregate_kl": 0.5 + seed, "kl": 5.0}
+
+    results = load(synthetic.write(tmp_path, made, (0, 1), measure=measure))
+    assert "beta-aggregate-kl.png" in figures.draw(results)
+
+
 def test_a_matrix_is_general_over_its_axes(tmp_path: Path) -> None:
     places = [{"net": n, "latent": z, "likelihood": k} for n in "pq" for z in (2, 8, 32) for k in ("a", "b")]
     made = {f"v{k}": settings(axes=place, latent=place["latent"]) for k, place in enumerate(places)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -303,7 +304,8 @@ def test_a_jpeg_in_colour_is_read_and_other_files_are_refused_in_one_line(tmp_pa
     Image.fromarray(GREY).save(tmp_path / "whole.png")
     (tmp_path / "cut.png").write_bytes((tmp_path / "whole.png").read_bytes()[:60])
     Image.fromarray(GREY).save(tmp_path / "a.bmp")
-    for name in ("text.png", "empty.png", "cut.png", "a.bmp", "absent.png", "."):
+    os.mkfifo(tmp_path / "fifo.png")  # nobody writes into it: it is not waited for
+    for name in ("text.png", "empty.png", "cut.png", "a.bmp", "absent.png", ".", "fifo.png", "/dev/zero"):
         with pytest.raises(BenchError, match=r"^--from-images .*; give a PNG or JPEG file$"):
             read_image(tmp_path / name, (28, 28))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from markdown_it import MarkdownIt
 
-from bench.report.cells import block, code, exact, image, paragraph, plain, spread, table, text, words
+from bench.report.cells import CUT, block, code, exact, image, paragraph, plain, spread, table, text, words
 from bench.report.statistics import Estimate
 
 HOSTILE = [
@@ -16,7 +16,8 @@ HOSTILE = [
 
 
 def render(markdown: str) -> str:
-    return MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"]).render(markdown)
+    page = MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"]).render(markdown)
+    return str(page).replace(CUT, "")
 
 
 def shown(value: str) -> str:

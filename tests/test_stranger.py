@@ -2,24 +2,38 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import os
+import re
+import sys
+import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import synthetic
+from fuzz_cases import template
 from PIL import Image
+from pydantic import ValidationError
+from test_fuzz_files import places
+from test_hostile import Tags, rendered
 
+from bench.cli import main
 from bench.errors import BenchError
 from bench.report import write_report
 from bench.report.embed import embed
+from bench.runs.sync import describe
 from bench.store import records
 from bench.store.experiments import ExperimentFolder
 from bench.store.files import no_link, picture, read_regular
 from bench.store.lock import held
 from bench.store.records import RunFolder
+from bench.store.shapes import Baselines, Recorded, Spec, shape
 from bench.store.whole import replacing
+from bench.tracking import entries
 from bench.verify import verify
 
 GOOD: dict[str, Any] = {
@@ -57,6 +71,136 @@ def test_what_is_no_record_is_refused_in_one_line(tmp_path: Path, change: dict[s
 def test_baselines_of_a_wrong_type_are_named(tmp_path: Path, rows: object) -> None:
     (tmp_path / "baselines.json").write_text(json.dumps({"rows": rows}))
     with pytest.raises(BenchError, match=r"baselines\.json cannot be used \(rows"):
+        ExperimentFolder(tmp_path).baselines()
+
+
+WORD = (  # what each place takes for more than text; the number says of which field it is
+    "=1+1 http://evil.example/{0} www.evil.example/{0} me@evil.example [x](http://evil.example/{0}) "
+    "![y](z{0}) <img src=x onerror=a({0})> <script> x;=cmd{0}() \x1b[31m\u202e `a`|b"
+)
+
+
+def filled(good: dict[str, Any], kind: Any, keep: tuple[str, ...], marks: dict[int, str]) -> dict[str, Any]:
+    """Put the word into each place of a file that may hold text; `marks` numbers these places."""
+    made = json.loads(json.dumps(good))
+    for at in [*places(good)]:
+        inside = made
+        for key in at[:-1]:
+            inside = inside[key]
+        if at[0] in keep or not isinstance(old := inside[at[-1]], str | None):
+            continue
+        inside[at[-1]] = WORD.format(mark := len(marks))
+        try:
+            shape(kind).validate_python(made)
+        except ValidationError:
+            inside[at[-1]] = old
+        else:
+            marks[mark] = ".".join(map(str, at))
+    return made
+
+
+@pytest.fixture(scope="module")
+def stranger(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, set[str]]:
+    """A report folder each text of which tries to get out of its place, and the names of these fields."""
+    root, marks = tmp_path_factory.mktemp("stranger"), dict[int, str]()
+    files = template(root)
+    folder = root / "reports/odd"
+    for name, kind, keep in (
+        *((name, Recorded, ("id", "variant")) for name in files if name.endswith("record.json")),
+        ("reports/odd/experiment.json", Spec, ("planned",)),
+        ("reports/odd/baselines.json", Baselines, ()),
+    ):
+        good = json.loads(files[name]) | ({"reason": "why", "origin": "who"} if kind is Recorded else {})
+        (root / name).write_text(json.dumps(filled(good, kind, keep, marks)))
+    write_report(folder, figures=False, latex=True)
+    return folder, {*marks.values()}
+
+
+def test_no_field_of_a_stranger_is_more_than_text_in_a_report(stranger: tuple[Path, set[str]]) -> None:
+    folder, fields = stranger
+    assert {"command", "question", "reason", "data.name", "environment.device", "rows.0.name"} <= fields
+    markdown, page = ((folder / name).read_text() for name in ("report.md", "report.html"))
+    assert "evil.example" in markdown
+    assert "evil.example" in page
+    for shown, source in ((rendered(markdown), "figures/"), (page, "data:image/")):
+        for tag, attributes in Tags(shown).found:
+            assert not [key for key in attributes if key.startswith("on")], (tag, attributes)
+            assert str(attributes.get("href", "#")).startswith("#"), attributes
+            assert str(attributes.get("src", source)).startswith(source), attributes
+    assert [tag for tag, _ in Tags(rendered(markdown)).found if tag in ("script", "style", "iframe")] == []
+    # GitHub makes links of bare addresses, except in code
+    bare = re.sub(r"(`+).*?\1", "", markdown, flags=re.DOTALL)
+    assert not re.search(r"(https?|ftp)://|\bwww\.\w|\w@\w", bare)
+    for file in folder.glob("*.*"):
+        text = file.read_text()
+        assert {c for c in text if not c.isprintable()} <= {"\n", "\xa0"}, file
+        if file.suffix == ".csv":  # which some programs take apart at semicolons
+            cells = [
+                part for row in csv.reader(text.splitlines()) for cell in row for part in cell.split(";")
+            ]
+            assert not [cell for cell in cells if cell[:1] in ("=", "+", "@")], file
+
+
+def test_no_field_of_a_stranger_is_more_than_text_in_mlflow(stranger: tuple[Path, set[str]]) -> None:
+    folder, _ = stranger
+    told: list[str] = []
+    store: Any = SimpleNamespace(describe=told.append, summary=lambda _: None)
+    (folder / "report.md").write_text("## Answer\n<img src=http://evil.example/report>")
+    describe(store, folder)
+    runs = [records.read(path) or {} for path in synthetic.runs_of(folder).values()]
+    told += [entries.tags(run, "odd", folder)["mlflow.note.content"] for run in runs]
+    for text in told:
+        assert {c for c in text if not c.isprintable()} <= {"\n", "\xa0"}
+        for tag, attributes in Tags(rendered(text)).found:
+            assert tag not in ("img", "script"), text
+            assert str(attributes.get("href", "#")).startswith("#"), text
+    assert "evil.example/report" not in told[0]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "latin-1", "ascii"])
+def test_no_field_of_a_stranger_drives_a_terminal(
+    stranger: tuple[Path, set[str]], encoding: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor does a terminal that knows few letters stop a command."""
+    folder, _ = stranger
+    monkeypatch.chdir(folder.parents[1])
+    for words in (
+        ["report", folder], ["verify", folder], ["compare", "a", "b", "--report", folder], ["parts"],
+        ["plan", "odd.yaml", "--seeds", "1", "--device", "cpu"], ["compare", folder, folder],
+    ):  # fmt: skip
+        shown = [io.TextIOWrapper(io.BytesIO(), encoding=encoding) for _ in range(2)]
+        for name, given in zip(
+            ("argv", "stdout", "stderr"), (["bench", *map(str, words)], *shown), strict=True
+        ):
+            monkeypatch.setattr(sys, name, given)
+        with pytest.raises(SystemExit) as end:
+            main()
+        monkeypatch.undo()
+        monkeypatch.chdir(folder.parents[1])
+        for stream in shown:
+            stream.seek(0)
+        told = [stream.read() for stream in shown]
+        assert end.value.code in (0, 1), (words, told)
+        assert {c for text in told for c in text if not c.isprintable()} <= {"\n", "\xa0"}, words
+
+
+def test_the_longest_record_there_may_be_is_reported_in_seconds(tmp_path: Path) -> None:
+    folder = synthetic.write(tmp_path / "reports/a", {"a": synthetic.settings()}, (0, 1))
+    file = next(iter(synthetic.runs_of(folder).values())) / "record.json"
+    record = json.loads(file.read_text())
+    record["curves"] = [record["curves"][0] | {"epoch": epoch} for epoch in range(1, 100_001)]
+    more = 1_000 - len(record["metrics"])
+    record["metrics"] |= {f"m{number}": 0.5 for number in range(more)}
+    file.write_text(json.dumps(record))
+    began = time.process_time()
+    write_report(folder, figures=False)
+    assert time.process_time() - began < 20  # 3 on the slowest machine tried
+
+
+@pytest.mark.parametrize("latents", [["x"], [0], [10**9], "2", [[2]], None])
+def test_baselines_of_latents_that_no_model_has_are_named(tmp_path: Path, latents: object) -> None:
+    (tmp_path / "baselines.json").write_text(json.dumps({"rows": [], "of": {"latents": latents}}))
+    with pytest.raises(BenchError, match=r"baselines\.json cannot be used \(of\.latents"):
         ExperimentFolder(tmp_path).baselines()
 
 

@@ -33,9 +33,9 @@ def print_end(matrix: Matrix) -> int:
     plan = matrix.plan
     states = [*matrix.outcomes.values()]
     for warning in (*plan.warnings, *matrix.faults):
-        print(f"*** {warning} ***", file=sys.stderr)
+        print(f"*** {printable(warning)} ***", file=sys.stderr)
     if matrix.stopped:
-        print(f"stopped by --fail-fast: {matrix.stopped}", file=sys.stderr)
+        print(f"stopped by --fail-fast: {printable(matrix.stopped)}", file=sys.stderr)
     skipped = sum(not planned.todo for planned in plan.runs)
     told = [f"{states.count(s)} {s}" for s in STATUSES if s in states]
     results = load(plan.folder)

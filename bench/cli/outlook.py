@@ -6,6 +6,8 @@ import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from bench.errors import printable
+
 if TYPE_CHECKING:
     from bench.runs.plan import Plan
     from bench.runs.predict import Prediction
@@ -20,7 +22,7 @@ def print_plan(plan: Plan, foreseen: Prediction, *, every_run: bool, quiet: bool
         return
     stream = sys.stdout if every_run else sys.stderr
     for warning in plan.warnings:
-        print(f"\n*** {warning} ***\n", file=sys.stderr)
+        print(f"\n*** {printable(warning)} ***\n", file=sys.stderr)
     experiment = plan.experiment
     lines = [
         experiment.question,
@@ -37,7 +39,7 @@ def print_plan(plan: Plan, foreseen: Prediction, *, every_run: bool, quiet: bool
         for planned in plan.runs:
             known = planned.id in foreseen.seconds
             time = f"{duration(foreseen.seconds[planned.id]):>7}" if known else "      –"
-            print(f"{'run ' if planned.todo else 'skip'} {time}  {planned.id}  {planned.why}")
+            print(f"{'run ' if planned.todo else 'skip'} {time}  {planned.id}  {printable(planned.why)}")
 
 
 def times(plan: Plan, foreseen: Prediction) -> Iterator[str]:

@@ -13,15 +13,26 @@ NOTHING = "–"
 PM = "\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}"  # a number stays in one line with its interval
 
 
+# Where GitHub's Markdown would make a link of a bare address; a comment is seen by no reader
+ADDRESS = re.compile(r":/(?=/)|\bwww(?=\.)|@(?=\w)|\b(?:mailto|xmpp)(?=:)", re.IGNORECASE)
+CUT = "<!-- -->"
+
+
 def line(value: object) -> str:
     """Put foreign text on one line, without invisible characters."""
     return " ".join("".join(c if c.isprintable() else " " for c in str(value)).split())
 
 
+def lines(value: object) -> str:
+    """Keep the lines of foreign text, without invisible characters."""
+    return "\n".join("".join(c if c.isprintable() else " " for c in one) for one in str(value).split("\n"))
+
+
 def text(value: object) -> str:
     """Escape foreign text as one line of literal Markdown, safe in a table cell too."""
     shown = line(value).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return re.sub(r"([\\`*_\[\]|~$])", r"\\\1", shown)
+    shown = re.sub(r"([\\`*_\[\]|~$])", r"\\\1", shown)
+    return ADDRESS.sub(rf"\g<0>{CUT}", shown)
 
 
 def paragraph(value: object) -> str:
@@ -39,9 +50,9 @@ def code(value: object) -> str:
 
 def block(value: object) -> str:
     """Put foreign text in a fenced block, its fence longer than any inside."""
-    lines = str(value).replace("\r", "")
-    fence = "`" * max(3, 1 + max((len(run) for run in re.findall("`+", lines)), default=0))
-    return f"{fence}\n{lines}\n{fence}"
+    shown = lines(value)
+    fence = "`" * max(3, 1 + max((len(run) for run in re.findall("`+", shown)), default=0))
+    return f"{fence}\n{shown}\n{fence}"
 
 
 def image(alt: str, path: str) -> str:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
 
-from bench.errors import BenchError
+from bench.errors import BenchError, printable
 from bench.evaluation.metrics import METRICS, own_metrics
 from bench.store.experiments import ExperimentFolder
 
@@ -21,6 +22,8 @@ RESULTS = ("id", "variant", "seed", "status", "outcome", "likelihood_class", "be
 INNER = ("record", "losses", "diverged")  # no scalars: for the report alone
 COLUMNS = (*RESULTS, "run", "yardstick", "measured_epoch", "fall", *PARTS, "latent", "epochs", "batch_size",
            *ENVIRONMENT, "origin", "machine", *INNER)  # fmt: skip
+# Where a spreadsheet sees a formula: at a cell's start, which it may also see behind a semicolon
+FORMULA = re.compile(r"(?:^|(?<=;))(?=[=+\-@＝＋－＠])")
 FALL = 5  # epochs up to the one measured over which a run tells how fast its test loss still falls
 
 
@@ -145,6 +148,4 @@ def csv(table: pd.DataFrame) -> bytes:
 
 
 def _cell(value: object) -> object:
-    if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")):
-        return f"'{value}"
-    return value
+    return FORMULA.sub("'", printable(value)) if isinstance(value, str) else value

@@ -54,7 +54,11 @@ def place(figure: Figure, labels: Sequence[Label], width: float = 290) -> list[L
         extent = text.get_window_extent(canvas.get_renderer())
         size = math.ceil(extent.width) + 2 * PAD, math.ceil(extent.height) + 2 * PAD
         point = (label.transform or label.axes.transData).transform(label.at)
-        spot = _on_path(ink, label, size) if len(label.path) else _nearest(ink, words, label, point, size)
+        if len(label.path):
+            spot = _on_path(ink, label, size)
+        else:  # of a point that lies outside the figure there is nothing to write
+            seen = 0 <= point[0] < ink.shape[1] and 0 <= point[1] < ink.shape[0]
+            spot = _nearest(ink, words, label, point, size) if seen else None
         if spot is None:
             text.remove()
             left_out.append(label)

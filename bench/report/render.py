@@ -179,7 +179,7 @@ MARKDOWN: dict[str, Any] = {
 }  # fmt: skip
 HTML: dict[str, Any] = {
     "code": _safe(_tag("code")), "paragraph": lambda value: escape(_line(value)),
-    "block": _safe(lambda value: f"<pre>{escape(value)}</pre>"),
+    "block": _safe(lambda value: f"<pre>{escape(cells.lines(value))}</pre>"),
     "emphasis": _safe(_tag("em")), "strong": _safe(_tag("strong")),
     "link": _safe(lambda value, anchor: f'<a href="#{escape(anchor)}">{escape(_line(value))}</a>'),
     "dialect": "html.j2", "embed": embed.embed, "source": _source, "digest": _digest,
