@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import faulthandler
+import gc
 import io
 import json
 import mmap
@@ -29,16 +30,22 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import conftest  # noqa: F401  one thread a process, before torch is imported
 import pytest
 import torch
 import typer
-from fuzz_cases import KINDS, MAKERS, ODD, ROOT, SECRET, TEXTS, canary, state, template
+from fuzz_cases import ODD, ROOT, SECRET, TEXTS, a_folder, a_line, a_record, a_yaml, canary, state, template
+from fuzz_tensors import a_deep, a_judged, a_npz, prepare
 from test_fuzz_cli import begin_nothing
 from test_hostile import PAGE, Tags, rendered
 
 from bench.cli import main
 from bench.tracking.store import connect
 
+KINDS = {  # how many of a hundred, and what makes them
+    "yaml": (57.5, a_yaml), "line": (22, a_line), "record": (9, a_record), "folder": (4, a_folder),
+    "npz": (6, a_npz), "judged": (1, a_judged), "deep": (0.5, a_deep),
+}  # fmt: skip
 MEMORY_DISK = "/dev/shm" if Path("/dev/shm").is_dir() else None  # noqa: S108
 SECONDS = 20  # of processor time that a case may take
 WAITING = 5  # times as many of a clock, on a machine that does much else
@@ -55,17 +62,19 @@ READABLE = (
 class Place:
     """A child's folder, what it may touch, and what it did nevertheless."""
 
-    def __init__(self, root: Path, patch: pytest.MonkeyPatch) -> None:
-        self.root, self.here = root, root / "here"
+    def __init__(self, root: Path, patch: pytest.MonkeyPatch, kind: str | None) -> None:
+        self.root, self.here, self.kind = root, root / "here", kind
         self.faults: list[str] = []
         self.watched = False
         self.named: tuple[str, ...] = ()  # paths that a command line names: a user's own choice
+        self.given: set[str] = set()  # the same: each itself, whatever lies in it
         self.figures = self.line = False
         self.here.mkdir(parents=True)
         canary(root / "canary")
         (root / "tmp").mkdir()
         (root / "made").mkdir()
         begin_nothing(self.here, patch)
+        prepare(patch)
         os.chdir(self.here)
         for name, text in TEXTS.items():
             (self.here / name).write_text(text, encoding="utf-8")
@@ -78,6 +87,7 @@ class Place:
         self.files = {
             str(f.relative_to(self.here)): f.read_bytes() for f in self.here.rglob("*") if f.is_file()
         }
+        self.folders = {str(above) for name in self.files for above in Path(name).parents}
         self.canary = state(root / "canary")
         tempfile.tempdir = str(root / "tmp")
         from bench.report import figures
@@ -85,6 +95,7 @@ class Place:
         draw = figures.draw
         patch.setattr("bench.report.figures.draw", lambda results: draw(results) if self.figures else {})
         patch.setattr("bench.tracking.store.MAKING", 5)
+        patch.setattr("bench.spec.shipped.shipped", lambda: {"all": self.here / "beta.yaml"})
         patch.setattr("typer.main.get_command", cache(typer.main.get_command))
         self.writable = tuple(map(str, (self.here, root / "tmp", self.here / "cache")))
         self.readable = (*self.writable, *map(str, READABLE), *map(os.path.realpath, map(str, READABLE)))
@@ -121,7 +132,8 @@ class Place:
             real = os.path.realpath(shown) if follows else os.path.join(os.path.realpath(parent or "."), name)
             writes = event != "open" or flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC)
             allowed = self.writable if writes else self.readable
-            if not real.startswith((*allowed, *self.named)):
+            asked = real in self.given or (not writes and str(self.root) in self.given)  # by `--reports ..`
+            if not real.startswith((*allowed, *self.named)) and not asked:
                 where = "".join(traceback.format_stack(limit=7)[:-1])
                 self.faults.append(f"{event} {shown} ({real}), {'writing' if writes else 'reading'}\n{where}")
         except (OSError, ValueError):
@@ -131,32 +143,43 @@ class Place:
 
     def restore(self) -> None:
         """Put back what the last case changed."""
-        for path in self.here.iterdir():
-            if path.is_symlink() or not path.is_dir():
-                path.unlink()
-            elif path.name != "cache":
-                shutil.rmtree(path)
+        for folder, folders, names in os.walk(self.here):
+            for name in (*folders, *names):
+                path = Path(folder, name)
+                known = str(path.relative_to(self.here))
+                if path.is_symlink() or not path.is_dir():
+                    if known not in self.files or path.lstat().st_mtime_ns or not path.is_file():
+                        path.unlink()
+                elif known == "cache":
+                    folders.remove(name)
+                elif known not in self.folders:
+                    folders.remove(name)
+                    shutil.rmtree(path)
         for name, content in self.files.items():
             path = self.here / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(content)
+            if not path.exists():
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(content)
+                os.utime(path, (0, 0))  # what a case writes is younger
 
     def case(self, seed: int, number: int, *, loud: bool = False) -> tuple[str, list[str]]:
         """Do one case; its kind, and what went wrong with it."""
         rng = random.Random(f"{seed} {number}")
-        kind = rng.choices([*KINDS], [*KINDS.values()])[0]
+        any_kind = rng.choices([*KINDS], [share for share, _ in KINDS.values()])[0]
+        kind = self.kind or any_kind
         if kind != "yaml" or self.dirty:
             self.restore()
         self.dirty = kind != "yaml"
         self.figures = rng.random() < 0.01
-        self.faults, self.named, self.line = [], (), kind == "line"
+        self.faults, self.named, self.given, self.line = [], (), set(), kind == "line"
         words: list[str] = []
         try:
-            if kind == "yaml":
+            if kind in ("yaml", "npz"):  # which are read without a command
                 self.watched = True
-            words = MAKERS[kind](rng, self.files)
+            words = KINDS[kind][1](rng, self.files)
             if kind == "line":
-                paths = [os.path.realpath(word) for word in words if "/" in word and "://" not in word]
+                paths = [os.path.realpath(word) for word in words if "://" not in word]
+                self.given = {*paths, *map(os.path.dirname, paths)}
                 self.named = tuple(path for path in paths if not str(self.root).startswith(path))
             self.watched = True
             if words:
@@ -165,7 +188,7 @@ class Place:
             self.faults.append(traceback.format_exc(limit=-8))
         finally:
             self.watched = False
-        if kind in ("folder", "record"):
+        if kind in ("folder", "record", "judged"):
             self.faults += self.left(rng)
         if (now := state(self.root / "canary")) != self.canary:
             self.faults.append(f"the canary changed: {sorted(dict(now.items() ^ self.canary.items()))}")
@@ -261,7 +284,15 @@ def cpu(pid: int) -> float:
 
 
 def child(
-    root: Path, first: int, last: int, step: int, seed: int, slot: memoryview, out: int, until: float
+    root: Path,
+    first: int,
+    last: int,
+    step: int,
+    seed: int,
+    slot: memoryview,
+    out: int,
+    until: float,
+    kind: str | None,
 ) -> None:
     """Do every `step`th case from `first`; what goes wrong is a line of JSON in `out`."""
     os.nice(LOW)
@@ -272,17 +303,18 @@ def child(
         os.dup2(quiet, stream)
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, used + MEMORY))
-    place = Place(root, pytest.MonkeyPatch())
+    place = Place(root, pytest.MonkeyPatch(), kind)
+    gc.freeze()  # what torch and MLflow have made is not searched again at each collection
     done = SLOT.unpack(slot)[3]
     for number in range(first, last, step):
         if time.time() > until:
             break
-        SLOT.pack_into(slot, 0, number, time.time(), time.process_time(), done)
+        slot[:] = SLOT.pack(number, time.time(), time.process_time(), done)  # at once: another process reads
         kind, faults = place.case(seed, number)
         done += 1
         for fault in faults or [""]:
             os.write(out, json.dumps([kind, fault[:3000]]).encode() + b"\n")
-    SLOT.pack_into(slot, 0, -1, 0.0, 0.0, done)
+    slot[:] = SLOT.pack(-1, 0.0, 0.0, done)
 
 
 def fuzz(  # noqa: C901  one loop over the children
@@ -292,6 +324,7 @@ def fuzz(  # noqa: C901  one loop over the children
     first: int = 0,
     workers: int = 2,
     seconds: float = 1e9,
+    kind: str | None = None,
     say: Callable[[str], object] = print,
 ) -> Counter[str]:
     """Do cases `first` to `cases`, as many as there is time for; count them by kind, and `faults`."""
@@ -308,12 +341,12 @@ def fuzz(  # noqa: C901  one loop over the children
         pids: dict[int, int] = {}
 
         def start(k: int, at: int) -> None:
-            SLOT.pack_into(slots[k], 0, at, time.time() + 60, 60.0, SLOT.unpack(slots[k])[3])
+            slots[k][:] = SLOT.pack(at, time.time() + 60, 60.0, SLOT.unpack(slots[k])[3])
             if pid := os.fork():
                 pids[pid] = k
                 return
             try:
-                child(Path(folder) / f"{k}-{at}", at, cases, workers, seed, slots[k], out, until)
+                child(Path(folder) / f"{k}-{at}", at, cases, workers, seed, slots[k], out, until, kind)
             except BaseException:
                 os.write(out, json.dumps(["harness", traceback.format_exc()]).encode() + b"\n")
             finally:
@@ -362,12 +395,13 @@ def fuzz(  # noqa: C901  one loop over the children
     return counts
 
 
-def one(seed: int, number: int) -> int:
+def one(seed: int, number: int, kind: str | None) -> int:
     """Do one case again, in this process."""
     with tempfile.TemporaryDirectory(dir=MEMORY_DISK) as folder:
-        faulthandler.dump_traceback_later(SECONDS, exit=True)
-        place = Place(Path(folder) / "one", pytest.MonkeyPatch())
+        faulthandler.dump_traceback_later(WAITING * SECONDS, exit=True)
+        place = Place(Path(folder) / "one", pytest.MonkeyPatch(), kind)
         _, faults = place.case(seed, number, loud=True)
+        faulthandler.cancel_dump_traceback_later()
         print(*faults, sep="\n")
         os.chdir("/")
     return len(faults)
@@ -378,13 +412,21 @@ if __name__ == "__main__":
     parser.add_argument("cases", type=int, nargs="?", default=1_000)
     parser.add_argument("--seed", type=int, default=20)
     parser.add_argument("--case", type=int)
+    parser.add_argument("--kind", choices=KINDS, help="cases of one kind alone")
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--seconds", type=float, default=1e9)
     given = parser.parse_args()
     if given.case is not None:
-        sys.exit(one(given.seed, given.case) > 0)
+        sys.exit(one(given.seed, given.case, given.kind) > 0)
     started = time.time()
-    counted = fuzz(given.cases, given.seed, first=given.first, workers=given.workers, seconds=given.seconds)
+    counted = fuzz(
+        given.cases,
+        given.seed,
+        first=given.first,
+        workers=given.workers,
+        seconds=given.seconds,
+        kind=given.kind,
+    )
     print(json.dumps({"seed": given.seed, **counted, "seconds": round(time.time() - started)}))
     sys.exit(counted["faults"] > 0)

@@ -7,7 +7,6 @@ import json
 import os
 import random
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,6 @@ from bench.store.shapes import Baselines, Recorded, Spec, shape
 
 ROOT = Path(__file__).resolve().parents[1]
 SECRET = "hunter2-f00d"  # noqa: S105
-KINDS = {"yaml": 60, "line": 26, "record": 9, "folder": 5}  # per cent
 DIGITS = "@digits@"  # a word in JSON that becomes a number of 5,000 digits
 
 
@@ -36,7 +34,8 @@ RUN = a_run(
 )
 VARIANTS = {
     name: synthetic.settings(latent=2, likelihood=likelihood, published=[published], epochs=3, document=name,
-                             axes={"likelihood": likelihood}, note="plain")
+                             axes={"likelihood": likelihood}, note="plain",
+                             importance_samples=5)
     for name, likelihood in (("a", "bernoulli"), ("b", "gaussian"))
     for published in ({"value": 1.5, "metric": "test_loss", "epoch": 1, "source": "README", "unit": "nats"},)
 }  # fmt: skip
@@ -45,9 +44,8 @@ VARIANTS = {
 def template(folder: Path) -> dict[str, bytes]:
     """Two experiments of two variants and seeds, as `bench run` leaves them; what lies there by path."""
     home = synthetic.write(folder / "reports/odd", VARIANTS, (0, 1), pictures=True)
-    synthetic.save(
-        home / "baselines.json", synthetic.baselines() | {"of": {"data": "0f1e2d3c", "latents": [2]}}
-    )
+    of = {"of": {"data": "0f1e2d3c", "latents": [2]}, "classifier": {"accuracy": 0.5, "digest": "untrained"}}
+    synthetic.save(home / "baselines.json", synthetic.baselines() | of)
     runs = folder / "reports/runs"
     for path in runs.iterdir():
         run = RunFolder(path)
@@ -62,7 +60,7 @@ def template(folder: Path) -> dict[str, bytes]:
     spec = json.loads((home / "experiment.json").read_text())
     synthetic.save(folder / "reports/other/experiment.json", spec | {"name": "other"})
     (folder / "reports/odd/report.md").write_text("# old\n")
-    text = SMALL.replace("mnist", "digits").replace("[4, 3]", "[4]")
+    text = SMALL.replace("mnist", "digits")
     (folder / "odd.yaml").write_text(text)
     return {str(f.relative_to(folder)): f.read_bytes() for f in folder.rglob("*") if f.is_file()}
 
@@ -251,7 +249,7 @@ def a_folder(rng: random.Random, files: dict[str, bytes]) -> list[str]:  # noqa:
                 shutil.rmtree(path)
             path.unlink(missing_ok=True)
             path.parent.mkdir(parents=True, exist_ok=True)
-            if how < 4 and name in (ODD, "reports/runs"):  # a link there is a user's own
+            if how < 4 and name in ("odd.yaml", ODD, "reports/runs"):  # a link there is a user's own
                 path.mkdir()
             elif how < 3:
                 path.symlink_to(rng.choice([*Path("../canary").resolve().rglob("*")]))
@@ -276,9 +274,6 @@ def a_folder(rng: random.Random, files: dict[str, bytes]) -> list[str]:  # noqa:
     return over_folders(rng, runs)
 
 
-MAKERS: dict[str, Callable[[random.Random, dict[str, bytes]], list[str]]] = {
-    "yaml": a_yaml, "line": a_line, "record": a_record, "folder": a_folder,
-}  # fmt: skip
 TEXTS = {
     path.name: path.read_text(encoding="utf-8") for path in sorted((ROOT / "experiments").glob("*.yaml"))
 }

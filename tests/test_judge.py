@@ -265,7 +265,6 @@ def test_what_cannot_be_judged_is_one_line_and_enters_nothing(place: Workplace, 
 ODD = {  # what a state_dict may hold, and what is told of it
     "meta": (lambda w: w.to("meta"), "torch.strided torch.float32; allowed: tensors of numbers"),
     "sparse": (torch.Tensor.to_sparse, "is torch.sparse_coo torch.float32; allowed"),
-    "nested": (lambda w: torch.nested.nested_tensor([w, w]), "torch.float32; allowed: tensors of numbers"),
     "complex": (lambda w: w.to(torch.complex64), "torch.complex64; allowed: tensors of numbers"),
     "quantized": (lambda w: torch.quantize_per_tensor(w, 0.1, 0, torch.qint8), "torch.qint8; allowed"),
     "vast": (lambda w: torch.zeros(1).expand(10**12), r"have 4,000,\d{3},\d{3},\d{3} bytes; allowed"),
