@@ -2,10 +2,25 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 from markdown_it import MarkdownIt
 
-from bench.report.cells import CUT, block, code, exact, image, paragraph, plain, spread, table, text, words
+from bench.report.cells import (
+    CUT,
+    block,
+    code,
+    exact,
+    fixed,
+    image,
+    paragraph,
+    plain,
+    spread,
+    table,
+    text,
+    words,
+)
 from bench.report.statistics import Estimate
 
 HOSTILE = [
@@ -83,6 +98,10 @@ def test_a_given_number_is_shown_as_given(value: float, expected: str):
 def test_lone_numbers_have_four_digits():
     shown = [plain(value) for value in (1.23456, 123.456, 0.000123456, 1e-9)]
     assert shown == ["1.235", "123.5", "0.0001235", "1.00e-09"]
+
+
+def test_a_number_that_overflowed_is_shown_as_infinite():
+    assert [plain(math.inf, 2), exact(-math.inf), fixed(math.inf, 3)] == ["∞", "−∞", "∞"]
 
 
 def test_lists_of_words():

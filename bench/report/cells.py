@@ -62,7 +62,7 @@ def image(alt: str, path: str) -> str:
 
 def plain(value: float, digits: int = 4) -> str:
     """Format a number without a spread, to so many significant digits (all of an integer's)."""
-    if value == int(value) and abs(value) < 1e15:
+    if abs(value) < 1e15 and value == int(value):
         return _signed(f"{int(value):,}")
     return fixed(value, max(0, digits - 1 - _exponent(value)))
 
@@ -118,8 +118,9 @@ def words(items: Sequence[str], joint: str = "and") -> str:
 
 
 def _exponent(value: float) -> int:
-    return math.floor(math.log10(abs(value))) if value else 0
+    return math.floor(math.log10(abs(value))) if value and math.isfinite(value) else 0
 
 
 def _signed(digits: str) -> str:
-    return digits.replace("-", "−", 1) if digits.startswith("-") else digits
+    shown = digits.replace("inf", "∞")  # a ratio of a stranger's numbers may overflow
+    return shown.replace("-", "−", 1) if shown.startswith("-") else shown
