@@ -85,7 +85,9 @@ class Place:
         for path in self.here.glob("*.db-*"):
             path.unlink()
         self.files = {
-            str(f.relative_to(self.here)): f.read_bytes() for f in self.here.rglob("*") if f.is_file()
+            str(f.relative_to(self.here)): f.read_bytes()
+            for f in self.here.rglob("*")
+            if f.is_file() and "cache" not in f.parts
         }
         self.folders = {str(above) for name in self.files for above in Path(name).parents}
         self.canary = state(root / "canary")

@@ -19,6 +19,7 @@ from tracked import assert_whole_once, attempts, record, run_folder
 from bench.errors import BenchError
 from bench.report import answer_of
 from bench.runs.sync import describe, experiment_name, folders, sync, views
+from bench.store.files import PICTURE
 from bench.store.lock import LOCK, held
 from bench.tracking import Tracker
 
@@ -73,6 +74,19 @@ def test_a_run_that_was_joined_says_whose_it_is(uri: str, folder: Path) -> None:
     tracker = Tracker(uri, done.experiment)
     whose = [attempts(tracker, record(seed))[0].data.tags.get("joined") for seed in (0, 1, 2)]
     assert whose == [None, None, "A. Lab"]
+
+
+def test_what_is_too_large_for_a_report_is_not_sent(uri: str, folder: Path) -> None:
+    (folder / "figures").mkdir()
+    for name, size in (("a.png", PICTURE), ("b.png", PICTURE + 1)):
+        (folder / "figures" / name).write_bytes(b"")
+        os.truncate(folder / "figures" / name, size)
+    (done,) = sync([folder], folder, uri)
+    tracker = Tracker(uri, done.experiment)
+    (report,) = tracker._client.search_runs([tracker.experiment_id], "tags.`bench.summary` = 'report'")
+    assert [f.path for f in tracker._client.list_artifacts(report.info.run_id, "figures")] == [
+        "figures/a.png"
+    ]
 
 
 def test_which_folders_are_meant(folder: Path, tmp_path: Path) -> None:

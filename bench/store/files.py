@@ -57,9 +57,10 @@ def _open(part: str, flags: int, above: int, path: Path) -> int:
         raise error from None
 
 
-def is_own(path: Path, *, under: int = 1) -> bool:
-    """Tell whether a path is a regular file, with no link in its last `under` parts."""
-    return path.is_file() and not any(p.is_symlink() for p in (path, *path.parents[: under - 1]))
+def is_own(path: Path, *, under: int = 1, most: int = PICTURE) -> bool:
+    """Tell whether a path is a regular file of at most `most` bytes, no link in its last `under` parts."""
+    linked = any(p.is_symlink() for p in (path, *path.parents[: under - 1]))
+    return not linked and path.is_file() and path.stat().st_size <= most
 
 
 def no_link(*paths: Path) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.errors import redacted
+from bench.store.files import WEIGHTS as WEIGHTS_SIZE
 from bench.store.files import is_own
 from bench.store.records import RECORD, Record, RunFolder
 from bench.store.shapes import FORMAT
@@ -238,7 +239,7 @@ class Tracker:
         end = max(entries.milliseconds(record.get("finished")) or _now(), attempt.began)
         final = entries.final_metrics(record).items()
         self._client.log_batch(mlflow_id, metrics=[Metric(key, value, end, 0) for key, value in final])
-        if is_own(folder.weights, under=2):
+        if is_own(folder.weights, under=2, most=WEIGHTS_SIZE):
             self._client.log_artifact(mlflow_id, str(folder.weights))
         for file in sorted(folder.pictures.glob("[!.]*.*")):
             if is_own(file, under=3) and not images.EPOCH_PICTURE.fullmatch(
