@@ -156,7 +156,6 @@ def test_a_terminal_that_knows_few_letters_and_no_screen_stops_no_command(
     done: tuple[Path, subprocess.CompletedProcess[str]], kind: str
 ) -> None:
     folder, _ = done
-    report = (folder / "reports/tiny/report.md").read_bytes()
     environment = clean(folder) | POOR[kind] | {"MPLBACKEND": "nonsense"}
     again = subprocess.run(
         [sys.executable, "-c", EACH], cwd=folder, capture_output=True, timeout=LONGEST, check=False,
@@ -167,7 +166,7 @@ def test_a_terminal_that_knows_few_letters_and_no_screen_stops_no_command(
     assert re.findall(r"^exit (\S+) (\S+)$", told, re.M) == [("0", encoding)] * 6, told
     assert "Traceback" not in told + again.stderr.decode("latin-1")
     assert re.search(r"^small-bernoulli +\?[\d,.]+", told, re.M), "the closing table"
-    assert (folder / "reports/tiny/report.md").read_bytes() == report
+    assert "−" in (folder / "reports/tiny/report.md").read_text("utf-8"), "files keep every letter"
 
 
 def test_a_plan_creates_nothing(done: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
