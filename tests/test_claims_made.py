@@ -55,6 +55,15 @@ def test_a_verdict_follows_what_was_measured(
     assert judged(tmp_path, gap, claim).state == state
 
 
+def test_a_claim_of_which_little_is_said_is_shown_as_far_as_it_goes(tmp_path: Path) -> None:
+    variants = {"a": settings(), "b": settings(likelihood="gaussian")}
+    claims = [{"on": "mse", "better": "a"}, {"on": "mse", "registered": {"at": 3}}]
+    write_report(synthetic.write(tmp_path, variants, claims=claims), figures=False)
+    told = (tmp_path / "report.md").read_text(encoding="utf-8")
+    assert "–: `a` better than `None`" in told
+    assert "–: `None` equal to `None` on MSE within 0" in told
+
+
 def test_the_test_is_one_sided_welch(tmp_path: Path) -> None:
     found = judged(tmp_path, 0.6, {"better": "a", "than": "b", "by": 0.5})
     a, b = [-99.4 + x for x in NOISE], [-100 - x for x in NOISE]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
+import math
 import re
 import shutil
 from collections.abc import Callable, Iterator
@@ -14,6 +16,7 @@ from typing import Any
 import pytest
 import torch
 from factory import a_dataset, a_run, part
+from safetensors.torch import load_file, save_file
 from test_groups import quickly
 
 from bench.cli import main
@@ -455,6 +458,18 @@ def test_a_record_that_holds_no_run_is_a_difference(folder: Path) -> None:
     [told] = findings.differences
     assert told.startswith(f"{run_id('plain')}: cannot be measured again: ")
     assert "is of another version of bench (run." in told
+
+
+@pytest.mark.usefixtures("here")
+def test_weights_of_a_model_that_is_not_finite_are_a_difference(folder: Path) -> None:
+    path = run_path(folder, "plain")
+    torn = load_file(path / "weights.safetensors")
+    torn["encoder.mean.bias"][0] = math.nan
+    save_file(torn, path / "weights.safetensors")
+    digest = hashlib.sha256((path / "weights.safetensors").read_bytes()).hexdigest()
+    edit(path / "record.json", lambda r: r["artifacts"].update({"weights.safetensors": digest}))
+    write_report(folder)
+    assert f"{run_id('plain')}: its weights give no finite numbers" in verify(folder, deep=True).differences
 
 
 @pytest.mark.usefixtures("here")
