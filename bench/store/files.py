@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import io
+import math
 import os
 import stat
 from collections.abc import Iterator
@@ -57,7 +58,7 @@ def _open(part: str, flags: int, above: int, path: Path) -> int:
         raise error from None
 
 
-def is_own(path: Path, *, under: int = 1, most: int = PICTURE) -> bool:
+def is_own(path: Path, *, under: int = 1, most: float = math.inf) -> bool:
     """Tell whether a path is a regular file of at most `most` bytes, no link in its last `under` parts."""
     linked = any(p.is_symlink() for p in (path, *path.parents[: under - 1]))
     return not linked and path.is_file() and path.stat().st_size <= most

@@ -56,11 +56,7 @@ class RunFolder:
 
     def files(self) -> list[str]:
         """Relative paths of everything in the folder, in order, hidden files left out."""
-        files = (
-            f
-            for f in sorted(self.path.rglob("*"))
-            if is_own(f, under=2, most=WEIGHTS_SIZE) and not f.name.startswith(".")
-        )
+        files = (f for f in sorted(self.path.rglob("*")) if is_own(f, under=2) and not f.name.startswith("."))
         return [f.relative_to(self.path).as_posix() for f in files]
 
     def artifacts(self) -> dict[str, str]:

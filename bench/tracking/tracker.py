@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.errors import redacted
+from bench.store.files import PICTURE, is_own
 from bench.store.files import WEIGHTS as WEIGHTS_SIZE
-from bench.store.files import is_own
 from bench.store.records import RECORD, Record, RunFolder
 from bench.store.shapes import FORMAT
 from bench.tracking import entries, images, owner, views
@@ -167,7 +167,7 @@ class Tracker:
                 self._client.set_terminated(mlflow_id)
             for file in [*folder.glob("report.*"), *folder.glob("*.csv"), *folder.glob("figures/**/[!.]*.*")]:
                 inside = file.parent.relative_to(folder)
-                if is_own(file, under=len(inside.parts) + 1):
+                if is_own(file, under=len(inside.parts) + 1, most=PICTURE):
                     self._client.log_artifact(
                         mlflow_id, str(file), inside.as_posix() if inside.parts else None
                     )
@@ -242,7 +242,7 @@ class Tracker:
         if is_own(folder.weights, under=2, most=WEIGHTS_SIZE):
             self._client.log_artifact(mlflow_id, str(folder.weights))
         for file in sorted(folder.pictures.glob("[!.]*.*")):
-            if is_own(file, under=3) and not images.EPOCH_PICTURE.fullmatch(
+            if is_own(file, under=3, most=PICTURE) and not images.EPOCH_PICTURE.fullmatch(
                 file.stem
             ):  # those are in the image grid
                 self._client.log_artifact(mlflow_id, str(file), "pictures")
