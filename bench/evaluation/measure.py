@@ -323,6 +323,11 @@ class Measured:
         """Give the mean KL of each latent over the test set, nats, [Z]; None without a closed form."""
         return None if self._kl is None else self._kl.cpu().double().mean(0).tolist()
 
+    @property
+    def finite(self) -> bool:
+        """Whether the KL of each latent and the calibration are finite; a diverged model's are not."""
+        return all(map(math.isfinite, (*(self.kl_per_unit() or ()), *vars(self.calibration).values())))
+
 
 @torch.no_grad()
 def prior_means(model: VAE, seed: int, count: int, chunk: int = 1000) -> Tensor:

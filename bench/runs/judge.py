@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import math
 import shlex
 import shutil
 from collections.abc import Mapping, Sequence
@@ -255,7 +254,7 @@ def _measure(
     images, labels = divide(run, data, shared.device)
     measured = Measured(run, model.to(shared.device), None, images, labels, shared.reference)
     metrics, kl = measured.metrics(), measured.kl_per_unit()
-    if not all(map(math.isfinite, (*(kl or ()), *vars(measured.calibration).values()))):
+    if not measured.finite:
         shutil.rmtree(folder.path)
         what = f"{run.variant}, seed {run.seed}: on {data.name} the model's KL or calibration is not finite"
         raise BenchError(f"{what}; give weights of a model that did not diverge")

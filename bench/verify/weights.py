@@ -110,9 +110,7 @@ def _run(
     images, labels = divide(saved.run, data, torch.device("cpu"))
     chosen = (record.get("chosen") or {}).get("epoch", saved.run.epochs)
     measured = Measured(saved.run, model, Training("verify", chosen=chosen), images, labels, reference)
-    kl = measured.kl_per_unit()
-    known = map(math.isfinite, (*(kl or ()), *asdict(measured.calibration).values()))
-    if not findings.check("measurements", all(known), f"{run_id}: its weights give no finite numbers"):
+    if not findings.check("measurements", measured.finite, f"{run_id}: its weights give no finite numbers"):
         return
     rows = (metric for metric in AGAIN if samples or metric.footing != "samples")
     values = {metric.name: attrgetter(metric.value)(measured) for metric in rows}
@@ -120,7 +118,7 @@ def _run(
         # An objective may not say its loss in nats
         "metrics": {name: float(value) for name, value in values.items() if value is not None},
         "calibration": asdict(measured.calibration),
-        "kl_per_unit": kl,
+        "kl_per_unit": measured.kl_per_unit(),
     }
     _hold(findings, run_id, record, due, "its weights give")
 
