@@ -87,7 +87,7 @@ class Place:
         self.files = {
             str(f.relative_to(self.here)): f.read_bytes()
             for f in self.here.rglob("*")
-            if f.is_file() and "cache" not in f.parts
+            if f.is_file() and not f.is_relative_to(self.here / "cache")
         }
         self.folders = {str(above) for name in self.files for above in Path(name).parents}
         self.canary = state(root / "canary")
