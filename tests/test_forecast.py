@@ -7,12 +7,16 @@ from collections import Counter
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 import torch
 from factory import a_dataset, a_run, part
 
+from bench.cli.outlook import precision
 from bench.engine.device import stream
+from bench.engine.fast import FastStep
 from bench.engine.images import untrained
 from bench.evaluation import bound
 from bench.evaluation.cost import Common, Cost, gradients
@@ -20,8 +24,8 @@ from bench.evaluation.footing import BinaryPixels
 from bench.evaluation.posteriors import encode
 from bench.parts.vae import VAE
 from bench.runs import predict as prediction
-from bench.runs.forecast import TIMED, Speed, _apart, forecast, setting
-from bench.runs.plan import make_plan
+from bench.runs.forecast import TIMED, Speed, _apart, bf16_shares, forecast, setting
+from bench.runs.plan import Plan, make_plan
 from bench.runs.predict import Prediction, predict
 from bench.runs.request import Request
 from bench.spec.experiment import Run
@@ -168,3 +172,36 @@ def test_rounds_of_seeds_end_one_after_the_other_between_start_and_report(tmp_pa
     assert found.rounds == {3: start + 5, 5: start + 10}
     assert found.total == start + 10 + prediction.REPORT + 2 * prediction.REPORT_VARIANT
     assert predict(replace(plan, runs=())) == Prediction()
+
+
+def wide(**changes) -> Run:
+    return a_run(encoder=part("mlp", hidden=[2000]), decoder=part("mlp", hidden=[2000])).model_copy(
+        update=changes
+    )
+
+
+def test_bf16_is_timed_where_it_rounds_and_the_step_is_the_fast_one(monkeypatch):
+    def seconds(run: Run, step: FastStep, *_: object) -> float:
+        assert bool(step.rounded) is (run.precision == "bf16")
+        return 1.0 if step.rounded else 4.0
+
+    monkeypatch.setattr("bench.runs.forecast._step_seconds", seconds)
+    runs = [
+        wide(variant="wide"), wide(variant="declared", precision="bf16"), wide(variant="wide", seed=1),
+        a_run(variant="small"), wide(variant="own", objective=part("iwae", samples=2)),
+    ]  # fmt: skip
+    assert bf16_shares(runs, a_dataset(), CPU) == {"wide": 0.25, "declared": 0.25}
+    assert bf16_shares(runs, a_dataset(), torch.device("meta")) == {}
+
+
+@pytest.mark.parametrize(
+    ("share", "fp32", "bf16"),
+    [(0.5, "to 50% of its time", ""), (1.0, "", ""), (9.0, "", "9.0 times as long")],
+)
+def test_a_plan_offers_bf16_where_it_is_faster_and_warns_where_it_is_slower(share, fp32, bf16):
+    for declared, words in (("fp32", fp32), ("bf16", bf16)):
+        runs = [wide(variant=name, precision=declared) for name in "abcde"]
+        plan = SimpleNamespace(todo=[SimpleNamespace(run=run) for run in runs])
+        said = [*precision(cast("Plan", plan), Prediction(bf16=dict.fromkeys("abcde", share)))]
+        assert len(said) == bool(words)
+        assert all(words in line and "a, b, c and 2 others" in line for line in said)

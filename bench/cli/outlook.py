@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING
 
 from bench.errors import printable
@@ -11,6 +11,8 @@ from bench.errors import printable
 if TYPE_CHECKING:
     from bench.runs.plan import Plan
     from bench.runs.predict import Prediction
+
+FASTER, SLOWER = 0.8, 1.2  # of fp32's time: what bf16 is offered for, and warned of
 
 
 def print_plan(plan: Plan, foreseen: Prediction, *, every_run: bool, quiet: bool) -> None:
@@ -33,6 +35,7 @@ def print_plan(plan: Plan, foreseen: Prediction, *, every_run: bool, quiet: bool
         f"{len(plan.data.test_images)} test images, digest {plan.data.digest[:12]}",
         f"report   {plan.folder / 'report.md'}",
         *times(plan, foreseen),
+        *precision(plan, foreseen),
     ]
     print("\n".join(lines), file=stream)
     if every_run:
@@ -63,3 +66,26 @@ def times(plan: Plan, foreseen: Prediction) -> Iterator[str]:
         yield f"budget   {hours:g} h: {fit}" + (
             "" if within else "; the first is begun, and can be gone on with"
         )
+
+
+def precision(plan: Plan, foreseen: Prediction) -> Iterator[str]:
+    """Offer bf16 to a matrix in fp32 that it trains faster here, and warn of it where it is slower."""
+    half = {planned.run.variant for planned in plan.todo if planned.run.precision == "bf16"}
+    gain = {variant: share for variant, share in foreseen.bf16.items() if share < FASTER}
+    loss = {variant: share for variant, share in foreseen.bf16.items() if share > SLOWER and variant in half}
+    if gain and not half:
+        yield (
+            f"bf16     --precision bf16 would cut a step to {min(gain.values()):.0%} of its time "
+            f"({_some(gain)}); docs/performance.md says how much it changes"
+        )
+    if loss:
+        yield (
+            f"bf16     slower than fp32 here, a step takes {max(loss.values()):.1f} times as long "
+            f"({_some(loss)}): this processor has no fast instructions for it; --precision fp32 goes without"
+        )
+
+
+def _some(names: Collection[str]) -> str:
+    """Name three variants at most, and count the others."""
+    first, more = ", ".join(list(names)[:3]), len(names) - 3
+    return f"{first} and {more} others" if more > 1 else ", ".join(names)
