@@ -1,6 +1,6 @@
 """Where a training step's time goes: torch's profiler over one epoch's steps on one core, by kind of work.
 
-    python benchmarks/profile_step.py linear-400-20 mlp-100-100-32
+    python -m benchmarks.profile_step linear-400-20 mlp-100-100-32
 
 Random images of MNIST's size stand in for MNIST: no kernel looks at what they show. A step's time is what
 the processor spent on it, and a kernel's the median over the steps, so that a busy machine disturbs both
