@@ -25,6 +25,7 @@ import csv
 import json
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -138,14 +139,20 @@ class Report:
         return bool(kept[0]) and kept[0] == kept[1]
 
 
-report = lru_cache(Report)
+Roots = tuple[Path, ...]  # folders with a report's folder for each name that comments use; the first counts
 
 
-def faults(page: str, reports: Path) -> Iterator[str]:
-    """Say which numbers of a page no comment accounts for, or whose comment the data do not bear out.
+@lru_cache
+def report(roots: Roots, name: str) -> Report:
+    """Read the report of a name; LookupError where no root has it."""
+    folder = next((root / name for root in roots if (root / name).is_dir()), None)
+    if folder is None:
+        raise LookupError(f"no report {name}")
+    return Report(folder)
 
-    `reports` is the folder with a report's folder for each name that comments use.
-    """
+
+def faults(page: str, *reports: Path) -> Iterator[str]:
+    """Say which numbers of a page no comment accounts for, or whose comment the data do not bear out."""
     text = FENCE.sub("", page)
     for table in TABLE.finditer(text):
         above = [*statements(text[: table.start()])][-1:]
@@ -171,7 +178,7 @@ def _quantities(text: str) -> list[re.Match[str]]:
     return [*QUANTITY.finditer(shown.replace("\N{NO-BREAK SPACE}", " "))]
 
 
-def _faults(reports: Path, piece: str, mark: str) -> Iterator[str]:
+def _faults(reports: Roots, piece: str, mark: str) -> Iterator[str]:
     """Hold the numbers of some sentences to the comment behind them."""
     shown, entries = _quantities(piece), mark.split("; ")
     if len(shown) != len(entries):
@@ -202,17 +209,17 @@ def _faults(reports: Path, piece: str, mark: str) -> Iterator[str]:
         yield f"names {written}, its comment {wanted}"
 
 
-def _names(reports: Path, entry: str) -> Iterator[str]:
-    if (folder := reports / entry.partition(": ")[0]).is_dir():
-        yield from report(folder).summary
+def _names(reports: Roots, entry: str) -> Iterator[str]:
+    with suppress(LookupError):
+        yield from report(reports, entry.partition(": ")[0]).summary
 
 
-def _looked_up(reports: Path, entry: str) -> tuple[str, str, Value]:
+def _looked_up(reports: Roots, entry: str) -> tuple[str, str, Value]:
     """Look up REPORT: NAME METRIC."""
     found = re.fullmatch(r"([\w-]+): (.+?) ([\w.@]+(?: \+ \w+)?)", entry)
-    if not found or not (reports / found[1]).is_dir():
+    if not found:
         raise LookupError("not 'report: variant metric'")
-    return found[2], found[3].partition("@")[0], report(reports / found[1]).value(found[2], found[3])
+    return found[2], found[3].partition("@")[0], report(reports, found[1]).value(found[2], found[3])
 
 
 def _product(text: str) -> float:
@@ -225,7 +232,7 @@ def _product(text: str) -> float:
 
 
 def _table_faults(
-    reports: Path, folders: list[str], columns: list[str], table: str, above: str = ""
+    reports: Roots, folders: list[str], columns: list[str], table: str, above: str = ""
 ) -> Iterator[str]:
     """Hold the cells of a table to the comment before it."""
     if folders == ["told"]:
@@ -254,10 +261,10 @@ def _column(text: str) -> tuple[str, str]:
     return pattern.replace("−", " − ") or "*", metric
 
 
-def _first(reports: Path, folders: list[str], name: str, metric: str) -> Iterator[Value]:
+def _first(reports: Roots, folders: list[str], name: str, metric: str) -> Iterator[Value]:
     for folder in folders:
         try:
-            yield report(reports / folder).value(name, metric)
+            yield report(reports, folder).value(name, metric)
         except (LookupError, ValueError):
             continue
 

@@ -10,7 +10,7 @@ import pytest
 from claims import faults
 
 ROOT = Path(__file__).parents[1]
-REPORTS = ROOT / "reports" / "mnist"
+REPORTS = (ROOT / "reports/mnist-2", ROOT / "reports/mnist")  # by the second yardstick, by the first
 PAGES = ("README.md", "docs/findings.md")
 # What no comment is held to: code, comments, and tables of what stands in no report
 HIDDEN = r"```.*?```|<!-- told: [^>]*-->\n\n(?: *\|[^\n]*\n)+|`[^`]*`|<!--.*?-->"
@@ -18,7 +18,7 @@ HIDDEN = r"```.*?```|<!-- told: [^>]*-->\n\n(?: *\|[^\n]*\n)+|`[^`]*`|<!--.*?-->
 
 @pytest.mark.parametrize("page", PAGES)
 def test_every_number_is_what_its_comment_says(page: str) -> None:
-    assert not [*faults((ROOT / page).read_text(encoding="utf-8"), REPORTS)]
+    assert not [*faults((ROOT / page).read_text(encoding="utf-8"), *REPORTS)]
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -31,7 +31,7 @@ def test_another_digit_is_told(page: str) -> None:
             digit = (int(place[0][-1]) + 5) % 10
             changes.append(f"{text[: place.end() - 1]}{digit}{text[place.end() :]}")
     assert len(changes) > 20
-    assert not [changed for changed in changes if not [*faults(changed, REPORTS)]]
+    assert not [changed for changed in changes if not [*faults(changed, *REPORTS)]]
 
 
 @pytest.fixture
