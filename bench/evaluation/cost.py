@@ -12,7 +12,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -71,18 +70,19 @@ class Common:
         if data.train_labels is None:
             return cls(scored, latents)
         cpu, net = torch.device("cpu"), samples.FeatureNet(data.shape, data.classes)
-        grey = data.train_images[: samples.BATCH].flatten(1).float() / 255
+        grey = data.train_images[: samples.ROWS].flatten(1).float() / 255
         features = seconds_of(lambda: net.features(grey), cpu) / len(grey)
+        batch = grey[: samples.BATCH]
         count = max(measure.PRIOR_SAMPLES, test)
         near = min(count, samples.NEIGHBOURHOOD)
         points = torch.randn(near, samples.FEATURES, dtype=torch.float64)
         rows = points[:1000]  # too many for the processor's cache, as all of them are
 
         def search() -> None:
-            np.partition(torch.cdist(rows, points).numpy(), samples.NEIGHBOURS, axis=1)
+            torch.cdist(rows, points).topk(samples.NEIGHBOURS, largest=False)
 
         searched = 2 * seconds_of(search, cpu) * near / len(rows)
-        step = seconds_of(lambda: net(grey).sum().backward(), cpu)
+        step = seconds_of(lambda: net(batch).sum().backward(), cpu)
         training = step * samples.untrained_steps(data)
         return cls(scored, latents, samples.NETWORKS * (count * features + searched), training)
 
