@@ -8,15 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from bench.data.dataset import Dataset
-from bench.data.datasets import load
 from bench.engine.checkpoint import State
 from bench.engine.images import Images
 from bench.engine.loop import Row, Training, train
-from bench.evaluation import samples
 from bench.parts.likelihoods import Bernoulli
 from bench.parts.networks import MLPDecoder, MLPEncoder
 from bench.parts.pixels import Grey
@@ -162,18 +159,6 @@ def a_dataset(train: int = 130, test: int = 70, seed: int = 0) -> Dataset:
     test_images, test_labels = images(test, seed + 1)
     digest = hashlib.sha256(train_images.numpy().tobytes()).hexdigest()[:32]
     return Dataset("tiny", train_images, train_labels, test_images, test_labels, digest, "tests")
-
-
-def a_cache(folder: Path) -> dict[str, str]:
-    """The environment of a user whose cache holds the classifiers of digits: untrained ones, at no cost."""
-    digits = load("digits")
-    (folder / "bench").mkdir(parents=True)
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        for suffix in ("", "-s1", "-s2"):
-            name = f"features-{digits.digest[:16]}-v{samples.VERSION}{suffix}.safetensors"
-            save_file(samples.FeatureNet((28, 28), 10).state_dict(), folder / "bench" / name)
-    return {"XDG_CACHE_HOME": str(folder)}
 
 
 def key_of(run_id: str) -> str:

@@ -12,12 +12,10 @@ import re
 import subprocess
 import sys
 import tempfile
-from functools import cache
 from pathlib import Path
 
 import forked
 import pytest
-from factory import a_cache
 
 from bench.store.experiments import ExperimentFolder
 
@@ -53,13 +51,7 @@ def bench(*words: str | Path, cwd: Path, **environment: str) -> subprocess.Compl
 
 def clean(cwd: Path) -> dict[str, str]:
     kept = {k: v for k, v in os.environ.items() if k not in ("BENCH_DATA_DIR", "MLFLOW_TRACKING_URI")}
-    return kept | cached()
-
-
-@cache
-def cached() -> dict[str, str]:
-    """One classifier of digits for all the processes below."""
-    return a_cache(Path(CACHE.name))
+    return kept | {"XDG_CACHE_HOME": CACHE.name}
 
 
 def files(folder: Path) -> set[str]:

@@ -17,7 +17,6 @@ from pathlib import Path
 
 import pytest
 import requests
-from factory import a_cache
 from forked import bench
 from servers import free_port, mlflow, service
 from test_cli import SPEC as TINY
@@ -127,7 +126,7 @@ def test_a_matrix_reaches_the_team(server: Server, tmp_path: Path) -> None:
     login = {"MLFLOW_TRACKING_USERNAME": user, "MLFLOW_TRACKING_PASSWORD": password}
     (tmp_path / "team.yaml").write_text(TINY.replace("seeds: 2", "seeds: 1"))
     words = ("--tracking-uri", server.uri, "--only", "small-gaussian", "--epochs", "1")
-    done = bench("run", "team.yaml", *words, cwd=tmp_path, **a_cache(tmp_path / "cache"), **login)
+    done = bench("run", "team.yaml", *words, cwd=tmp_path, **login)
     assert done.returncode == 0, done.stderr
     assert "1 finished" in done.stdout
     assert "warning" not in done.stderr

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 import test_verify
-from factory import a_cache
 from forked import bench
 from test_cli import SPEC
 from test_verify import run_id, run_path, snapshot
@@ -173,19 +172,16 @@ def test_a_failed_run_left_only_its_record(tmp_path: Path) -> None:
 # A clone, as people use it
 
 
-def test_a_clone_goes_on_with_what_is_published(
-    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, empty_store: Path
-) -> None:
-    cache = a_cache(tmp_path_factory.mktemp("cache"))
+def test_a_clone_goes_on_with_what_is_published(tmp_path: Path, empty_store: Path) -> None:
     for name in ("mlflow", "other", "third"):
         shutil.copy(empty_store, tmp_path / f"{name}.db")
     (tmp_path / "tiny.yaml").write_text(SPEC.replace(", gaussian]", "]"))
-    first = bench(*RUN, "--seeds", "1", cwd=tmp_path, **cache)
+    first = bench(*RUN, "--seeds", "1", cwd=tmp_path)
     assert first.returncode == 0, first.stderr
     folder = publish(tmp_path / "reports/tiny")
     before = contents(folder)
     shown = {name: content for name, content in before.items() if name.startswith("figures/runs/")}
-    again = cache | {"MLFLOW_TRACKING_URI": "sqlite:///other.db"}
+    again = {"MLFLOW_TRACKING_URI": "sqlite:///other.db"}
     more = bench(*RUN, "--seeds", "2", cwd=tmp_path, **again)
     assert more.returncode == 0, more.stderr
     assert "1 finished, 1 skipped" in more.stdout
@@ -195,8 +191,8 @@ def test_a_clone_goes_on_with_what_is_published(
     report = after["report.md"].decode()
     assert all(name in report for name in shown)
     assert "contact-variants.png" in report
-    checked = bench("verify", "reports/tiny", cwd=tmp_path, **cache)
+    checked = bench("verify", "reports/tiny", cwd=tmp_path)
     assert checked.returncode == 0, checked.stdout
     assert "not checked: weights and pictures of 1 run are not here\n" in checked.stdout
-    sent = bench("sync", "reports/tiny", "--tracking-uri", "sqlite:///third.db", cwd=tmp_path, **cache)
+    sent = bench("sync", "reports/tiny", "--tracking-uri", "sqlite:///third.db", cwd=tmp_path)
     assert "2 sent, 0 there already\n1 of them without weights and pictures" in sent.stdout

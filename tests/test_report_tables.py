@@ -199,6 +199,19 @@ def test_times_of_two_machines_are_never_pooled(tmp_path: Path) -> None:
     assert found.variants[0].estimate("mse").n == 5
 
 
+def test_runs_scored_by_other_networks_are_told(tmp_path: Path) -> None:
+    results(tmp_path, {"a": {"frechet_distance": 10.0}, "b": {"frechet_distance": 20.0}})
+    known = synthetic.baselines()
+    synthetic.save(tmp_path / "baselines.json", known)
+    for variant, digest in (("a", known["classifier"]["digest"]), ("b", "another")):
+        for run in synthetic.runs_of(tmp_path, f"{variant}-s*").values():
+            record = json.loads((run / "record.json").read_text())
+            record["environment"]["feature_networks"] = digest
+            synthetic.save(run / "record.json", record)
+    report = write_report(tmp_path, figures=False).read_text()
+    assert "Runs of `b` were scored by other networks" in report
+
+
 def test_how_fast_the_test_loss_still_falls_is_told_of_the_epoch_measured(tmp_path: Path) -> None:
     """Of 100·(1 + 0.4·(1/e − 1/20)) the fall from e − 5 to e is 40·(1/(e − 5) − 1/e)/5 an epoch."""
     found = results(tmp_path, {"a": {"mse": 1.0}, "b": {"mse": 2.0}})

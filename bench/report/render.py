@@ -59,6 +59,7 @@ def context(results: Results, figures: Mapping[str, str], gallery: Gallery) -> d
         "matrix": tables.matrix(results), "footing": tables.one_footing(results),
         "samples": tables.footing(results, "samples"),
         "classifier": numbers(results.baselines.get("classifier")),
+        "other_networks": _other_networks(results),
         "finals": published.table(published.final_values(comparisons)),
         "published": published.table(comparisons), "off": published.switched_off(results),
         "quoted": [v for v in results.variants if v.settings.get("published")],
@@ -192,6 +193,14 @@ def _elsewhere(results: Results) -> list[tuple[str, int]]:
     made = [run.record for run in results.runs if run.record and not run.origin]
     made_for = Counter(str(record.get("experiment") or "") for record in made)
     return [(name, n) for name, n in made_for.items() if name not in ("", own)]
+
+
+def _other_networks(results: Results) -> list[str]:
+    """Name the variants with runs whose samples were scored by other networks than the baselines'."""
+    here = (results.baselines.get("classifier") or {}).get("digest")
+    said = ((run.variant, run.record.get("environment") or {}) for run in results.finished)
+    theirs = ((variant, where.get("feature_networks")) for variant, where in said)
+    return [*dict.fromkeys(variant for variant, digest in theirs if here and digest and digest != here)]
 
 
 def _origins(results: Results) -> list[dict[str, Any]]:

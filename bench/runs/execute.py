@@ -61,6 +61,12 @@ class SharedContext:
     reference: Reference | None  # None of data without labels
 
 
+def environment(shared: SharedContext) -> dict[str, Any]:
+    """Describe where a run is measured, and by which networks its samples are."""
+    networks = {"feature_networks": shared.reference.digest} if shared.reference else {}
+    return describe(shared.device) | networks
+
+
 def execute_all(jobs: Sequence[Job], shared: SharedContext, emit: GroupEmit) -> Iterator[Record]:
     """Do the runs of a group as the device wants it: one by one on a CPU, together on an accelerator."""
     if shared.device.type != "cpu":
@@ -274,7 +280,7 @@ class _Attempt:
 
     def _environment(self, training: Training | None = None) -> dict[str, Any]:
         """Describe where it runs, and once trained how: engine, replicas, why not a faster engine."""
-        where = describe(self.shared.device) | {"precision": self.run.precision}
+        where = environment(self.shared) | {"precision": self.run.precision}
         how = {"engine": training.engine, "replicas": training.replicas} if training else {}
         note = self.note or (training and training.note)
         return where | how | ({"engine_note": note} if note else {})

@@ -22,7 +22,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from bench.data.dataset import Dataset
-from bench.engine.device import describe, initialised, one_thread, pick
+from bench.engine.device import initialised, one_thread, pick
 from bench.engine.images import data_of, divide
 from bench.errors import BenchError, printable
 from bench.evaluation.measure import Measured
@@ -36,7 +36,7 @@ from bench.parts.pixels import Grey
 from bench.parts.vae import WholeModel
 from bench.pictures.album import Album
 from bench.report import write_report
-from bench.runs.execute import SharedContext
+from bench.runs.execute import SharedContext, environment
 from bench.runs.matrix import git_state
 from bench.spec.experiment import SLUG, Judged, Part, names_folder
 from bench.spec.registry import read_module
@@ -280,7 +280,7 @@ def _measure(
             "kl_per_unit": kl,
             "calibration": vars(measured.calibration),
             "evaluation_seconds": measured.seconds | {"pictures": album.seconds},
-            "environment": describe(shared.device),
+            "environment": environment(shared),
             "data": {"name": data.name, "digest": data.digest, "shape": [*data.shape], **sizes},
             "started": started,
             "finished": now(),
