@@ -93,7 +93,9 @@ def run_here(request: Request, *, quiet: bool) -> Path:
 def shared_context(plan: Plan, display: Display) -> SharedContext:
     """Share the data and the yardstick of the sample metrics with workers; writes baselines.json."""
     data = plan.data.share()
-    display.say(f"yardstick: the classifiers of {data.name} (trained once, then cached) and the baselines")
+    display.say(
+        f"yardstick: the feature networks of {data.name}, trained where none are kept, and the baselines"
+    )
     found = classifiers(data)
     reference = found and Reference.of_data(data, found[0])
     latents = sorted({variant.latent for variant in plan.experiment.variants.values()})
