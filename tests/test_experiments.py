@@ -34,7 +34,7 @@ def reductions(variant: Variant) -> tuple[object, object, object]:
 def test_all_are_shipped():
     assert [path.stem for path in FILES] == [
         "all", "beta", "bf16", "convergence", "documents", "encoder", "latent", "likelihood", "objectives",
-        "peers", "precision", "rate", "reduction", "stability",
+        "peers", "rate", "reduction", "stability",
     ]  # fmt: skip
 
 
