@@ -73,6 +73,7 @@ GROWTH = {
 def mutant(rng: random.Random, text: str) -> bytes:
     """A file of one to five edits: of a token, a piece, a line, or one that changes nothing."""
     for _ in range(rng.choice((1, 1, 1, 2, 3, 5))):
+        text = text or "\n"  # an edit may have left nothing
         how, at, length = rng.randrange(8), rng.randrange(len(text)), rng.choice((1, 10, 100))
         rows, tokens = text.splitlines(keepends=True), TOKEN.findall(text)
         if how < 5:

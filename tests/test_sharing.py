@@ -181,6 +181,16 @@ def test_runs_of_two_clones_stand_in_one_report(both: tuple[Path, Path]) -> None
     assert copy.read_text() == PART  # it goes along, and is not imported
 
 
+def test_all_runs_may_be_joined(both: tuple[Path, Path]) -> None:
+    ours, lab = both
+    for run in json.loads((ours / "experiment.json").read_text())["planned"].values():
+        shutil.rmtree(ours.parent / "runs" / run["run"])
+    assert len(join(ours, lab).added) == 4
+    report = (ours / "report.md").read_text()
+    assert "Joined from others: 4 runs" in report
+    assert "made here" not in report
+
+
 def test_a_run_that_does_not_pass_is_not_published(both: tuple[Path, Path], tmp_path: Path) -> None:
     edit(the_run(both[0], "a"), TAMPERED["metrics.elbo"])
     with pytest.raises(BenchError, match=r"would not pass a check .*bench verify"):

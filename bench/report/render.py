@@ -205,7 +205,7 @@ def _other_networks(results: Results) -> list[str]:
 
 def _origins(results: Results) -> list[dict[str, Any]]:
     """Whose the runs are, where some were joined: own ones first, each with what their records say."""
-    found: dict[str, dict[str, Any]] = {"": {"name": "", "runs": 0}}
+    found: dict[str, dict[str, Any]] = {}
     for variant in results.variants:
         for run in variant.runs:
             if not run.record:
@@ -218,11 +218,12 @@ def _origins(results: Results) -> list[dict[str, Any]]:
                 "commits": git.get("commit"),
                 "devices": ", ".join([str(device), torch, *([f"on {node}"] if node else [])]),
             }  # fmt: skip
-            whose = found.setdefault(run.origin or "", {"name": run.origin, "runs": 0})
+            name = run.origin or ""
+            whose = found.setdefault(name, {"name": name, "runs": 0})
             whose["runs"] += 1
             for what, said in told.items():
                 whose.setdefault(what, {}).update({str(said): None} if said else {})  # each once, in order
-    return [*found.values()] if len(found) > 1 else []
+    return sorted(found.values(), key=lambda whose: bool(whose["name"])) if any(found) else []
 
 
 def _protocol(results: Results) -> dict[str, Any]:
