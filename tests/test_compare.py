@@ -124,6 +124,16 @@ def test_times_of_different_machines_are_left_out(tmp_path: Path) -> None:
     assert any("different machines" in note for note in found.notes)
 
 
+def test_times_of_two_precisions_on_one_machine_are_compared(tmp_path: Path) -> None:
+    folder = write(tmp_path, {"a": {"train_seconds": 9.0}, "b": {"train_seconds": 20.0}})
+    for run in synthetic.runs_of(folder, "b-*").values():
+        file = run / "record.json"
+        file.write_text(file.read_text().replace('"fp32"', '"bf16"').replace('"reference"', '"fast"'))
+    (found,) = compare("a", "b", folder)
+    assert "train_seconds" in rows(found)
+    assert not any("machines" in note for note in found.notes)
+
+
 def test_reports_are_compared_in_what_both_have(tmp_path: Path) -> None:
     level = {"mse": 1.0}
     here = write(tmp_path / "here", {"a": level, "b": level, "c": level})

@@ -14,6 +14,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+import pandas as pd
+
 from bench.errors import BenchError, did_you_mean
 from bench.evaluation.metrics import METRICS, Metric, own_metrics
 from bench.report.effects import EffectRow, holm_tested
@@ -30,6 +32,8 @@ TITLES = {
     "samples": "samples",
     "cost": "cost",
 }
+# What has to be equal for times to be compared: precision and engine are what a variant itself decides
+PLACE = ("device", "device_name", "threads", "replicas", "torch", "origin")
 TESTS = {"Welch": "Welch's t", "paired by seed": "t of differences by seed, as they are near-twins"}
 
 
@@ -124,7 +128,7 @@ def _comparable(a: Variant, b: Variant, *, objective: bool) -> tuple[list[Metric
     elif objective:
         kept = [m for m in kept if m.name != "test_loss"]
         notes.append("The test loss as written is left out: the objectives differ.")
-    if len({run.machine for v in (a, b) for run in v.finished}) > 1:
+    if len(pd.concat([v.done[[*PLACE]] for v in (a, b)]).astype(str).drop_duplicates()) > 1:
         kept = [m for m in kept if m.name not in TIMES]
         notes.append("Times and memory are left out: they come from different machines.")
     return kept, notes
