@@ -30,8 +30,10 @@ def run(
     only: Sequence[str] = (),
     epochs: int | None = None,
     dataset: str | None = None,
+    precision: str | None = None,
     device: str = "auto",
     workers: int | None = None,
+    hours: float | None = None,
     data_dir: str | Path | None = None,
     tracking_uri: str | None = None,
     reports: str | Path = "reports",
@@ -40,8 +42,9 @@ def run(
     """Train, evaluate, track and report what an experiment has to do; returns its runs as `load` does.
 
     `spec` is a YAML file or the name of an experiment that ships with bench; `seeds` a count or which; the
-    rest is as for `bench run`, and so is what is written. Runs that failed or diverged are rows, no errors.
-    In a script, call it under `if __name__ == "__main__":`, since workers import the script.
+    rest is as for `bench run`, and so is what is written. Runs that failed or diverged are rows, no errors,
+    and so are those that the budget of `hours` left. In a script, call it under
+    `if __name__ == "__main__":`, since workers import the script.
 
     Raises:
         BenchError: bad input, in one line, as the command says it.
@@ -56,8 +59,10 @@ def run(
         only=(only,) if isinstance(only, str) else tuple(only),
         epochs=epochs,
         dataset=dataset,
+        precision=precision,
         device=device,
         workers=workers,
+        hours=hours,
         data_dir=Path(data_dir) if data_dir else None,
         tracking_uri=tracking_uri,
         reports=Path(reports),

@@ -16,6 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from synthetic import settings
 
+import bench
+from bench.errors import BenchError
 from bench.report import write_report
 from bench.report.results import load
 from bench.report.undecided import undecided
@@ -245,3 +247,5 @@ def test_hours_are_more_than_none(hours: str, tmp_path: Path) -> None:
     refused = forked.bench("plan", "small.yaml", "--hours", hours, cwd=tmp_path)
     assert refused.returncode == 2
     assert "give hours above 0, such as 2 or 0.5" in refused.stderr
+    with pytest.raises(BenchError, match="give hours above 0"):
+        bench.run(tmp_path / "small.yaml", hours=float(hours))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import sys
 from dataclasses import fields
 from glob import escape, glob
@@ -76,8 +75,6 @@ def request_of(context: typer.Context) -> Request:
     if other := same_name_here(given["spec"]):
         told = f"{given['spec']} is the experiment that ships with bench; {other} is not read"
         print(f"bench: {printable(told)}", file=sys.stderr)
-    if (hours := given["hours"]) is not None and not 0 < hours < math.inf:
-        raise BenchError(f"--hours {hours}; give hours above 0, such as 2 or 0.5")
     seeds, dataset = seeds_of(given["seeds"]), given["dataset"]
     if given["quick"]:
         dataset, seeds = dataset or "digits", seeds or (0, 1, 2)

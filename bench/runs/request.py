@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from bench.errors import redacted
+from bench.errors import BenchError, redacted
 from bench.spec.experiment import Experiment
 from bench.spec.shipped import shipped
 
@@ -30,6 +31,11 @@ class Request:
     hours: float | None = None  # the budget of a command
     executor: str = "local"  # or "ray"
     address: str | None = None  # of the Ray cluster
+
+    def __post_init__(self) -> None:
+        """Raise BenchError for a budget that is none."""
+        if self.hours is not None and not 0 < self.hours < math.inf:
+            raise BenchError(f"--hours {self.hours}; give hours above 0, such as 2 or 0.5")
 
     @cached_property
     def experiment(self) -> Experiment:
