@@ -10,6 +10,8 @@ from bench.runs.execute import Job
 from bench.runs.order import ends
 from bench.runs.predict import Prediction
 
+MOMENT = 1e-6  # seconds before the end by which a round must end, so that rounding cannot stop its last run
+
 
 class OutOfTimeError(Exception):
     """The budget is over."""
@@ -60,7 +62,7 @@ class Budget:
         now, pace = self.clock(), self.pace
         rest = [max(0.0, pace * self._foreseen(run) - (now - since)) for run, since in self.begun.items()]
         new = ends([pace * self._foreseen(job.id) for job in jobs], self.workers, rest)
-        self.refused = now + max([*rest, *new]) > self.over
+        self.refused = now + max([*rest, *new]) > self.over - MOMENT
         return not self.refused
 
     def check(self) -> None:
