@@ -92,7 +92,7 @@ def test_near_twins_alone_are_paired(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("margin", "verdict"), [(0.05, "no difference found"), (0.2, "equal within 0.2000 nats")]
+    ("margin", "verdict"), [(0.05, "no difference found"), (0.2, "equal within 0.2 nats")]
 )
 def test_equal_is_what_lies_within_the_margin_that_the_experiment_states(
     tmp_path: Path, margin: float, verdict: str

@@ -100,6 +100,8 @@ def _axis(results: Results, axis: str) -> Iterator[Answer]:
     if not rows:
         return
     first, *rest = [row for row in rows if not row.where]
+    said = first.verdict(results.margin)  # the same of another metric is no exception
+    rest = [row for row in rest if row.sure or row.turns or row.verdict(results.margin) != said]
     c = effects.contrasts(results, axis)[0]
     data: dict[str, Any] = {
         "axis": axis, "first": first, "rest": rest, "n": c.n, "margin": results.margin,

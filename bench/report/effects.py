@@ -16,7 +16,7 @@ import pandas as pd
 
 from bench.evaluation.metrics import Metric
 from bench.report import pairs
-from bench.report.cells import plain, spread
+from bench.report.cells import exact, spread
 from bench.report.inference import Ranking, rank
 from bench.report.pairs import Levels, near_twins
 from bench.report.results import Results
@@ -278,7 +278,7 @@ def unequal(effect: Effect, metric: Metric, margin: float, tests: int) -> str:
         return "equal in every seed"
     p = equivalence(effect, margin) if metric.unit.startswith("nats") else None
     if p is not None and p <= LEVEL:
-        return f"equal within {plain(margin)} {'nat' if margin == 1 else 'nats'}"
+        return f"equal within {exact(margin)} {'nat' if margin == 1 else 'nats'}"
     return f"no difference found ({advice(effect, tests)})"
 
 
