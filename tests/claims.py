@@ -8,6 +8,7 @@ A comment after a sentence says of each of its numbers, in order, which it is; n
     all: a s0 mse                 of one seed
     all: a − b elbo               difference, or `all: a / b mse` ratio, by the report's own test;
                                   with a `*` in both names the average over all settings that it stands for
+    rate: x − y at KL = 9 nats elbo  the same from effects.csv: of two values of an axis, and where
     all: a test_loss_nats + elbo  the size of the sum, run by run
     all: a nats@20                published.csv: `published`, `nats`, `measured`; the last epoch, or that one
     all: PCA, 20 latents mse      baselines.json; also `noise` and `training images`
@@ -73,6 +74,7 @@ class Report:
         self.folder = folder
         self.summary = {row["variant"]: row for row in self._rows("summary.csv")}
         self.runs, self.published = self._rows("results.csv"), self._rows("published.csv")
+        self.effects = self._rows("effects.csv")
         found = self._json("baselines.json")
         samples = found.get("samples", {})
         self.baselines = {row["name"]: row for row in found.get("rows", ())}
@@ -120,7 +122,12 @@ class Report:
         return Value(mean, mean - half, mean + half) if column == "measured" else Value(mean)
 
     def _effect(self, a: str, sign: str, b: str, metric: str) -> Value:
-        """Test a against b, on the average of all names that a `*` in both stands for."""
+        """Test a against b, on the average of all names that a `*` in both stands for; or look it up."""
+        level, _, where = b.partition(" at ")
+        if where:
+            sought = {"a": a, "b": level, "where": where, "metric": metric}
+            row = next((row for row in self.effects if sought.items() <= row.items()), {})
+            return Value(*(float(row[end]) for end in ("value", "low", "high")))
         scale = SCALES[metric]
         if (sign == "/") == (scale == "linear"):
             raise LookupError(f"{metric} is compared by {'differences' if scale == 'linear' else 'ratios'}")

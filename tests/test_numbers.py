@@ -59,6 +59,8 @@ def reports(tmp_path: Path) -> Path:
         "variant,epoch,published,nats,measured_mean,measured_half_width\na,1,7,70,71,2\na,20,5,50,51,1\n"
     )
     (folder / "published.csv").write_text(published)
+    effects = "a,b,where,metric,value,low,high\nx,y,KL = 9 nats,elbo,0.9,0.7,1.1\n"
+    (folder / "effects.csv").write_text(effects)
     (folder / "experiment.json").write_text(json.dumps({"variants": {"a": {"epochs": 20}, "b": {}}}))
     return tmp_path
 
@@ -73,6 +75,7 @@ def reports(tmp_path: Path) -> Path:
         "In their own terms `a` has −100 and `b` −98. <!-- all: a elbo; all: b elbo -->",
         "In own terms `b` is 2.2 better than `a`. <!-- all: b − a elbo -->",
         "On average 4.0 better in its own terms. <!-- all: *-y − *-x elbo -->",
+        "In own terms x is ahead by 0.90 ± 0.20. <!-- all: x − y at KL = 9 nats elbo -->",
         "The MSE of `a` is 1.25 times that of `b`. <!-- all: a / b mse -->",
         "Seed 0 has −101.3 in its own terms. <!-- told: a name; all: a s0 elbo -->",
         "PCA leaves an MSE of 0.5. <!-- all: PCA, 2 latents mse -->",
@@ -104,6 +107,9 @@ def test_a_right_number_passes(text: str, reports: Path) -> None:
         "In their own terms one has −100 and one −98. <!-- all: a elbo; all: b elbo -->",
         "In own terms `b` is 2.2 better than `a`. <!-- all: a − b elbo -->",
         "On average 4.0 better in its own terms. <!-- all: *-x − *-y elbo -->",
+        "In own terms x is ahead by 0.90 ± 0.30. <!-- all: x − y at KL = 9 nats elbo -->",
+        "In own terms x is ahead by 0.90. <!-- all: x − y at KL = 8 nats elbo -->",
+        "In own terms x is ahead by 0.90. <!-- all: y − x at KL = 9 nats elbo -->",
         "The MSE of `a` is 0.01 more than that of `b`. <!-- all: a − b mse -->",
         "PCA leaves an MSE of 0.5. <!-- all: PCA, 3 latents mse -->",
         "It prints 5. <!-- all: b published -->",
