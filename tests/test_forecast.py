@@ -198,10 +198,11 @@ def test_bf16_is_timed_where_it_rounds_and_the_step_is_the_fast_one(monkeypatch)
     ("share", "fp32", "bf16"),
     [(0.5, "to 50% of its time", ""), (1.0, "", ""), (9.0, "", "9.0 times as long")],
 )
-def test_a_plan_offers_bf16_where_it_is_faster_and_warns_where_it_is_slower(share, fp32, bf16):
+def test_a_plan_offers_bf16_where_it_is_faster_and_warns_where_it_is_slower(share, fp32, bf16, monkeypatch):
+    monkeypatch.setattr("bench.runs.forecast.bf16_shares", lambda *_: dict.fromkeys("abcde", share))
     for declared, words in (("fp32", fp32), ("bf16", bf16)):
         runs = [wide(variant=name, precision=declared) for name in "abcde"]
-        plan = SimpleNamespace(todo=[SimpleNamespace(run=run) for run in runs])
-        said = [*precision(cast("Plan", plan), Prediction(bf16=dict.fromkeys("abcde", share)))]
+        plan = SimpleNamespace(todo=[SimpleNamespace(run=run) for run in runs], data=None, device=CPU)
+        said = [*precision(cast("Plan", plan))]
         assert len(said) == bool(words)
         assert all(words in line and "a, b, c and 2 others" in line for line in said)

@@ -35,7 +35,7 @@ def print_plan(plan: Plan, foreseen: Prediction, *, every_run: bool, quiet: bool
         f"{len(plan.data.test_images)} test images, digest {plan.data.digest[:12]}",
         f"report   {plan.folder / 'report.md'}",
         *times(plan, foreseen),
-        *precision(plan, foreseen),
+        *precision(plan),
     ]
     print("\n".join(lines), file=stream)
     if every_run:
@@ -68,11 +68,15 @@ def times(plan: Plan, foreseen: Prediction) -> Iterator[str]:
         )
 
 
-def precision(plan: Plan, foreseen: Prediction) -> Iterator[str]:
+def precision(plan: Plan) -> Iterator[str]:
     """Offer bf16 to a matrix in fp32 that it trains faster here, and warn of it where it is slower."""
-    half = {planned.run.variant for planned in plan.todo if planned.run.precision == "bf16"}
-    gain = {variant: share for variant, share in foreseen.bf16.items() if share < FASTER}
-    loss = {variant: share for variant, share in foreseen.bf16.items() if share > SLOWER and variant in half}
+    from bench.runs.forecast import bf16_shares
+
+    runs = [planned.run for planned in plan.todo]
+    shares = bf16_shares(runs, plan.data, plan.device)
+    half = {run.variant for run in runs if run.precision == "bf16"}
+    gain = {variant: share for variant, share in shares.items() if share < FASTER}
+    loss = {variant: share for variant, share in shares.items() if share > SLOWER and variant in half}
     if gain and not half:
         yield (
             f"bf16     --precision bf16 would cut a step to {min(gain.values()):.0%} of its time "

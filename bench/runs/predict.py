@@ -11,7 +11,7 @@ from datetime import datetime
 from bench.engine.device import describe, one_thread
 from bench.evaluation.cost import Common
 from bench.runs.executor import worker_count
-from bench.runs.forecast import bf16_shares, forecast, setting, tsne_seconds
+from bench.runs.forecast import forecast, setting, tsne_seconds
 from bench.runs.order import ends, in_order
 from bench.runs.plan import Plan
 from bench.store.experiments import BASELINES
@@ -33,7 +33,6 @@ class Prediction:
     rounds: Mapping[int, float] = field(default_factory=dict)  # when all runs up to a seed have ended
     report: float = 0.0  # that is written at the end, of `total` seconds
     total: float = 0.0
-    bf16: Mapping[str, float] = field(default_factory=dict)  # a step's time in bf16 over fp32's, by variant
 
 
 def predict(plan: Plan) -> Prediction:
@@ -46,8 +45,7 @@ def predict(plan: Plan) -> Prediction:
     one_thread(plan.device)  # as the workers do
     common = Common.of(plan.data, plan.device)
     known = done_before(plan, first)
-    runs = [planned.run for planned in plan.todo]
-    found = forecast(runs, plan.data, plan.device, common, known, first)
+    found = forecast([p.run for p in plan.todo], plan.data, plan.device, common, known, first)
     seconds = {planned.id: s for planned, s in zip(plan.todo, found, strict=True)}
     if not (plan.folder / BASELINES).is_file():
         start += common.classifiers + BASELINES_SCORED * common.samples
@@ -57,8 +55,7 @@ def predict(plan: Plan) -> Prediction:
     for planned, end in zip(order, times, strict=True):
         rounds[planned.run.seed] = max(start + end, max(rounds.values(), default=0.0))
     report = REPORT + REPORT_VARIANT * len(plan.experiment.variants)
-    bf16 = bf16_shares(runs, plan.data, plan.device)
-    return Prediction(seconds, start, rounds, report, max(rounds.values()) + report, bf16)
+    return Prediction(seconds, start, rounds, report, max(rounds.values()) + report)
 
 
 def done_before(plan: Plan, full: int) -> dict[str, float]:
