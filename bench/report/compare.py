@@ -19,7 +19,7 @@ import pandas as pd
 from bench.errors import BenchError, did_you_mean
 from bench.evaluation.metrics import METRICS, Metric, own_metrics
 from bench.report.effects import EffectRow, holm_tested
-from bench.report.frame import TIMES
+from bench.report.frame import PLACE, TIMES
 from bench.report.pairs import near_twins, parts
 from bench.report.results import Results, Variant, load
 from bench.report.statistics import LEVEL, average, one_sided
@@ -32,8 +32,6 @@ TITLES = {
     "samples": "samples",
     "cost": "cost",
 }
-# What has to be equal for times to be compared: precision and engine are what a variant itself decides
-PLACE = ("device", "device_name", "threads", "replicas", "torch", "origin")
 TESTS = {"Welch": "Welch's t", "paired by seed": "t of differences by seed, as they are near-twins"}
 
 

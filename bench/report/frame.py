@@ -16,6 +16,8 @@ from bench.store.experiments import ExperimentFolder
 # What differs between machines in a way that changes times; the rest is told in the protocol.
 TIMING = ("device", "device_name", "threads", "precision", "engine", "replicas", "torch")
 TIMES = ("train_seconds", "images_per_second", "peak_memory_mb")  # what it changes
+# What has to be equal for times to be compared: precision and engine are what a variant itself decides
+PLACE = (*(key for key in TIMING if key not in ("precision", "engine")), "origin")
 ENVIRONMENT = tuple("compute_precision" if key == "precision" else key for key in TIMING)  # one is a metric
 PARTS = ("encoder", "decoder", "posterior", "prior", "likelihood", "target", "objective", "optimizer")
 RESULTS = ("id", "variant", "seed", "status", "outcome", "likelihood_class", "beta", "beta_eff")
