@@ -83,7 +83,7 @@ class FeatureNet(nn.Module):
             nn.ReLU(),
         )
         self.head = nn.Linear(FEATURES, classes)
-        self.to(memory_format=torch.channels_last)  # pooling takes a seventh of the time
+        self.to(memory_format=torch.channels_last)  # features in less than half the time
 
     def forward(self, grey: Tensor) -> Tensor:
         """Give class logits [N, classes] of grey images [N, D] in [0, 1]."""
@@ -133,8 +133,8 @@ def digest_of(nets: Sequence[nn.Module]) -> str:
 def _classifier(data: Dataset, seed: int, cache: Path) -> FeatureNet:
     """Load one classifier, or train it and put it into the cache."""
     net = FeatureNet(data.shape, data.classes)
-    *_, kept = places = _places(data, seed, cache)
-    for path in places:
+    shipped, kept = _places(data, seed, cache)
+    for path in (shipped, kept):
         # Absent, cut short, or of another design: train it anew
         with suppress(OSError, SafetensorError, RuntimeError):
             net.load_state_dict(load_file(path))
