@@ -10,7 +10,7 @@ from bench.runs.execute import Job
 from bench.runs.order import ends
 from bench.runs.predict import Prediction
 
-MOMENT = 1e-6  # seconds before the end by which a round must end, so that rounding cannot stop its last run
+MOMENT = 1e-8  # seconds before the end by which a round must end, so that rounding cannot stop its last run
 
 
 class OutOfTimeError(Exception):
