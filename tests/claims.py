@@ -123,14 +123,14 @@ class Report:
 
     def _effect(self, a: str, sign: str, b: str, metric: str) -> Value:
         """Test a against b, on the average of all names that a `*` in both stands for; or look it up."""
+        scale = SCALES[metric]
+        if (sign == "/") == (scale == "linear"):
+            raise LookupError(f"{metric} is compared by {'differences' if scale == 'linear' else 'ratios'}")
         level, _, where = b.partition(" at ")
         if where:
             sought = {"a": a, "b": level, "where": where, "metric": metric}
             row = next((row for row in self.effects if sought.items() <= row.items()), {})
             return Value(*(float(row[end]) for end in ("value", "low", "high")))
-        scale = SCALES[metric]
-        if (sign == "/") == (scale == "linear"):
-            raise LookupError(f"{metric} is compared by {'differences' if scale == 'linear' else 'ratios'}")
         pattern = re.escape(a).replace(r"\*", "(.+)") + "()"
         stems = [found[1] for name in self.summary if (found := re.fullmatch(pattern, name))]
         pairs = [(a.replace("*", stem), b.replace("*", stem)) for stem in stems]

@@ -110,6 +110,7 @@ def test_a_right_number_passes(text: str, reports: Path) -> None:
         "In own terms x is ahead by 0.90 ± 0.30. <!-- all: x − y at KL = 9 nats elbo -->",
         "In own terms x is ahead by 0.90. <!-- all: x − y at KL = 8 nats elbo -->",
         "In own terms x is ahead by 0.90. <!-- all: y − x at KL = 9 nats elbo -->",
+        "In own terms x is ahead by 0.90. <!-- all: x / y at KL = 9 nats elbo -->",
         "The MSE of `a` is 0.01 more than that of `b`. <!-- all: a − b mse -->",
         "PCA leaves an MSE of 0.5. <!-- all: PCA, 3 latents mse -->",
         "It prints 5. <!-- all: b published -->",
