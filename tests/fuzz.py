@@ -92,6 +92,8 @@ class Place:
         self.folders = {str(above) for name in self.files for above in Path(name).parents}
         self.canary = state(root / "canary")
         tempfile.tempdir = str(root / "tmp")
+        # torch hands the place of its cache on to children: whoever started this may have told another
+        patch.setenv("TORCHINDUCTOR_CACHE_DIR", str(root / "tmp" / "torch"))
         from bench.report import figures
 
         draw = figures.draw
