@@ -24,7 +24,7 @@ from bench.evaluation.footing import BinaryPixels
 from bench.evaluation.posteriors import encode
 from bench.parts.vae import VAE
 from bench.runs import predict as prediction
-from bench.runs.forecast import TIMED, Speed, _apart, bf16_shares, forecast, setting
+from bench.runs.forecast import PATIENCE, TIMED, Pace, _apart, bf16_shares, forecast, setting
 from bench.runs.plan import Plan, make_plan
 from bench.runs.predict import Prediction, predict
 from bench.runs.request import Request
@@ -40,11 +40,12 @@ def timed(monkeypatch: pytest.MonkeyPatch) -> list[Run]:
     """The runs that are timed; a step of each takes as many seconds as it has latents, nothing else any."""
     found: list[Run] = []
 
-    def measure(run: Run, *_: object) -> Speed:
+    def pace(run: Run, **_: object) -> Pace:
         found.append(run)
-        return Speed(float(run.latent), 0.0, 0.0)
+        return Pace(float(run.latent), 1e-9)
 
-    monkeypatch.setattr("bench.runs.forecast._measure", measure)
+    monkeypatch.setattr("bench.runs.forecast._pace", pace)
+    monkeypatch.setattr("bench.runs.forecast._cost", lambda run, **_: Cost(0.0, 0.0, 0.0, 0.0))
     for name in ("FIXED", "PICTURE", "LAST_PICTURES"):
         monkeypatch.setattr(f"bench.runs.forecast.{name}", 0.0)
     return found
@@ -75,6 +76,34 @@ def test_of_many_kinds_some_are_timed_and_stand_for_those_most_like_them(timed):
     assert max(abs(s - run.latent) for s, run in zip(seconds, runs, strict=True)) <= 100 / (TIMED // 3)
 
 
+def test_what_the_first_kind_imports_leaves_time_for_the_others(timed, monkeypatch):
+    runs, seconds = [a_run(latent=n) for n in range(3, 9)], [100.0]
+    monkeypatch.setattr(
+        "bench.runs.forecast.time.process_time", lambda: seconds[0] + PATIENCE * len(timed) / 10
+    )
+    forecast(runs, a_dataset(), CPU, NOTHING)
+    assert len(timed) == len(runs)
+    seconds[0], timed[:] = 0.0, []
+    monkeypatch.setattr("bench.runs.forecast.time.process_time", lambda: 2 * PATIENCE * len(timed))
+    forecast(runs, a_dataset(), CPU, NOTHING)
+    assert len(timed) == 2  # the second spent it
+
+
+def test_an_evaluation_that_is_not_timed_grows_with_what_judging_an_image_takes(timed, monkeypatch):
+    runs = [a_run(latent=n) for n in (2, 3, 4, 5)]
+    monkeypatch.setattr("bench.runs.forecast._pace", lambda run, **_: Pace(0.0, float(run.latent)))
+    monkeypatch.setattr(
+        "bench.runs.forecast._apart", lambda count: range(count) if count == len(runs) else [0]
+    )
+    monkeypatch.setattr("bench.runs.forecast._cost", lambda run, **_: Cost(run.latent, 0.0, 0.0, 0.0))
+    asked: list[tuple[int, float]] = []
+    monkeypatch.setattr(
+        Cost, "seconds", lambda self, _, latent, *__: asked.append((latent, self.decoded)) or 0.0
+    )
+    forecast(runs, a_dataset(), CPU, NOTHING)
+    assert asked == [(2, 2.0), *((n, pytest.approx(n)) for n in (3, 4, 5))]  # integrated ones stand apart
+
+
 @pytest.mark.parametrize("count", [1, 2, 3, 7, 24, 100, 1000])
 def test_the_first_places_lie_far_apart_however_many_are_taken(count):
     order = _apart(count)
@@ -89,7 +118,7 @@ def test_epochs_batches_and_held_out_images_are_counted(timed):
     data = a_dataset(train=130)
     for changes, steps in (({}, 3), ({"drop_last": True}, 2), ({"validation": 30_000}, 2)):
         (seconds,) = forecast([run.model_copy(update=changes)], data, CPU, NOTHING, full=9)
-        assert seconds == 4 * steps * 3
+        assert seconds == pytest.approx(4 * steps * 3)
 
 
 def test_what_is_known_is_not_timed_and_one_seed_draws_tsne(timed):

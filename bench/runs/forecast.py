@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
 
 import torch
 
@@ -16,12 +19,13 @@ from bench.engine.images import untrained
 from bench.engine.loop import make_step
 from bench.engine.own import CHUNK, own_noise, term_means
 from bench.evaluation.cost import Common, Cost, seconds_of
+from bench.evaluation.quadrature import MOST_LATENTS
 from bench.parts.lookup import objective_of
 from bench.pictures.shown import POINTS, epochs_shown
 from bench.spec.experiment import PARTS, Run
 
 TIMED = 24  # kinds of runs that are timed at most, some seconds in all
-PATIENCE = 3.0  # processor seconds after which no further kind is timed
+PATIENCE = 2.0  # processor seconds after the first kind, after which no further one is timed
 STEPS = 4  # of training that are timed
 PICTURE = 0.1  # seconds that the pictures of an epoch take
 LAST_PICTURES = 0.5  # seconds that those at the end take
@@ -29,13 +33,15 @@ TSNE = 0.0045  # seconds a point of t-SNE takes
 FIXED = 0.3  # seconds a run spends on what does not grow with it: its model, its files
 
 
+Found = TypeVar("Found")
+
+
 @dataclass(frozen=True)
-class Speed:
-    """What a kind of run is made of, seconds: a step, judging an image after an epoch, its evaluation."""
+class Pace:
+    """What every kind of run is timed for, seconds: a step, and judging an image after an epoch."""
 
     step: float
     judged: float
-    evaluation: float
 
 
 def forecast(
@@ -49,23 +55,27 @@ def forecast(
     """Predict the seconds of each run on one worker, from timing its step and shares of its evaluation here.
 
     `known` holds the seconds of runs done before, by `setting`: those are taken as they are. Of many kinds
-    some are timed, as far apart among their likes as they can be; each stands for its neighbours. Runs of the
-    seed `full` draw t-SNE too.
+    some are timed, as far apart among their likes as they can be; each stands for its neighbours, and in the
+    evaluation by how much slower these judge an image. Runs of the seed `full` draw t-SNE too.
     """
     known = known or {}
     names = [setting(run) for run in runs]
     kinds = {name: _kind(run) for name, run in zip(names, runs, strict=True) if name not in known}
     firsts = {kinds[name]: run for name, run in zip(names, runs, strict=True) if name in kinds}
-    speeds = _speeds(firsts, data, device, common)
+    paces = {
+        kind: pace for kind, (_, pace) in _standing(firsts, partial(_pace, data=data, device=device)).items()
+    }
+    costs = _costs(firsts, paces, data, device)
 
     def seconds(name: str, run: Run) -> float:
         if name in known:
             return known[name]
-        speed, images, aside = speeds[kinds[name]], len(data.train_images), held_out(data, run.validation)
-        trained = -(-images_per_epoch(run, images - aside) // run.batch_size) * speed.step
-        judged = (len(data.test_images) + aside) * speed.judged
+        pace, images, aside = paces[kinds[name]], len(data.train_images), held_out(data, run.validation)
+        trained = -(-images_per_epoch(run, images - aside) // run.batch_size) * pace.step
+        judged = (len(data.test_images) + aside) * pace.judged
+        evaluation = costs[kinds[name]].seconds(data, run.latent, run.importance_samples, common)
         pictures = PICTURE * len(epochs_shown(run.epochs)) + LAST_PICTURES
-        return run.epochs * (trained + judged) + speed.evaluation + pictures + FIXED
+        return run.epochs * (trained + judged) + evaluation + pictures + FIXED
 
     pairs = zip(names, runs, strict=True)
     return [seconds(name, run) + tsne_seconds(run, data, full) for name, run in pairs]
@@ -91,19 +101,33 @@ def _kind(run: Run) -> str:
     return json.dumps({key: facts.get(key) for key in first} | facts)
 
 
-def _speeds(
-    firsts: Mapping[str, Run], data: Dataset, device: torch.device, common: Common
-) -> dict[str, Speed]:
-    """Time a run of each kind until enough is known or the time for it is spent."""
-    order = sorted(firsts)
-    started = time.process_time()
-    timed: dict[int, Speed] = {}
+def _costs(
+    firsts: Mapping[str, Run], paces: Mapping[str, Pace], data: Dataset, device: torch.device
+) -> dict[str, Cost]:
+    """Time shares of the evaluation: apart for few latents, whose ln p(b) is integrated, and for many."""
+    costs = {}
+    for few in (True, False):
+        group = {kind: run for kind, run in firsts.items() if (run.latent <= MOST_LATENTS) == few}
+        for kind, (timed, cost) in _standing(group, partial(_cost, data=data, device=device)).items():
+            costs[kind] = cost.times(paces[kind].judged / paces[timed].judged)
+    return costs
+
+
+def _standing(kinds: Mapping[str, Run], measure: Callable[[Run], Found]) -> dict[str, tuple[str, Found]]:
+    """Measure a run of each kind until enough is known or the time for it is spent.
+
+    Gives for each kind the one that stands for it, itself where it was measured, and what that gave.
+    """
+    order = sorted(kinds)
+    started = math.inf
+    timed: dict[int, Found] = {}
     for place in _apart(len(order)):
-        if len(timed) == TIMED or (timed and time.process_time() - started > PATIENCE):
+        if len(timed) == TIMED or time.process_time() - started > PATIENCE:
             break
-        timed[place] = _measure(firsts[order[place]], data, device, common)
+        timed[place] = measure(kinds[order[place]])
+        started = min(started, time.process_time())  # from here on: the first one imports what all share
     near = [min(timed, key=lambda place: abs(place - i)) for i in range(len(order))]
-    return {kind: timed[place] for kind, place in zip(order, near, strict=True)}
+    return {kind: (order[place], timed[place]) for kind, place in zip(order, near, strict=True)}
 
 
 def _apart(count: int) -> list[int]:
@@ -113,16 +137,20 @@ def _apart(count: int) -> list[int]:
     return [place for place in reversed_bits if place < count]
 
 
-def _measure(run: Run, data: Dataset, device: torch.device, common: Common) -> Speed:
-    """Time a step, an image judged, and the shares of the evaluation of one kind of run."""
+def _pace(run: Run, data: Dataset, device: torch.device) -> Pace:
+    """Time a step and an image judged of one kind of run."""
     model = untrained(run, data.shape).to(device)
     objective = objective_of(run)
     step = _step_seconds(run, make_step(run, model), data, device)
     test = data.test_images[: CHUNK // 2].flatten(1).to(device)
     noise = own_noise(run, objective, len(test), device)
-    judged = seconds_of(lambda: term_means(model, objective, test, noise, run.batch_size), device) / len(test)
-    cost = Cost.of(untrained(run, data.shape).to(device), data, device)
-    return Speed(step, judged, cost.seconds(data, run.latent, run.importance_samples, common))
+    judged = seconds_of(lambda: term_means(model, objective, test, noise, run.batch_size), device)
+    return Pace(step, judged / len(test))
+
+
+def _cost(run: Run, data: Dataset, device: torch.device) -> Cost:
+    """Time the shares of the evaluation of one kind of run."""
+    return Cost.of(untrained(run, data.shape).to(device), data, device)
 
 
 def _step_seconds(run: Run, step: Step, data: Dataset, device: torch.device) -> float:
@@ -146,7 +174,7 @@ def bf16_shares(runs: Sequence[Run], data: Dataset, device: torch.device) -> dic
     variants = {run.variant: run for run in runs}.values()
     for run in variants if device.type == "cpu" else ():
         kind = _kind(run.model_copy(update={"precision": "bf16"}))
-        if kind not in shares and len(shares) < TIMED and time.process_time() - started < PATIENCE / 2:
+        if kind not in shares and len(shares) < TIMED and time.process_time() - started < PATIENCE:
             shares[kind] = _bf16_share(run, data, device)
         if share := shares.get(kind):
             found[run.variant] = share
