@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -26,7 +27,7 @@ def results(
     folder: Path, shift: Callable[[float], float] = lambda kl: 0.0, *, apart: float = 0.0, noise: float = 0.0,
     seeds: int = 3, shuffled: bool = False,
 ) -> Results:  # fmt: skip
-    """Two likelihoods on one line, distortion 150 − 2·KL; the Gaussian `shift`ed up and `apart` in its KL."""
+    """Two likelihoods, distortion 150 − 30·ln KL; the Gaussian `shift`ed up and `apart` in its KL."""
     made = {
         f"{kind}-{beta}": synthetic.settings(
             likelihood=kind, beta=beta, axes={"architecture": "mlp", "likelihood": kind, "beta": beta}
@@ -44,7 +45,7 @@ def results(
         kl = RATE[kind] / beta**0.5 + 0.3 * own + gaussian * apart
         up = gaussian * shift(kl) + noise * own
         return {
-            "kl": kl, "elbo_bernoulli": -(150 - 2 * kl + up) - kl,
+            "kl": kl, "elbo_bernoulli": -(150 - 30 * math.log(kl) + up) - kl,
             "mse": 0.02 * 2.0 ** (-kl / 20 + gaussian * (shift(kl) != 0)), "frechet_distance": 100.0,
         }  # fmt: skip
 
@@ -68,9 +69,9 @@ def test_the_same_curve_differs_nowhere_and_a_shifted_one_by_the_shift(tmp_path:
             assert effect.size.mean == pytest.approx(shift, abs=1e-9)  # the first is better
         for effect in pair.effects("mse", pair.rates):
             assert effect.size.mean == pytest.approx(0.5 if shift else 1.0)
-    growing = the_pair(results(tmp_path / "growing" / "x", lambda kl: 0.1 * kl))
+    growing = the_pair(results(tmp_path / "growing" / "x", math.log))
     found = [effect.size.mean for effect in growing.effects("elbo_bernoulli", growing.rates)]
-    assert found == pytest.approx([0.1 * at for at in growing.rates], abs=1e-9)
+    assert found == pytest.approx([math.log(at) for at in growing.rates], abs=1e-9)
 
 
 def test_noise_of_the_seeds_is_in_the_interval(tmp_path: Path) -> None:
@@ -97,6 +98,15 @@ def test_nothing_is_extrapolated(tmp_path: Path) -> None:
     assert answer.data["metrics"] == rate.tables(rate.compared(far)) == []
     assert "they spend no KL in common" in write_report(far.folder, figures=False).read_text()
     assert rate_figure.draw(far) is None
+
+
+def test_what_interpolation_misses_is_told_of_the_compared_rates(tmp_path: Path) -> None:
+    pair = the_pair(results(tmp_path / "line" / "x"))
+    assert pair.left_out == pytest.approx(0, abs=1e-9)  # a line over ln KL
+    outside = the_pair(results(tmp_path / "outside" / "x", lambda kl: 9.0 * (kl < 13)))
+    assert outside.left_out < 2  # though a point below the compared rates is 9 off
+    bent = the_pair(results(tmp_path / "bent" / "x", lambda kl: 2.0 * (30 < kl < 34)))
+    assert bent.left_out == pytest.approx(2, abs=0.3)
 
 
 def test_the_order_of_variants_changes_nothing(tmp_path: Path) -> None:

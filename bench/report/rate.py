@@ -2,7 +2,9 @@
 
 Each seed has a curve a likelihood, over the variants that differ in β (or a Gaussian's variance) alone.
 Between its points it is a cubic that keeps their order (PCHIP: Fritsch, Carlson 1980); beyond them it has no
-value. At a rate that all curves reach, the seeds' values of two likelihoods are two samples for Welch's t.
+value. The distortion is nearer to a line over the logarithm of the rate, and is interpolated over that: on
+MNIST a point that is left out is missed by half as much. At a rate that all curves reach, the seeds' values
+of two likelihoods are two samples for Welch's t.
 """
 
 from __future__ import annotations
@@ -59,9 +61,10 @@ class Curves:
 
         Ratios are of logarithms. The ELBO is interpolated as the distortion, which falls with the rate.
         """
-        made = [_interpolated(*self._points(metric, seed), rates) for seed in self.rates]
+        logarithmic = metric == "elbo_bernoulli"
+        made = [_interpolated(*self._points(metric, seed), rates, logarithmic) for seed in self.rates]
         values = np.array(made).reshape(len(made), len(rates))
-        return -values - np.asarray(rates) if metric == "elbo_bernoulli" else values
+        return -values - np.asarray(rates) if logarithmic else values
 
     def _points(self, metric: str, seed: int) -> tuple[np.ndarray, np.ndarray]:
         """The rates of one seed, ascending, and the values there; equal rates are one point."""
@@ -75,15 +78,15 @@ class Curves:
         points = np.array([np.mean(found[r], 0) for r in sorted(found)]).reshape(-1, 2)
         return points[:, 0], points[:, 1]
 
-    def left_out(self) -> float:
-        """How far, at most, a point of a seed's distortion lies from the curve through the others: nats."""
+    def left_out(self, low: float, high: float) -> float:
+        """How far, at most, a seed's point between two rates lies from the curve through the others: nats."""
         far = [0.0]
         for seed in self.rates:
             x, y = self._points("elbo_bernoulli", seed)
             for i in range(1, len(x) - 1):
-                if len(x) > POINTS:
+                if len(x) > POINTS and low <= x[i] <= high:
                     rest = np.delete(x, i), np.delete(y, i)
-                    far.append(abs(float(_interpolated(*rest, [x[i]])[0]) - y[i]))
+                    far.append(abs(float(_interpolated(*rest, [x[i]], True)[0]) - y[i]))
         return max(far)
 
 
@@ -106,6 +109,11 @@ class Pair:
             if len(inside) >= 4:
                 return [round(k * step, 2) for k in inside]
         return []
+
+    @property
+    def left_out(self) -> float:
+        """How far, at most, a point between the compared rates lies from the curve of the others: nats."""
+        return max(c.left_out(self.low, self.high) for c in (self.a, self.b))
 
     def effects(self, metric: str, rates: Rates) -> list[Effect]:
         """The first less the second at each rate, by Welch's t over seeds; of RATIOS first over second."""
@@ -190,11 +198,13 @@ def _mean_rate(variant: Variant) -> float:
     return mean.mean if mean else math.inf
 
 
-def _interpolated(x: np.ndarray, y: np.ndarray, rates: Rates) -> np.ndarray:
+def _interpolated(x: np.ndarray, y: np.ndarray, rates: Rates, logarithmic: bool) -> np.ndarray:
     """PCHIP between points, NaN outside them; all NaN of fewer than POINTS."""
     if len(x) < POINTS:
         return np.full(len(rates), np.nan)
     # Equal rates are one point, at their mean: the ends of a span are still inside
     inside = np.clip(rates, x[0], x[-1])
     beyond = np.abs(inside - np.asarray(rates)) > 10.0**-SAME
+    if logarithmic:
+        x, inside = (np.log(np.maximum(of, 10.0**-SAME)) for of in (x, inside))
     return np.asarray(np.where(beyond, np.nan, PchipInterpolator(x, y)(inside)))

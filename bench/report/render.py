@@ -66,7 +66,7 @@ def context(results: Results, figures: Mapping[str, str], gallery: Gallery) -> d
         "notes": [v for v in results.variants if v.settings.get("note")],
         "figures": figures, "gallery": gallery, "effects": effects.table(rows, results.margin),
         "rates": rate.tables(at_equal_rate),
-        "left_out": max((c.left_out() for pair, _ in at_equal_rate for c in (pair.a, pair.b)), default=0.0),
+        "left_out": max((pair.left_out for pair, _ in at_equal_rate), default=0.0),
         "details": tables.footing(results, "details"), "own": tables.own_terms(results),
         "latent": tables.latent(results), "settings": tables.settings(results),
         "saturated": [v for v in results.variants if v.saturated],
