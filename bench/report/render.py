@@ -30,6 +30,11 @@ from bench.store.times import duration
 
 TEMPLATES = files("bench.report") / "templates"
 STATES = ("finished", "diverged", "failed", "interrupted", "unreadable", "missing")
+CALIBRATED = {  # what a record says was fitted to training images; ε of the first yardstick alone
+    "epsilon": "ε", "temperature": "temperature", "bias": "bias",
+    "temperature_threshold": "temperature of thresholded pixels", "bias_threshold": "their bias",
+    "variance": "σ²",
+}  # fmt: skip
 DISTURBED = 1.5  # times as fast as another seed: more than two runs at once take from each other
 
 
@@ -231,8 +236,8 @@ def _protocol(results: Results) -> dict[str, Any]:
     runs = [run for run in results.runs if run.record]
     calibration = [numbers(run.record.get("calibration")) for run in runs if run.status == "finished"]
     ranges = {
-        sign: (min(values), max(values))
-        for key, sign in (("epsilon", "ε"), ("temperature", "temperature"), ("variance", "σ²"))
+        what: (min(values), max(values))
+        for key, what in CALIBRATED.items()
         if (values := [found[key] for found in calibration if key in found])
     }
     said: dict[str, list[str]] = {"data": [], "environment": [], "commit": [], "samples": [], "yardstick": []}
