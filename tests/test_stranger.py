@@ -91,7 +91,7 @@ def filled(good: dict[str, Any], kind: Any, keep: tuple[str, ...], marks: dict[i
             continue
         inside[at[-1]] = WORD.format(mark := len(marks))
         try:
-            shape(kind).validate_python(made)
+            shape(kind).validate_python(made, strict=True)
         except ValidationError:
             inside[at[-1]] = old
         else:

@@ -31,13 +31,9 @@ Facts = dict[Name, Scalar] | None
 Side = Annotated[int, Field(ge=1, le=4096)]  # of an image, in pixels
 EpochNumber = Annotated[int, Field(ge=1, le=100_000)]
 
-_LOOSE = ConfigDict(extra="allow", strict=True)
-
 
 class Epoch(TypedDict, total=False):
     """A row of the curves."""
-
-    __pydantic_config__ = _LOOSE  # type: ignore[misc]
 
     epoch: Required[EpochNumber]
     test_loss_nats: Number | None
@@ -46,8 +42,6 @@ class Epoch(TypedDict, total=False):
 class Chosen(TypedDict, total=False):
     """Which epoch a run with patience was measured at, and why it ended."""
 
-    __pydantic_config__ = _LOOSE  # type: ignore[misc]
-
     epoch: Required[Annotated[int, Field(ge=0, le=100_000)]]  # 0 where none was finite
     ended: Text | None
 
@@ -55,16 +49,12 @@ class Chosen(TypedDict, total=False):
 class Diverged(TypedDict, total=False):
     """Where a run diverged."""
 
-    __pydantic_config__ = _LOOSE  # type: ignore[misc]
-
     epoch: Required[EpochNumber]
     term: Text | None
 
 
 class Data(TypedDict, total=False):
     """What a run was trained on."""
-
-    __pydantic_config__ = _LOOSE  # type: ignore[misc]
 
     name: Required[Text]
     digest: Required[Text]
@@ -76,8 +66,6 @@ class Data(TypedDict, total=False):
 
 class Recorded(TypedDict, total=False):
     """A record; what is absent, and what is more, is no fault."""
-
-    __pydantic_config__ = _LOOSE  # type: ignore[misc]
 
     format: Required[Annotated[int, Field(ge=1, le=FORMAT)]]
     id: Required[Name]
@@ -123,8 +111,6 @@ class Planned(TypedDict):
 class OwnMetric(TypedDict, total=False):
     """A metric of the user's own, as a report shows it."""
 
-    __pydantic_config__ = _LOOSE  # type: ignore[misc]
-
     name: Required[Heading]
     title: Required[Heading]
     unit: Heading
@@ -133,8 +119,6 @@ class OwnMetric(TypedDict, total=False):
 
 class Printed(TypedDict, total=False):
     """A number that somebody published."""
-
-    __pydantic_config__ = _LOOSE  # type: ignore[misc]
 
     value: Number | None
     unit: Text | None
@@ -148,8 +132,6 @@ class Printed(TypedDict, total=False):
 
 class Claimed(TypedDict, total=False):
     """A prediction, and when it was made."""
-
-    __pydantic_config__ = _LOOSE  # type: ignore[misc]
 
     name: Text | None
     better: Name | None
@@ -165,7 +147,7 @@ class Claimed(TypedDict, total=False):
 class OwnData(TypedDict, total=False):
     """What gives a data set of the user's own."""
 
-    __pydantic_config__ = ConfigDict(extra="forbid", strict=True)  # type: ignore[misc]
+    __pydantic_config__ = ConfigDict(extra="forbid")  # type: ignore[misc]
 
     name: Required[Name]
     options: dict[Name, Scalar | list[Scalar]]
@@ -174,8 +156,6 @@ class OwnData(TypedDict, total=False):
 
 class Settings(TypedDict, total=False):
     """A variant."""
-
-    __pydantic_config__ = _LOOSE  # type: ignore[misc]
 
     latent: Whole | None
     own_data: OwnData | None
@@ -193,8 +173,6 @@ class Settings(TypedDict, total=False):
 
 class Spec(TypedDict, total=False):
     """experiment.json."""
-
-    __pydantic_config__ = _LOOSE  # type: ignore[misc]
 
     variants: Required[Annotated[dict[Name, Settings], Field(max_length=2_000)]]
     planned: Annotated[dict[Name, Planned], Field(max_length=100_000)] | None
@@ -224,16 +202,12 @@ class Joined(TypedDict):
 class Of(TypedDict, total=False):
     """What baselines are of."""
 
-    __pydantic_config__ = _LOOSE  # type: ignore[misc]
-
     data: Text
     latents: Annotated[list[Annotated[int, Field(ge=1, le=4096)]], Field(max_length=10_000)]
 
 
 class Baselines(TypedDict, total=False):
     """baselines.json."""
-
-    __pydantic_config__ = _LOOSE  # type: ignore[misc]
 
     rows: Annotated[list[dict[Name, Value]], Field(max_length=10_000)]
     of: Of
