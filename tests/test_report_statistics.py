@@ -21,7 +21,6 @@ from bench.report.statistics import (
     forward,
     holm,
     seeds_needed,
-    seeds_to_decide,
 )
 
 
@@ -266,7 +265,7 @@ def spread_of(value: float, sd: float, df: float = 2.0) -> Effect:
 @pytest.mark.parametrize(("sd", "margin", "seeds"), [(1.0, 0.5, 36), (1.0, 1.0, 11), (2.0, 1.0, 36)])
 def test_seeds_for_equality_are_those_of_the_tables(sd, margin, seeds):
     """Paired, no difference, 80 %: (z.95 + z.90)²·(s/margin)² = 34.3 and 8.6; Student's t adds a little."""
-    found = seeds_to_decide(spread_of(0.0, sd), margin)
+    found = seeds_needed(spread_of(0.0, sd), margin=margin)
     assert found is not None
     assert abs(found - seeds) <= 1
 
@@ -274,7 +273,7 @@ def test_seeds_for_equality_are_those_of_the_tables(sd, margin, seeds):
 def test_so_many_seeds_decide_in_four_of_five_cases():
     rng = np.random.default_rng(0)
     sd, margin = 1.0, 1.0
-    n = seeds_to_decide(spread_of(0.2, sd), margin)
+    n = seeds_needed(spread_of(0.2, sd), margin=margin)
     assert n is not None
 
     def power(seeds: int) -> float:
@@ -289,6 +288,6 @@ def test_so_many_seeds_decide_in_four_of_five_cases():
 def test_a_difference_beyond_the_margin_or_without_one_needs_what_shows_it():
     for value, margin in ((3.0, 1.0), (0.4, None)):
         each = spread_of(value, 1.0)
-        assert seeds_to_decide(each, margin) == seeds_needed(each)
-    assert seeds_to_decide(spread_of(0.0, 1.0), None) is None
-    assert seeds_to_decide(spread_of(0.0, 9.0), 1.0) is None
+        assert seeds_needed(each, margin=margin) == seeds_needed(each)
+    assert seeds_needed(spread_of(0.0, 1.0)) is None
+    assert seeds_needed(spread_of(0.0, 9.0), margin=1.0) is None

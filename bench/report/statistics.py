@@ -225,37 +225,24 @@ def rejected(p_values: Sequence[float | None]) -> list[bool]:
     return [p is not None and next(adjusted) <= LEVEL for p in p_values]
 
 
-def seeds_needed(effect: Effect, level: float = LEVEL) -> int | None:
+def seeds_needed(effect: Effect, level: float = LEVEL, margin: float | None = None) -> int | None:
     """Compute the least n of each group that shows this effect, at its spread, with a power of 80 %.
 
-    By the non-central t; at least MIN_SEEDS, and None beyond MOST_SEEDS.
+    Or that shows equality within a margin, where one is given: by two one-sided tests at 5 % (Schuirmann
+    1987), whose power is P(both reject). By the non-central t; at least MIN_SEEDS, None beyond MOST_SEEDS.
     """
-    n = np.arange(MIN_SEEDS, MOST_SEEDS + 1)
-    if effect.value == 0 or effect.seed_variance == 0:
+    if effect.seed_variance == 0:
         return MIN_SEEDS if effect.value else None
-    df = effect.seed_df * (n - 1)
-    shift = np.minimum(abs(effect.value) * np.sqrt(n / effect.seed_variance), 100.0)  # beyond it, certain
-    power = 1 - nctdtr(df, shift, stdtrit(df, 1 - level / 2))
-    enough = n[(power >= POWER) | (shift >= 100)]
-    return int(enough[0]) if enough.size else None
-
-
-def seeds_to_decide(effect: Effect, margin: float | None, level: float = LEVEL) -> int | None:
-    """Compute the least n of each group that decides with a power of 80 %: different, or equal in a margin.
-
-    At this effect and its spread. The equality is that of two one-sided tests at 5 % (Schuirmann 1987), whose
-    power is P(both reject), by the non-central t. None beyond MOST_SEEDS.
-    """
-    found = [seeds_needed(effect, level)]
-    if margin and abs(effect.value) < margin and effect.seed_variance:
-        n = np.arange(MIN_SEEDS, MOST_SEEDS + 1)
-        df, scale = effect.seed_df * (n - 1), np.sqrt(n / effect.seed_variance)
+    n = np.arange(MIN_SEEDS, MOST_SEEDS + 1)
+    df, scale = effect.seed_df * (n - 1), np.sqrt(n / effect.seed_variance)
+    shift = np.minimum(abs(effect.value) * scale, 100.0)  # beyond it, certain
+    enough = (1 - nctdtr(df, shift, stdtrit(df, 1 - level / 2)) >= POWER) | (shift >= 100)
+    if margin and abs(effect.value) < margin:
         critical = stdtrit(df, 1 - LEVEL)
         low, high = (np.clip(scale * (effect.value + side * margin), -100, 100) for side in (1, -1))
         power = nctdtr(df, high, -critical) - nctdtr(df, low, critical)
-        enough = n[(power >= POWER) | ((low >= 100) & (high <= -100))]
-        found.append(int(enough[0]) if enough.size else None)
-    return min((count for count in found if count), default=None)
+        enough |= (power >= POWER) | ((low >= 100) & (high <= -100))
+    return int(n[enough][0]) if enough.any() else None
 
 
 def advice(effect: Effect, tests: int = 1) -> str:

@@ -6,7 +6,7 @@ It stands in reports of experiments that were given a budget.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bench.evaluation.metrics import Metric
@@ -14,7 +14,7 @@ from bench.report.claims import Verdict
 from bench.report.frame import number, numbers
 from bench.report.pairs import near_twins
 from bench.report.results import Results, Variant
-from bench.report.statistics import LEVEL, MIN_SEEDS, Effect, average, equivalence, seeds_to_decide
+from bench.report.statistics import LEVEL, MIN_SEEDS, Effect, average, equivalence, seeds_needed
 
 MOST = 12  # rows of the table
 
@@ -65,13 +65,22 @@ def undecided(results: Results, claims: Sequence[Verdict]) -> Undecided | None:
     hours = number((results.experiment.get("budget") or {}).get("hours"))
     if not hours:
         return None
-    found = [*_of_rankings(results), *_of_claims(results, claims)]
+    named = {variant.name: variant for variant in results.variants}
+    found: list[Open] = []
+    for metric in results.measured("common", "samples"):
+        order = results.rankings[metric.name]
+        tested = len(order.ties) + len(order.beaten)
+        for other in (*order.ties, *order.untested):
+            found += _open(results, named[order.leader or other], named[other], metric, max(tested, 1))
+    for claim in claims:
+        if claim.state == "undecided" and claim.metric and set(claim.pair) <= named.keys():
+            a, b = claim.pair
+            found += _open(results, named[a], named[b], claim.metric, len(claims))
     reachable = sorted((o for o in found if o.seeds), key=lambda o: (o.seconds, o.a.name, o.b.name))
     needed: dict[str, int] = {}
     for each in reachable:
         for variant in (each.a, each.b):
             needed[variant.name] = max(needed.get(variant.name, 0), each.missing(variant))
-    named = {variant.name: variant for variant in results.variants}
     missing = [v for v in results.variants for run in v.runs if run.status in ("missing", "interrupted")]
     lengths = [seed_seconds(variant) for variant in missing]
     return Undecided(
@@ -95,27 +104,6 @@ def seed_seconds(variant: Variant) -> float:
     return math.fsum(spent) / len(spent) if spent else 0.0
 
 
-def _of_rankings(results: Results) -> list[Open]:
-    named = {variant.name: variant for variant in results.variants}
-    found = []
-    for metric in results.measured("common", "samples"):
-        order = results.rankings[metric.name]
-        tested = len(order.ties) + len(order.beaten)
-        for other in (*order.ties, *order.untested):
-            found += _open(results, named[order.leader or other], named[other], metric, max(tested, 1))
-    return found
-
-
-def _of_claims(results: Results, claims: Sequence[Verdict]) -> list[Open]:
-    named: Mapping[str, Variant] = {variant.name: variant for variant in results.variants}
-    about = [c for c in claims if c.state == "undecided" and c.metric and set(c.pair) <= named.keys()]
-    found = []
-    for claim in about:
-        assert claim.metric is not None  # noqa: S101  for mypy
-        found += _open(results, named[claim.pair[0]], named[claim.pair[1]], claim.metric, len(claims))
-    return found
-
-
 def _open(results: Results, a: Variant, b: Variant, metric: Metric, tests: int) -> list[Open]:
     """Judge one comparison: nothing where the two are equal within the margin."""
     effect = average([(a.values(metric.name), b.values(metric.name))], metric.scale, twins=near_twins(a, b))
@@ -126,4 +114,4 @@ def _open(results: Results, a: Variant, b: Variant, metric: Metric, tests: int) 
         return [Open(a, b, metric, effect, MIN_SEEDS)]
     if margin and (p := equivalence(effect, margin)) is not None and p <= LEVEL:
         return []
-    return [Open(a, b, metric, effect, seeds_to_decide(effect, margin, LEVEL / tests))]
+    return [Open(a, b, metric, effect, seeds_needed(effect, LEVEL / tests, margin))]
