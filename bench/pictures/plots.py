@@ -7,13 +7,11 @@ Shapes: N images, Z latents.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 import numpy.typing as npt
+from matplotlib import style
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle
@@ -48,7 +46,7 @@ def latent(mean: Tensor, labels: Tensor | None, *, standard: bool = True) -> Ima
     their first two principal components. Of another prior than the `standard` one none is drawn.
     """
     points, classes = _chosen(mean, labels)
-    with _style():
+    with style.context(STYLE, after_reset=True):
         if points.shape[1] == 1:
             return _histograms(points[:, 0], classes, labels is not None, standard=standard)
         title = f"Posterior means of {len(points):,} test images"
@@ -82,7 +80,7 @@ def tsne(mean: Tensor, labels: Tensor | None) -> Image.Image | None:
         return None
     perplexity = min(30.0, (len(points) - 1) / 3)
     flat = TSNE(2, perplexity=perplexity, init="pca", random_state=0).fit_transform(points)
-    with _style():
+    with style.context(STYLE, after_reset=True):
         title = f"t-SNE of posterior means, {len(points):,} test images"
         figure, axes = _scatter(flat, classes, title, labels is not None)
         axes.set_xticks([])
@@ -102,7 +100,7 @@ def kl(of_images: Tensor, mean: Tensor) -> Image.Image:
     order = np.argsort(-nats, kind="stable")
     place = np.arange(1, len(nats) + 1)
     active = variance[order] > ACTIVE
-    with _style():
+    with style.context(STYLE, after_reset=True):
         figure = Figure(figsize=(4, 3.6), dpi=150)
         above, below = figure.subplots(2, 1, sharex=True, height_ratios=(2, 1))
         figure.subplots_adjust(left=0.17, right=0.98, top=0.92, bottom=0.12, hspace=0.12)
@@ -182,14 +180,6 @@ def _chosen(mean: Tensor, labels: Tensor | None) -> tuple[Array, Classes]:
     index = np.linspace(0, len(mean) - 1, min(len(mean), POINTS)).round().astype(int)
     classes = np.zeros(len(mean)) if labels is None else labels.cpu().numpy()
     return mean.detach().cpu().double().numpy()[index], classes[index].astype(np.int64)
-
-
-@contextmanager
-def _style() -> Iterator[None]:
-    with mpl.rc_context():
-        mpl.rcdefaults()
-        mpl.rcParams.update(STYLE)
-        yield
 
 
 def _rendered(figure: Figure) -> Image.Image:

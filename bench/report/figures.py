@@ -8,8 +8,8 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
+from matplotlib import style
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
@@ -50,10 +50,8 @@ def draw(results: Results) -> dict[str, tuple[str, bytes]]:
 
 def made(results: Results) -> Iterator[tuple[str, Figure]]:
     """Make the figures that the results have data for, one at a time, with their file names."""
-    with mpl.rc_context(), warnings.catch_warnings():
+    with style.context(STYLE, after_reset=True), warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # a name may hold glyphs that the font lacks
-        mpl.rcdefaults()
-        mpl.rcParams.update(STYLE)
         for file, (_, make) in FIGURES.items():
             if figure := make(results):
                 yield file, figure
