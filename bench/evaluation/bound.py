@@ -39,7 +39,7 @@ Size = tuple[int, int, int]
 
 @dataclass(frozen=True)
 class Mean:
-    """An average over the test set with its standard error, nats."""
+    """An estimate and its standard error: of bounds nats, averaged over the test set."""
 
     value: float
     error: float

@@ -8,25 +8,17 @@ from __future__ import annotations
 
 import math
 import warnings
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from bench.engine.device import stream
+from bench.evaluation.bound import Mean
 from bench.evaluation.posteriors import Encoded, Posteriors
 
 PAIRED = 1000  # samples scored under the posteriors of all images, where these have no matrix form
 ROWS = 500  # samples scored against the whole mixture at a time: 500 x 10,000 doubles are 40 MB
 ACTIVE = 0.01  # Burda et al. 2016, section 5.2
-
-
-@dataclass(frozen=True)
-class Drift:
-    """Hold an estimate of how far q(z) is from p(z), and the standard error that sampling z leaves in it."""
-
-    value: float
-    error: float
 
 
 def active_units(q: Posteriors) -> int:
@@ -56,7 +48,7 @@ def gaussian_divergence(mean: Tensor, covariance: Tensor) -> float:
     return float(0.5 * (covariance.trace() + mean @ mean - len(mean) - torch.logdet(covariance)))
 
 
-def mmd(a: Tensor, b: Tensor) -> Drift:
+def mmd(a: Tensor, b: Tensor) -> Mean:
     """Estimate MMD²(a, b) of as many samples [N, Z] of each, without bias (Gretton et al. 2012, eq. 3).
 
     The kernel −‖z − z'‖/√Z makes it the energy distance (Sejdinovic et al. 2013, theorem 22). It has no
@@ -73,7 +65,7 @@ def mmd(a: Tensor, b: Tensor) -> Drift:
 
     within = (distances(a, a) + distances(b, b)) / (count - 1)
     projections = ((distances(a, b) + distances(b, a)) / count - within) / math.sqrt(a.shape[1])
-    return Drift(float(projections.mean()), float(2 * projections.std() / math.sqrt(count)))
+    return Mean(float(projections.mean()), float(2 * projections.std() / math.sqrt(count)))
 
 
 @torch.no_grad()

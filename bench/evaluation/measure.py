@@ -92,11 +92,6 @@ class Measured:
         """KL(q(z|x) ‖ p(z)) of each test image and latent [N, Z], nats; None without a closed form."""
         return closed_kl(self.q, self.model.prior)
 
-    @cached_property
-    def _dense(self) -> bool:
-        """Whether q(z|x) has a density, which some metrics ask for."""
-        return has_density(self.q)
-
     @property
     def _rate(self) -> float:
         """Average KL(q(z|x) ‖ p(z)) over test images, nats."""
@@ -177,7 +172,7 @@ class Measured:
             self.elbos.binary,
             self.run.importance_samples,
         )
-        if not self._dense:
+        if not has_density(self.q):
             return EncoderBound(Mean(math.nan, math.nan), math.nan)
         with self._timed("encoder_bound"):
             return bound.encoder_bound(pixels, self.q, self._binary, elbo, k, self._stream("importance"))
@@ -208,7 +203,7 @@ class Measured:
         return latent.gaussian_divergence(*latent.aggregate_moments(self.q))
 
     @cached_property
-    def drift(self) -> latent.Drift:
+    def drift(self) -> Mean:
         """Estimate MMD²(q(z), p(z)) from one z of each of some test images, the same ones in every run."""
         z, seed, test = self._z, self.run.seed, self.images.test
         some = torch.randperm(len(test), generator=stream(0, "drift images"))[:DRIFT_SAMPLES].to(test.device)
@@ -223,7 +218,7 @@ class Measured:
         """Estimate I(x; z), nats."""
         q, z = self.q, self._z
         with self._timed("mutual_information"):
-            return latent.mutual_information(q, z) if self._dense else math.nan
+            return latent.mutual_information(q, z) if has_density(self.q) else math.nan
 
     @property
     def aggregate_kl(self) -> float:
@@ -317,7 +312,7 @@ class Measured:
 
     def undefined(self, found: Collection[str]) -> dict[str, list[str]]:
         """Name, as `undefined`, the metrics not `found` where q(z|x) has no density; {} where it has."""
-        return {} if self._dense else {"undefined": sorted(NEED_DENSITY.difference(found))}
+        return {} if has_density(self.q) else {"undefined": sorted(NEED_DENSITY.difference(found))}
 
     def kl_per_unit(self) -> list[float] | None:
         """Give the mean KL of each latent over the test set, nats, [Z]; None without a closed form."""

@@ -72,8 +72,9 @@ def kind_of(made: Any) -> str | None:
             "optimizer": "schedule",
             "model": "metric",
         }
-        if not given and not takes_heads(made):
-            return "dataset"
+        parameters = inspect.signature(made).parameters.values()
+        if not given and not any(p.kind is p.VAR_POSITIONAL for p in parameters):
+            return "dataset"  # a posterior may take any number of heads
         return by_name.get(given[0], "posterior") if given else None
     called = _positional(getattr(made, "forward", made.__call__))[1:]
     decodes = "decoder" in made.__name__.lower() or called[:1] == ["z"]
@@ -94,11 +95,6 @@ def kind_of(made: Any) -> str | None:
         (bool(called), "posterior"),
     )
     return next((kind for holds, kind in signs if holds), None)
-
-
-def takes_heads(made: Any) -> bool:
-    """Tell whether a function takes any number of positional arguments, as a posterior may."""
-    return any(p.kind is p.VAR_POSITIONAL for p in inspect.signature(made).parameters.values())
 
 
 def _positional(called: Any) -> list[str]:
