@@ -6,9 +6,8 @@ import json
 from collections.abc import Hashable, Iterable, Mapping
 
 from bench.report.results import Variant
+from bench.store.joined import ABOUT
 
-# What a variant is called and quoted for, as against what it computes
-NOT_PARTS = ("name", "label", "document", "published", "note", "axes", "extends")
 # What two near-twins may differ in: initialisation, data order and noise stay the same, draw for draw
 TWINS_DIFFER_IN = ("precision", "importance_samples")
 
@@ -33,7 +32,7 @@ def near_twins(a: Variant, b: Variant) -> bool:
 
 def parts(variant: Variant, *less: str) -> dict[str, object]:
     """Collect everything that determines a variant's results, less some."""
-    return {k: v for k, v in variant.settings.items() if k not in (*NOT_PARTS, *less)}
+    return {k: v for k, v in variant.settings.items() if k not in (*ABOUT, *less)}
 
 
 def same_but_beta(variant: Variant, *less: str) -> str:
