@@ -16,7 +16,8 @@ from PIL import Image
 from synthetic import settings
 
 from bench.errors import BenchError
-from bench.report import write_report
+from bench.evaluation.metrics import METRICS
+from bench.report import references, write_report
 
 SECTIONS = [
     "Answer", "What failed", "The matrix", "One footing", "Published and measured", "Samples", "Figures",
@@ -63,6 +64,12 @@ def test_the_sections_are_there_in_order(folder: Path):
     ):
         assert told in report
     assert "Loaiza-Ganem" not in report
+
+
+def test_a_paper_is_cited_in_one_way():
+    of_parts = {paper for known in references.PARTS.values() for paper in known.values()}
+    cited = {*of_parts, *references.STATISTICS, *(m.reference for m in METRICS if m.reference)}
+    assert len({re.sub(r"\W", "", paper).lower() for paper in cited}) == len(cited)
 
 
 def test_every_table_is_a_table_and_every_link_is_in_the_folder(folder: Path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bench.evaluation.metrics import BURDA, KINGMA
 from bench.report.results import Results
 
 STATISTICS = (
@@ -19,14 +20,13 @@ SIGMA_VAE = (
     "Rybkin, Daniilidis, Levine: Simple and effective VAE training with calibrated decoders. ICML 2021"
 )
 BATCH_NORM = "Ioffe, Szegedy: Batch normalization. ICML 2015"
-KINGMA_WELLING = "Kingma, Welling: Auto-Encoding Variational Bayes. arXiv 1312.6114, 2013"
 
 # Parts that someone defined in a paper; bench's own and the plain ones (mlp, linear) need none
 PARTS = {
     "encoder": {"conv-bn": BATCH_NORM},
     "decoder": {"conv-bn": BATCH_NORM},
     "posterior": {
-        "gaussian": KINGMA_WELLING,
+        "gaussian": KINGMA,
         "flow": "Rezende, Mohamed: Variational inference with normalizing flows. ICML 2015",
     },
     "prior": {
@@ -35,11 +35,11 @@ PARTS = {
         "vamp": "Tomczak, Welling: VAE with a VampPrior. AISTATS 2018",
     },
     "objective": {
-        "elbo": KINGMA_WELLING,
+        "elbo": KINGMA,
         "warm-up": "Sønderby et al.: Ladder variational autoencoders. NeurIPS 2016",
         "free-bits": "Kingma et al.: Improving variational inference with inverse autoregressive flow."
         " NeurIPS 2016",
-        "iwae": "Burda, Grosse, Salakhutdinov: Importance weighted autoencoders. ICLR 2016",
+        "iwae": BURDA,
         "beta-tcvae": "Chen et al.: Isolating sources of disentanglement in variational autoencoders. NeurIPS"
         " 2018",
         "mmd": "Zhao, Song, Ermon: InfoVAE: information maximizing variational autoencoders. arXiv"
