@@ -19,6 +19,7 @@ from bench.runs.execute import SharedContext
 from bench.saved import load_model
 from bench.spec.experiment import Run
 from bench.spec.resolve import load
+from bench.store.records import RunFolder
 from bench.tracking.entries import final_metrics
 
 __all__ = ["shared"]  # a fixture
@@ -34,6 +35,7 @@ class Black:
         return 100 * (means < self.below).float().mean()
 
 def undefined(model, images): return None
+def vast(model, images): return 1e61
 class up: direction = "up"
 class marked: title = "<b>"
 class number: unit = 3
@@ -56,14 +58,16 @@ def run_of(folder: Path, metrics: str) -> Run:
 
 
 def test_it_is_measured_on_the_trained_model_and_recorded(tmp_path: Path, shared: SharedContext) -> None:
-    run = run_of(tmp_path, "[{file: mine.py, name: Black, below: 0.45}, {file: mine.py, name: undefined}]")
+    absent = "{file: mine.py, name: undefined}, {file: mine.py, name: vast}"
+    run = run_of(tmp_path, f"[{{file: mine.py, name: Black, below: 0.45}}, {absent}]")
     record = trained(run, tmp_path / "run", shared)
     model, images = load_model(tmp_path / "run"), shared.data.test_images.flatten(1).float() / 255
     with torch.no_grad():
         means = model.grey_mean(model.decode(model.encode(images).mean))
     share = 100 * float((means < 0.45).float().mean())
     assert record["metrics"]["Black"] == final_metrics(record)["Black"] == pytest.approx(share)
-    assert "undefined" not in record["metrics"]  # absent, not zero
+    assert not {"undefined", "vast"} & record["metrics"].keys()  # absent, not zero
+    assert RunFolder(tmp_path / "run").read() == {"format": 2, **record}
     assert record["artifacts"].keys() >= {f"parts/{run.metrics[0].sha256[:8]}-mine.py"}
     assert Run.model_validate(record["run"]).key("d") == run.key("d")
 

@@ -44,7 +44,7 @@ def test_a_record_of_format_1_has_the_metrics_names_of_today(tmp_path: Path) -> 
     assert exact == {"name": "probabilistic PCA", "gaussian_bits_per_dim": 3.2}
 
 
-@given(st.floats(allow_nan=False, allow_infinity=False))
+@given(st.floats(-1e60, 1e60))
 def test_finite_numbers_survive_exactly(value: float) -> None:
     records._check({"a": value}, "x")
     assert json.loads(json.dumps(value)) == value
@@ -55,6 +55,13 @@ def test_non_finite_numbers_are_refused_by_name(tmp_path: Path, value: float) ->
     folder = RunFolder(tmp_path)
     with pytest.raises(ValueError, match=r"record\.json\.curves\[1\]\.elbo is"):
         folder.write_record({**RECORD, "curves": [{"elbo": 1.0}, {"elbo": value}]})
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("value", [1.0001e60, -1e308, 10**61])
+def test_a_number_that_no_reader_takes_is_refused_by_name(tmp_path: Path, value: float) -> None:
+    with pytest.raises(BenchError, match=r"record\.json\.metrics\.mine is .*; allowed: numbers up to 1e\+60"):
+        RunFolder(tmp_path).write_record({**RECORD, "metrics": {"mine": value}})
     assert list(tmp_path.iterdir()) == []
 
 

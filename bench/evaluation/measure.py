@@ -33,6 +33,7 @@ from bench.parts.lookup import called, objective_of
 from bench.parts.priors import StandardNormal
 from bench.parts.vae import VAE, parameter_count
 from bench.spec.experiment import Judged, Run
+from bench.store.shapes import LARGEST
 
 EXPECTATION_SAMPLES = 8  # z an image where an expectation over q is meant
 CALIBRATION_IMAGES = 10_000  # of the training set, its first
@@ -277,11 +278,11 @@ class Measured:
     # What a record says
 
     def metrics(self) -> dict[str, float]:
-        """Give every row of the table that has a finite value: a metric without one is absent, not zero."""
+        """Give every row of the table with a value that a record holds: one without is absent, not zero."""
         asked = (m for m in METRICS if self.training or m.footing != "cost" or m.name == "parameters")
         found = {metric.name: attrgetter(metric.value)(self) for metric in asked}
         values = {name: float(value) for name, value in (found | self._own()).items() if value is not None}
-        return {name: value for name, value in values.items() if math.isfinite(value)}
+        return {name: value for name, value in values.items() if abs(value) <= LARGEST}
 
     @torch.no_grad()
     def _own(self) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from pydantic_core import from_json
 from bench.errors import BenchError, printable
 from bench.store.files import WEIGHTS as WEIGHTS_SIZE
 from bench.store.files import is_own, opened, read_regular
-from bench.store.shapes import FORMAT, Recorded, Value, shape
+from bench.store.shapes import FORMAT, LARGEST, Recorded, Value, shape
 from bench.store.whole import replacing
 
 # What metrics of format 1 are called today; other names are as they were
@@ -142,7 +142,8 @@ def now() -> str:
 def write_json_atomic(path: Path | str, data: object) -> None:
     """Write JSON beside `path`, flush it to the disk, rename: readers see the old file or the new one.
 
-    Raises ValueError, naming the key, for what JSON cannot hold; BenchError when it cannot be written.
+    Raises ValueError, naming the key, for what JSON cannot hold; BenchError, naming it too, for a number that
+    no reader takes, and when it cannot be written.
     """
     path = Path(path)
     _check(data, path.name)
@@ -163,6 +164,12 @@ def _check(value: object, where: str) -> None:
     """Refuse what JSON would hold wrongly or not at all, saying where it lies."""
     if isinstance(value, float) and not math.isfinite(value):
         raise ValueError(f"{where} is {value}: a record holds finite numbers only")
+    if isinstance(value, (int, float)):
+        try:
+            shape(Value).validate_python(value, strict=True)
+        except ValidationError:
+            told = f"{where} is {value}; allowed: numbers up to {LARGEST:g}; give a smaller one"
+            raise BenchError(told) from None
     if isinstance(value, Mapping):
         for key, item in value.items():
             if not isinstance(key, str):

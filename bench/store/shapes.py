@@ -20,7 +20,8 @@ Heading = Annotated[
     str, Field(pattern=r"^[\w /%²³√·^().,+-]{0,40}$")
 ]  # nothing that a table takes for markup
 Whole = Annotated[int, Field(ge=-(2**63), lt=2**63)]
-Real = Annotated[float, Field(ge=-1e60, le=1e60, allow_inf_nan=False)]  # its fourth power is a number too
+LARGEST = 1e60  # its fourth power is a number too
+Real = Annotated[float, Field(ge=-LARGEST, le=LARGEST, allow_inf_nan=False)]
 Number = Whole | Real
 Value = TypeAliasType("Value", "bool | Whole | Real | Text | list[Value] | dict[Name, Value] | None")
 Table = dict[Name, Value] | None
