@@ -18,7 +18,7 @@ from bench.engine.images import Images, Labels
 from bench.evaluation import measure
 from bench.evaluation.measure import Measured, prior_means
 from bench.evaluation.metrics import METRICS
-from bench.evaluation.posteriors import Encoded, encode
+from bench.evaluation.posteriors import Encoded
 from bench.evaluation.samples import SCORES, FeatureNet, Reference, classifiers
 from bench.parts.posteriors import Q
 from bench.parts.vae import build
@@ -151,12 +151,6 @@ def test_speed_counts_the_images_that_were_trained_on() -> None:
     found = measured(a_run(batch_size=64, drop_last=True))  # 128 of 130
     assert found.train_seconds == found.training.seconds
     assert found.images_per_second * found.train_seconds == pytest.approx(2 * 128)
-
-
-def test_posteriors_in_chunks(one: Measured) -> None:
-    q = encode(one.model, IMAGES.test, chunk=7)
-    for name in ("mean", "scale", "log_scale"):
-        torch.testing.assert_close(getattr(q, name), getattr(one.q, name))
 
 
 @pytest.mark.parametrize(("latent", "name", "posterior"), [(2, "mixture", "flow"), (3, "vamp", "gaussian")])

@@ -21,8 +21,7 @@ from bench.engine.images import Images, divide, untrained
 from bench.engine.loop import Row, Training, make_step, train
 from bench.engine.stacked import stack
 from bench.parts import lookup
-from bench.parts.bounds import importance_weighted_bound
-from bench.parts.objectives import Elbo
+from bench.parts.objectives import Elbo, Iwae
 from bench.parts.protocols import LossTerms
 from bench.parts.vae import VAE
 from bench.spec.experiment import Run
@@ -175,12 +174,6 @@ def test_the_schedule_and_the_weights() -> None:
     assert all(torch.equal(v, training.weights[k]) for k, v in model.state_dict().items())
 
 
-def test_half_precision_trains_close_to_full() -> None:
-    full, half = (trained(a_run(precision=p, epochs=2))[0] for p in ("fp32", "bf16"))
-    assert half.engine == "fast"
-    assert half.curves[-1]["train_loss"] == pytest.approx(full.curves[-1]["train_loss"], rel=0.01)
-
-
 # Divergence
 
 
@@ -213,17 +206,6 @@ def test_the_kl_is_named_where_it_alone_diverges() -> None:
 
 
 # Objectives that say nothing of themselves
-
-
-class Iwae:
-    """The importance-weighted bound of K samples (Burda et al. 2016)."""
-
-    def __init__(self, *, samples: int = 5) -> None:
-        self.samples = samples
-
-    def __call__(self, terms: LossTerms, seen: int) -> Tensor:
-        """Compute −ln (1/K) Σ p(x|z) p(z) / q(z|x): [B]."""
-        return -importance_weighted_bound(terms.log_px + terms.log_pz - terms.log_qz)
 
 
 def test_an_objective_of_a_few_lines_trains(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -124,20 +124,6 @@ def test_beta_eff_is_the_ratio_of_what_the_two_terms_weigh(
     assert ratio == pytest.approx([objective.beta_eff(IMAGES, PIXELS, LATENT)] * IMAGES)
 
 
-@pytest.mark.parametrize(
-    ("objective", "sizes", "expected"),
-    [
-        (Elbo(reconstruction="mean", kl="sum"), (64, 784, 20), 784 * 64),  # 001's blob
-        (Elbo(reconstruction="mean", kl="sum"), (128, 784, 20), 100_352),  # 003's silent size_average
-        (Elbo(beta=0.0), (7, 13, 3), 0),
-    ],
-)
-def test_beta_eff_of_what_no_experiment_has(
-    objective: Elbo, sizes: tuple[int, int, int], expected: float
-) -> None:
-    assert objective.beta_eff(*sizes) == pytest.approx(expected)
-
-
 def test_the_experiments_resolve_to_the_documented_beta_eff() -> None:
     runs = [variant.run(0) for variant in load(DOCUMENTS).variants.values()]
     documents = {r.variant: objective_of(r).beta_eff(r.batch_size, 784, r.latent) for r in runs}

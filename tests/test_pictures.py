@@ -160,15 +160,6 @@ def test_odd_rows_are_originals_and_even_rows_their_reconstructions() -> None:
     assert not found[4:, 3:].any()
 
 
-def test_samples_share_z_over_models_of_one_latent_size() -> None:
-    models = [a_model(), a_vae(pixels=6, hidden=(4,)).eval()]
-    seen = [inputs_of(model) for model in models]
-    drawn = [grids.samples(model, shape, 0) for model, shape in zip(models, [(H, W), (2, 3)], strict=True)]
-    assert tiles(drawn[0]).shape == (10, 10, H, W)
-    assert seen[0][0].shape == (100, 3)
-    assert torch.equal(seen[0][0], seen[1][0])
-
-
 def test_the_manifold_runs_through_the_priors_quantiles() -> None:
     model = a_model(latent=2)
     seen = inputs_of(model)

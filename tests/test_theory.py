@@ -100,12 +100,6 @@ def on_the_footing(model: VAE) -> Elbos:
     return elbos(model, q, DATA, thresholded(DATA), noise, calibration)
 
 
-def test_both_libraries_agree_on_probabilistic_pca() -> None:
-    """The grey level's cell adds little here, and brings a density to bits per dimension."""
-    bits = -LOG_LIKELIHOOD / (PIXELS * math.log(2)) + math.log2(255)
-    assert ppca_bits(FULL, GREY, LATENT) == pytest.approx(bits, rel=0.01)
-
-
 @pytest.mark.parametrize(
     ("likelihood", "beta"),
     [
