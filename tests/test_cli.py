@@ -172,15 +172,6 @@ def test_a_plan_creates_nothing(done: tuple[Path, subprocess.CompletedProcess[st
     assert files(folder) == before
 
 
-def test_a_report_is_rebuilt_from_records_alone(done: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
-    folder, _ = done
-    report = folder / "reports/tiny/report.md"
-    before = report.read_bytes()
-    report.unlink()
-    assert forked.bench("report", "reports/tiny", cwd=folder).returncode == 0
-    assert report.read_bytes() == before
-
-
 BAD = {
     "unknown variant": ("run", "tiny.yaml", "--only", "smell-*"),
     "missing file": ("run", "none.yaml"),

@@ -155,18 +155,13 @@ def test_another_seed_is_named(tmp_path: Path):
     assert all("Seed 0 throughout" in sheet.caption for sheet in contact.sheets(results).values())
 
 
-def test_the_report_shows_the_sheets_with_captions_and_the_same_bytes_each_time(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_the_report_shows_the_sheets_with_captions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("bench.report.figures.FIGURES", {})  # they take seconds
     experiment(tmp_path, four())
     report = write_report(tmp_path).read_text()
-    sheets = {file: (tmp_path / "figures" / file).read_bytes() for file in contact.sheets(load(tmp_path))}
-    for file in sheets:
+    for file in contact.sheets(load(tmp_path)):
         assert f"](figures/{file})" in report
     assert "the same z in all of one latent size" in report
-    write_report(tmp_path)
-    assert {file: (tmp_path / "figures" / file).read_bytes() for file in sheets} == sheets
     for folder in synthetic.runs_of(tmp_path).values():
         shutil.rmtree(folder / "pictures")
     assert "contact-" not in write_report(tmp_path).read_text()

@@ -125,12 +125,6 @@ def test_each_picture_is_there_once_and_the_file_is_small(report: Path):
     assert report.stat().st_size < MOST
 
 
-def test_equal_records_give_equal_bytes(report: Path):
-    before = report.read_bytes()
-    write_report(report.parent, figures=False)
-    assert report.read_bytes() == before
-
-
 @pytest.mark.parametrize("doubled", [True, False])
 @pytest.mark.parametrize("frames", [1, 3])
 def test_no_pixel_is_lost(tmp_path: Path, doubled: bool, frames: int):
