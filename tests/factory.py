@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from bench.spec.experiment import Part, Run
 
 PIXELS, LATENT = 13, 3
 SHAPE = (28, 28)  # of the images of `a_run` and `a_dataset`
+TIMES = {"train_seconds", "images_per_second", "peak_memory_mb"}  # differ between any two runs
 
 # Options of parts that have no default for them
 REQUIRED: dict[str, dict[str, Any]] = {
@@ -159,6 +160,11 @@ def a_dataset(train: int = 130, test: int = 70, seed: int = 0) -> Dataset:
     test_images, test_labels = images(test, seed + 1)
     digest = hashlib.sha256(train_images.numpy().tobytes()).hexdigest()[:32]
     return Dataset("tiny", train_images, train_labels, test_images, test_labels, digest, "tests")
+
+
+def timeless(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row of curves, or metrics, less what a clock says."""
+    return {name: value for name, value in row.items() if name not in TIMES}
 
 
 def key_of(run_id: str) -> str:

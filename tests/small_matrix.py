@@ -18,9 +18,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from factory import TIMES
 from filelock import FileLock
 from forked import Forked, bench
-from test_cli import TIMES, clean
+from test_cli import clean
 
 SPEC = """
 question: Does a small matrix survive whatever happens to its machine?

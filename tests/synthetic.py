@@ -14,8 +14,10 @@ from typing import Any
 from PIL import Image
 
 from bench.store.experiments import RUNS, ExperimentFolder
+from bench.store.lock import LOCK
 
 Settings = dict[str, Any]
+Edit = Callable[[dict[str, Any]], Any]
 Measure = Callable[[str, Settings, int], dict[str, float]]
 
 ARCHITECTURES = {
@@ -277,3 +279,16 @@ def save(path: Path, value: object) -> None:
     """Write JSON."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(value), encoding="utf-8")
+
+
+def edit(path: Path, change: Edit) -> None:
+    """Change a file of JSON."""
+    content = json.loads(path.read_text(encoding="utf-8"))
+    change(content)
+    save(path, content)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """The bytes of every file by its place, but for a lock."""
+    files = (path for path in folder.rglob("*") if path.is_file() and path.name != LOCK)
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}

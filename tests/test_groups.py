@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from factory import a_dataset, a_record, a_run, part
+from factory import a_dataset, a_record, a_run, part, timeless
 
 from bench.engine import checkpoint
 from bench.evaluation import bound, refit
@@ -25,7 +25,6 @@ from bench.spec.experiment import Run
 from bench.store.records import CHECKPOINT, Record, RunFolder, read
 
 CPU = torch.device("cpu")
-TIMES = {"train_seconds", "images_per_second", "peak_memory_mb"}
 
 
 def workshop() -> SharedContext:
@@ -98,10 +97,6 @@ def check_equal(got: Record, expected: Record) -> None:
     assert timeless(got["metrics"]) == timeless(expected["metrics"])
     assert [*map(timeless, got["curves"])] == [*map(timeless, expected["curves"])]
     assert got["metrics"].keys() == expected["metrics"].keys()
-
-
-def timeless(row: dict[str, Any]) -> dict[str, Any]:
-    return {k: v for k, v in row.items() if k not in TIMES}
 
 
 def check_alike(got: Record, expected: Record) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from factory import SHAPE, a_dataset, a_run, bytes_of, part, train_one
+from factory import SHAPE, a_dataset, a_run, bytes_of, part, timeless, train_one
 from torch import Tensor
 
 from bench.engine import loop
@@ -27,7 +27,6 @@ from bench.parts.vae import VAE
 from bench.spec.experiment import Run
 
 CPU = torch.device("cpu")
-TIMES = {"train_seconds", "images_per_second"}
 CONTRACT = Path(__file__).parents[1] / "docs" / "architecture.md"
 IMAGES = Images(bytes_of(53), bytes_of(17, seed=1))
 DATA = a_dataset()
@@ -42,7 +41,7 @@ def trained(run: Run, images: Images = IMAGES) -> tuple[Training, VAE]:
 
 def without_times(training: Training) -> list[dict[str, Any]]:
     """The curves less what a clock says."""
-    return [{k: v for k, v in row.items() if k not in TIMES} for row in training.curves]
+    return [*map(timeless, training.curves)]
 
 
 def numbers(training: Training) -> list[dict[str, Any]]:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import test_verify
 from forked import bench
+from synthetic import contents
 from test_cli import SPEC
 from test_verify import run_id, run_path, snapshot
 
@@ -38,12 +39,6 @@ def publish(folder: Path, but: Path | None = None) -> Path:
             elif path.name != RECORD:
                 path.unlink()
     return folder
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    """What a report's folder holds beside its records."""
-    files = (path for path in folder.rglob("*") if path.is_file() and path.name != ".lock")
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ import pytest
 import synthetic
 from markdown_it import MarkdownIt
 from PIL import Image
-from synthetic import settings
+from synthetic import contents, settings
 
 from bench.errors import BenchError
 from bench.evaluation.metrics import METRICS
@@ -27,10 +27,6 @@ DETAILS = [
     "Effects", "More answers", "Behind the footing", "In their own terms", "Latent space", "Settings",
     "Every published number", "Pictures", "Cost", "Protocol", "References",
 ]  # fmt: skip
-
-
-def bytes_of(folder: Path) -> dict[str, bytes]:
-    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
 @pytest.fixture(scope="module")
@@ -106,9 +102,9 @@ def test_figures_are_1200_pixels_wide_small_and_without_metadata(folder: Path):
 
 
 def test_equal_records_give_equal_bytes(folder: Path):
-    before = bytes_of(folder)
+    before = contents(folder)
     write_report(folder, figures=False)  # drawn again they are too: see below
-    assert bytes_of(folder) == before
+    assert contents(folder) == before
 
 
 def test_the_bytes_do_not_depend_on_where_it_is_written(folder: Path, tmp_path: Path):
@@ -117,7 +113,7 @@ def test_the_bytes_do_not_depend_on_where_it_is_written(folder: Path, tmp_path: 
     for path in (other / "figures", other / "report.md", other / "results.csv"):
         shutil.rmtree(path) if path.is_dir() else path.unlink()
     write_report(other)
-    assert bytes_of(other) == bytes_of(folder)
+    assert contents(other) == contents(folder)
 
 
 def small(folder: Path, **more) -> Path:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import synthetic
 from factory import a_run, part
+from synthetic import Edit, edit
 
 from bench.cli import main
 from bench.errors import BenchError
@@ -27,7 +28,6 @@ from bench.verify.publish import publish
 
 DIGEST = "d" * 64
 PART = "raise SystemExit('imported')\n"
-Edit = Callable[[dict[str, Any]], Any]
 
 
 def of(name: str, *seeds: int, **changes: Any) -> list[Run]:
@@ -115,12 +115,6 @@ def the_run(folder: Path, variant: str) -> Path:
     """The record of a variant's first run."""
     home = ExperimentFolder(folder)
     return next(home.run(name).record for name, plan in home.planned.items() if plan["variant"] == variant)
-
-
-def edit(path: Path, change: Edit) -> None:
-    content = json.loads(path.read_text())
-    change(content)
-    synthetic.save(path, content)
 
 
 def snapshot(folder: Path) -> dict[str, tuple[int, bytes]]:

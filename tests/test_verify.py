@@ -8,24 +8,24 @@ import json
 import math
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from factory import a_dataset, a_run, part
+from factory import a_run, part
 from safetensors.torch import load_file, save_file
-from test_groups import quickly
+from synthetic import Edit, edit, save
+from test_groups import quickly, workshop
 
 from bench.cli import main
 from bench.cli.matrix import report
 from bench.errors import BenchError
 from bench.evaluation.baselines import baselines
-from bench.evaluation.samples import FeatureNet, Reference, yardstick
+from bench.evaluation.samples import yardstick
 from bench.report import figures, write_report
-from bench.runs.execute import Job, SharedContext, execute
+from bench.runs.execute import Job, execute
 from bench.saved import read_saved
 from bench.spec.experiment import Run
 from bench.store import records
@@ -35,7 +35,8 @@ from bench.verify.files import _csv
 from bench.verify.runs import _laws
 
 ROOT = Path(__file__).parents[1]
-DATA = a_dataset()
+SHARED = workshop()
+DATA = SHARED.data
 WRITTEN = {"beta": 1.0, "reconstruction": "batchmean", "kl": "batchmean"}  # a resolved part has every option
 VARIANTS: dict[str, dict[str, Any]] = {
     "plain": {"objective": part("elbo", **WRITTEN)},
@@ -52,18 +53,6 @@ VARIANTS: dict[str, dict[str, Any]] = {
     },
     "lost": {"optimizer": part("sgd", lr=1e25), "objective": part("elbo", **WRITTEN)},
 }
-Edit = Callable[[dict[str, Any]], Any]
-
-
-def context() -> SharedContext:
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        net = FeatureNet(DATA.shape, DATA.classes).eval()
-    reference = Reference.of([net], DATA.test_images.flatten(1).float() / 255)
-    return SharedContext(DATA, torch.device("cpu"), reference)
-
-
-SHARED = context()
 
 
 def run_of(variant: str, seed: int = 0) -> Run:
@@ -109,16 +98,6 @@ def folder(original: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
     drawn = {file: (caption, path.read_bytes()) for file, (path, caption) in there.items() if path.exists()}
     monkeypatch.setattr(figures, "draw", lambda results: drawn)
     return Path(shutil.copytree(original.parent, tmp_path / "reports")) / "tiny"
-
-
-def save(path: Path, value: object) -> None:
-    path.write_text(json.dumps(value), encoding="utf-8")
-
-
-def edit(path: Path, change: Edit) -> None:
-    content = json.loads(path.read_text())
-    change(content)
-    save(path, content)
 
 
 def replace(path: Path, old: str, new: str) -> int:
