@@ -171,35 +171,17 @@ def test_a_plan_creates_nothing(done: tuple[Path, subprocess.CompletedProcess[st
     assert files(folder) == before
 
 
-BAD = {
-    "unknown variant": ("run", "tiny.yaml", "--only", "smell-*"),
+BAD = {  # one for each way out; others are held in this process
     "missing file": ("run", "none.yaml"),
-    "misspelt key": ("run", "misspelt.yaml"),
-    "no whole batch": ("run", "drop.yaml"),
     "epochs 0": ("run", "tiny.yaml", "--epochs", "0"),
-    "no such device": ("run", "tiny.yaml", "--device", "cuda:7"),
-    "not a device": ("run", "tiny.yaml", "--device", "tpu"),
     "unwritable reports": ("run", "tiny.yaml", "--reports", "tiny.yaml/inside"),
-    "no data folder": ("run", "tiny.yaml", "--data-dir", "nowhere"),
-    "unknown dataset": ("run", "tiny.yaml", "--dataset", "minst"),
-    "bad seeds": ("run", "tiny.yaml", "--seeds", "zero"),
-    "no seeds": ("run", "tiny.yaml", "--seeds", "0"),
-    "truncated IDX": ("run", "tiny.yaml", "--dataset", "mnist", "--data-dir", "data"),
     "no server": ("run", "tiny.yaml", "--tracking-uri", "http://127.0.0.1:9"),
-    "report of nothing": ("report", "nowhere"),
-    "unknown kind of part": ("parts", "encodr"),
 }
 
 
 @pytest.mark.parametrize("words", BAD.values(), ids=BAD.keys())
 def test_bad_input_is_one_line_exit_2_and_leaves_nothing(words: tuple[str, ...], tmp_path: Path) -> None:
     (tmp_path / "tiny.yaml").write_text(SPEC)
-    (tmp_path / "misspelt.yaml").write_text(SPEC.replace("epochs", "epoks"))
-    (tmp_path / "drop.yaml").write_text(SPEC.replace("batch_size: 256", "batch_size: 2000, drop_last: true"))
-    raw = tmp_path / "data/MNIST/raw"
-    raw.mkdir(parents=True)
-    for name in ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1"):
-        (raw / f"{name}-ubyte").write_bytes(b"\x00\x00\x08\x03\x00\x00")
     before = files(tmp_path)
     result = forked.bench(*words, cwd=tmp_path)
     assert result.returncode == 2, result.stdout + result.stderr

@@ -137,6 +137,11 @@ def test_any_words_give_an_exit_code_and_a_line(
 
 FOUND = {
     "no seeds": (("run", "ok.yaml", "--seeds", ""), "--seeds : allowed are 1 to 1000"),
+    "bad seeds": (("run", "ok.yaml", "--seeds", "zero"), "--seeds 'zero'; give how many (3) or which"),
+    "no such variant": (("run", "ok.yaml", "--only", "smell-*"), "smell-*"),
+    "no such data": (("run", "ok.yaml", "--dataset", "minst"), "did you mean 'mnist'?"),
+    "no data folder": (("run", "ok.yaml", "--data-dir", "nowhere"), "--data-dir nowhere is no folder"),
+    "no such kind": (("parts", "encodr"), "did you mean 'encoder'?"),
     "a colour": (("report", "\x1b[31mred"), "bench: \\x1b[31mred holds no experiment.json"),
     "a colour for an option": (("report", "--\x1b[31mred"), "\\x1b[31mred"),
     "a name no disk has": (("report", "a" * 300), "File name too long; give another path"),
@@ -153,8 +158,10 @@ def test_what_was_found_is_one_line_now(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    before = files(place)
     code, line = run(list(words), capsys, monkeypatch)
     assert code == 2
+    assert files(place) == before
     assert told in line
     assert line[:-1].isprintable()
     assert "secret@" not in line
