@@ -10,10 +10,13 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import settings
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 # The same examples every time, at whatever speed: a test that fails is then the change's doing
 settings.register_profile("repeatable", derandomize=True, deadline=None)
@@ -97,6 +100,22 @@ def uri(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> str:
 def stored(tmp_path: Path, empty_store: Path) -> None:
     """The test's folder holds an MLflow store with its tables already."""
     shutil.copy(empty_store, tmp_path)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """Headless Chromium: the one that BENCH_CHROMIUM names, or that is on the PATH."""
+    names = ("chromium", "chromium-browser", "google-chrome")
+    path = os.environ.get("BENCH_CHROMIUM") or next(filter(None, map(shutil.which, names)), None)
+    if path is None:
+        pytest.skip("no Chromium on the PATH (BENCH_CHROMIUM names another)")
+    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    os.environ.setdefault("PW_TEST_SCREENSHOT_NO_FONTS_READY", "1")
+    quiet = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
+    with sync_api.sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=path, args=quiet)
+        yield opened
+        opened.close()
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:

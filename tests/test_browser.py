@@ -23,15 +23,9 @@ from bench.tracking import Attempt, Tracker, ui_command, ui_environment, views
 from bench.tracking.ui import links
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Page
+    from playwright.sync_api import Browser, Page
 
-CHROMIUM = os.environ.get("BENCH_CHROMIUM") or next(
-    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
-)
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on the PATH (BENCH_CHROMIUM names another)"),
-]
+pytestmark = pytest.mark.browser
 
 VARIANTS = ("mlp-512-256-2", "conv-bn-16", "linear-400-20")
 SETTINGS: dict[str, dict[str, Any]] = {variant: {} for variant in VARIANTS}
@@ -39,7 +33,6 @@ SEEDS = (0, 1)
 EPOCHS = 4
 HIGHER = ("elbo_bernoulli", "log_px_bernoulli", "recall", "coverage")
 LOWER = ("mse", "active_units", "prior_divergence", "frechet_distance", "kl")
-FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run")
 PATIENCE = 60_000  # milliseconds until something must have appeared
 
 
@@ -71,7 +64,9 @@ def delivered(tracker: Tracker, variant: str, seed: int, reports: Path) -> str:
 
 
 @pytest.fixture(scope="module")
-def ui(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Iterator[dict[str, Any]]:
+def ui(
+    browser: Browser, tmp_path_factory: pytest.TempPathFactory, empty_store: Path
+) -> Iterator[dict[str, Any]]:
     """Links into a running UI on a store of six runs, and those runs' MLflow ids by (variant, seed)."""
     root = tmp_path_factory.mktemp("ui")
     reports = root / "reports" / "all"
@@ -92,14 +87,10 @@ def ui(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Iterator[
 
 
 @pytest.fixture(scope="module")
-def page() -> Iterator[Page]:
-    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(FLAGS))
-        opened = browser.new_page(viewport={"width": 1600, "height": 2000})
-        opened.set_default_timeout(PATIENCE)
-        yield opened
-        browser.close()
+def page(browser: Browser) -> Page:
+    opened = browser.new_page(viewport={"width": 1600, "height": 2000})
+    opened.set_default_timeout(PATIENCE)
+    return opened
 
 
 def visit(page: Page, address: str) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
-import os
 import re
 import shutil
 from collections.abc import Iterator
@@ -28,9 +27,6 @@ from bench.verify import verify
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
-CHROMIUM = os.environ.get("BENCH_CHROMIUM") or next(
-    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
-)
 HOSTILE = "a|b<script>alert(1)<\N{RIGHT-TO-LEFT OVERRIDE}script>\"'><img src=x onerror=alert(2)>&amp;"
 ARCHITECTURES = {"conv": 16, "mlp": 20}
 VOID = {"meta", "img", "br", "input"}
@@ -191,22 +187,6 @@ def test_open_shows_it_in_a_browser(
 
 # What the script adds, in a browser
 
-driven = [
-    pytest.mark.browser,
-    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on the PATH (BENCH_CHROMIUM names another)"),
-]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    os.environ.setdefault("PW_TEST_SCREENSHOT_NO_FONTS_READY", "1")
-    with sync_api.sync_playwright() as playwright:
-        quiet = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=quiet)
-        yield browser
-        browser.close()
-
 
 @pytest.fixture
 def page(browser: Browser, report: Path, request: pytest.FixtureRequest) -> Iterator[Page]:
@@ -239,7 +219,7 @@ def names(page: Page) -> list[str]:
 class TestInTheBrowser:
     """What a reader does."""
 
-    pytestmark = driven
+    pytestmark = pytest.mark.browser
 
     def test_a_click_sorts_a_second_turns_and_a_third_undoes(self, page: Page):
         values = f"[...document.querySelectorAll('{FOOTING} tbody tr')].map(r => r.cells[1].dataset.value)"
