@@ -17,6 +17,7 @@ import pytest
 import synthetic
 from PIL import Image, ImageSequence
 from synthetic import SMALL, settings
+from test_hostile import Tags, rendered
 
 import bench.report
 from bench.cli.matrix import report as command
@@ -48,7 +49,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     }  # fmt: skip
     row = {"metric": "test_loss", "unit": "nats/image", "to_nats": 1.0, "value": 101.5, "epoch": 20}
     variants |= {HOSTILE: settings(latent=2, note=HOSTILE), "plain": settings(published=[row])}
-    synthetic.write(folder, variants, (0, 1, 2), pictures=True, question=HOSTILE)
+    synthetic.write(folder, variants, (0, 1, 2), pictures=True, question=HOSTILE, name="<b>x</b>\n# y")
     synthetic.save(folder / "baselines.json", synthetic.baselines())
     figure = Image.linear_gradient("L").resize((1200, 600))
     (folder / "figures").mkdir()
@@ -112,6 +113,12 @@ def test_hostile_names_stay_text(report: Path):
     assert [tag for tag, _ in tree.tags].count("script") == 1
     assert not any(name.startswith("on") for _, attributes in tree.tags for name in attributes)
     assert "\N{RIGHT-TO-LEFT OVERRIDE}" not in report.read_text()
+    markdown = Tags(rendered(report.with_suffix(".md").read_text()))
+    tags = [tag for tag, _ in markdown.found]
+    assert not {"script", "b"} & {*tags}
+    assert not any(name.startswith("on") for _, attributes in markdown.found for name in attributes)
+    assert tags.count("h1") == 1
+    assert "alert(1)" in markdown.text
 
 
 def test_each_picture_is_there_once_and_the_file_is_small(report: Path):
