@@ -19,7 +19,7 @@ import torch
 
 from bench.data.datasets import load
 from bench.engine.device import one_thread
-from bench.evaluation.samples import Reference, classifiers
+from bench.evaluation.samples import Reference
 from bench.runs import cluster
 from bench.runs.execute import Job, SharedContext
 from bench.spec.resolve import load as load_spec
@@ -91,8 +91,7 @@ def main() -> None:
     given = options.parse_args()
     one_thread(CPU)
     data = load("digits").share()
-    nets, _, _ = classifiers(data)
-    shared = SharedContext(data, CPU, Reference.of_data(data, nets))
+    shared = SharedContext(data, CPU, Reference.of_data(data))
     started = time.perf_counter()
     cluster.connect(given.address, "http://nowhere")
     joining = time.perf_counter() - started

@@ -26,7 +26,7 @@ from bench.evaluation.metrics import METRICS
 from bench.evaluation.posteriors import part_of
 from bench.evaluation.quadrature import MOST_LATENTS
 from bench.evaluation.refit import log_weights, refit
-from bench.evaluation.samples import Reference, classifiers
+from bench.evaluation.samples import Reference
 from bench.parts.bounds import importance_weighted_bound
 from bench.saved import model_of, read_saved
 
@@ -49,7 +49,7 @@ def row(folder: Path, data_dir: Path | None) -> list[str]:
     run, model = saved.run, model_of(saved)
     data = load(run.dataset, data_dir)
     images, labels = divide(run, data, torch.device("cpu"))
-    reference = Reference.of(classifiers(data)[0], images.test.float() / 255)
+    reference = Reference.of_data(data)
     measured = Measured(run, model, Training("yardstick"), images, labels, reference)
     found = measured.binarised
     pixels = measured.calibration.binarised(model)

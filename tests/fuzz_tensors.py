@@ -32,7 +32,7 @@ from bench.data.dataset import Dataset
 from bench.data.own import read
 from bench.engine.images import data_of
 from bench.errors import BenchError
-from bench.evaluation.samples import FeatureNet
+from bench.evaluation.samples import FeatureNet, Reference
 from bench.spec import images
 from bench.store.shapes import Baselines, Recorded, Spec
 
@@ -58,9 +58,8 @@ def prepare(patch: pytest.MonkeyPatch) -> None:
 
     for module in ("bench.verify.weights", "bench.runs.judge"):
         patch.setattr(f"{module}.data_of", load)
-        patch.setattr(
-            f"{module}.classifiers", lambda data: ((net,), 0.5, "untrained") if data is TINY else None
-        )
+    reference = Reference.of([net], TINY.test_images.flatten(1).float() / 255)
+    patch.setattr(Reference, "of_data", lambda data: reference if data is TINY else None)
     patch.setattr("bench.pictures.plots.tsne", lambda *_: None)
     patch.setattr("bench.runs.judge.git_state", dict)
     patch.setattr("bench.evaluation.bound.refit", lambda pixels, prior, start, *_: start)

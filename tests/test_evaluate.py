@@ -19,7 +19,7 @@ from bench.evaluation import measure
 from bench.evaluation.measure import Measured, prior_means
 from bench.evaluation.metrics import METRICS
 from bench.evaluation.posteriors import Encoded
-from bench.evaluation.samples import SCORES, FeatureNet, Reference, classifiers
+from bench.evaluation.samples import SCORES, FeatureNet, Reference
 from bench.parts.posteriors import Q
 from bench.parts.vae import build
 from bench.spec.experiment import Run
@@ -104,7 +104,7 @@ def test_metrics_agree_with_direct_computation(one: Measured) -> None:
 
 def test_what_needs_labels_is_absent_without_them_and_all_else_the_same(one: Measured) -> None:
     without = Measured(one.run, one.model, one.training, IMAGES, None, None)
-    assert classifiers(replace(DATA, train_labels=None, test_labels=None)) is None
+    assert Reference.of_data(replace(DATA, train_labels=None, test_labels=None)) is None
     ours, theirs = one.metrics() | {"peak_memory_mb": 0}, without.metrics() | {"peak_memory_mb": 0}
     needed = {"linear_probe_accuracy", "knn_accuracy", *SCORES}
     assert theirs == {name: value for name, value in ours.items() if name not in needed}

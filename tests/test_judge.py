@@ -103,7 +103,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workplace]:
         reference = Reference.of([net], plan.data.test_images.flatten(1).float() / 255)
         patch.setattr(judging, "write_report", partial(write_report, figures=False))
         patch.setattr(plots, "tsne", lambda *_: None)
-        patch.setattr(judging, "classifiers", lambda data: ((net,), 0.5, "untrained"))
+        patch.setattr(Reference, "of_data", lambda data: reference)
         made = Workplace(folder, plan, SharedContext(plan.data, torch.device("cpu"), reference))
         plan.folder.mkdir(parents=True)
         plan.write()

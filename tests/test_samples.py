@@ -17,10 +17,11 @@ from bench.data.dataset import Dataset
 from bench.data.datasets import load
 from bench.engine.device import initialised
 from bench.evaluation import samples
-from bench.evaluation.samples import FeatureNet, Reference, classifiers, frechet_distance, yardstick
+from bench.evaluation.samples import FeatureNet, Reference, frechet_distance, yardstick
+from bench.runs.execute import SharedContext, environment
 
 Array = np.ndarray
-AS_THEY_ARE: Any = SimpleNamespace(features=lambda grey: grey)  # images are their own features
+AS_THEY_ARE: Any = SimpleNamespace(features=lambda grey: grey, state_dict=dict)  # images are their features
 
 
 def points(*values: float) -> Array:
@@ -101,7 +102,7 @@ def test_density_is_one_for_samples_of_the_same_distribution_in_any_order() -> N
 
 def test_frechet_distance_is_the_geometric_mean_over_networks_and_shares_the_plain_one() -> None:
     """A network whose features are twice as large has four times the distance, and the same neighbours."""
-    twice: Any = SimpleNamespace(features=lambda grey: 2 * grey)
+    twice: Any = SimpleNamespace(features=lambda grey: 2 * grey, state_dict=dict)
     a, b = gaussians(91, 3, 1), 0.7 * gaussians(53, 3, 1)
     one, both = (Reference.of(nets, a).score(b) for nets in ([AS_THEY_ARE], [AS_THEY_ARE, twice]))
     assert both.frechet_distance == pytest.approx(2 * one.frechet_distance)
@@ -145,6 +146,13 @@ def trainings(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return seen
 
 
+def made(data: Dataset, cache: Path) -> Reference:
+    """The yardstick of data with labels."""
+    reference = Reference.of_data(data, cache)
+    assert reference
+    return reference
+
+
 @pytest.mark.parametrize(
     ("shape", "classes"), [((5, 19), 3), ((16, 16), 10), ((28, 28), 10), ((41, 33), 1), ((9, 32, 3), 2)]
 )
@@ -161,14 +169,13 @@ def test_the_classifier_takes_images_of_any_size_and_any_number_of_classes(
 
 def test_the_classifiers_are_trained_once_for_each_data_set(tmp_path: Path, trainings: list[str]) -> None:
     data, other = a_dataset(), a_dataset(seed=5)
-    first, *found = classifiers(data, tmp_path)
-    again, *same = classifiers(data, tmp_path)
+    first, again = made(data, tmp_path), made(data, tmp_path)
     assert trainings == [f"{data.digest} {seed}" for seed in range(3)]
-    assert found == same
-    assert all(torch.equal(a.head.weight, b.head.weight) for a, b in zip(first, again, strict=True))
-    assert not torch.equal(first[0].head.weight, first[1].head.weight)
-    assert not any(net.training for net in first)
-    classifiers(other, tmp_path)
+    assert (first.digest, first.accuracy(data)) == (again.digest, again.accuracy(data))
+    assert all(torch.equal(a.head.weight, b.head.weight) for a, b in zip(first.nets, again.nets, strict=True))
+    assert not torch.equal(first.nets[0].head.weight, first.nets[1].head.weight)
+    assert not any(net.training for net in first.nets)
+    made(other, tmp_path)
     assert len(trainings) == 6
     assert len(list(tmp_path.iterdir())) == 6  # and no half-written file
 
@@ -176,27 +183,42 @@ def test_the_classifiers_are_trained_once_for_each_data_set(tmp_path: Path, trai
 def test_the_classifiers_of_digits_ship(tmp_path: Path, trainings: list[str]) -> None:
     """Other weights are another yardstick, and every Fréchet distance measured so far of an older one."""
     digits = load("digits")
-    found = classifiers(digits, tmp_path)
-    assert found
-    nets, accuracy, digest = found
+    reference = made(digits, tmp_path)
     assert not trainings
     assert not [*tmp_path.iterdir()]
-    assert accuracy > 0.97
-    assert digest == Reference.of_data(digits, nets).digest == "5f33e24a11b035d1"
+    assert reference.accuracy(digits) > 0.97
+    assert reference.digest == "5f33e24a11b035d1"
 
 
 @pytest.mark.parametrize("damage", ["cut short", "rubbish", "another design"])
 def test_a_damaged_cache_is_trained_anew(tmp_path: Path, trainings: list[str], damage: str) -> None:
     data = a_dataset()
-    digest = classifiers(data, tmp_path)[2]
+    digest = made(data, tmp_path).digest
     path = min(tmp_path.iterdir())
     if damage == "another design":
         samples.save_file({"head.weight": torch.zeros(3)}, path)
     else:
         path.write_bytes(path.read_bytes()[:1000] if damage == "cut short" else b"\xff" * 99)
     for _ in range(2):
-        assert classifiers(data, tmp_path)[2] == digest
+        assert made(data, tmp_path).digest == digest
         assert len(trainings) == 4
+
+
+def test_the_classifiers_follow_images_to_their_device_and_keep_their_name(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The device without memory stands in for an accelerator; what comes back from one is a stand-in too."""
+    data = a_dataset()
+    grey = data.test_images.flatten(1).float() / 255
+    net = FeatureNet(data.shape, data.classes).eval()
+    reference = Reference.of([net], grey)
+    shared = SharedContext(data, torch.device("cpu"), reference)
+    name = environment(shared)["feature_networks"]
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.Tensor, "cpu", lambda there: torch.zeros(there.shape))
+        assert net.features(grey.to("meta")).shape == (len(grey), samples.FEATURES)
+    assert {value.device.type for value in net.state_dict().values()} == {"meta"}
+    assert environment(shared)["feature_networks"] == name == reference.digest
 
 
 def test_training_learns_the_classes(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import asdict
+from dataclasses import replace as changed
 from pathlib import Path
 from typing import Any
 
@@ -84,8 +85,12 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
     save(folder / "experiment.json", {"name": "tiny", "question": "What?", "dataset": "tiny", "seeds": [0, 1],
                                       "variants": variants, "planned": planned})  # fmt: skip
     scores = {name: asdict(s) for name, s in yardstick(DATA, SHARED.reference).items()}
-    of = {"data": DATA.digest, "latents": [3]}
-    rest = {"of": of, "samples": scores, "classifier": {"accuracy": 0.5, "digest": "this one"}}
+    of, accuracy = {"data": DATA.digest, "latents": [3]}, SHARED.reference.accuracy(DATA)
+    rest = {
+        "of": of,
+        "samples": scores,
+        "classifier": {"accuracy": accuracy, "digest": SHARED.reference.digest},
+    }
     save(folder / "baselines.json", baselines(DATA, [3]) | rest)
     write_report(folder)
     return folder
@@ -381,7 +386,7 @@ def test_every_law_can_be_broken(original: Path, change: Edit, told: str) -> Non
 def here(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The data, the classifier and the care with which the runs of this file were measured."""
     monkeypatch.setattr(weights, "data_of", lambda *_: DATA)
-    monkeypatch.setattr(weights, "classifiers", lambda data: (SHARED.reference.nets, 0.5, "this one"))
+    monkeypatch.setattr(Reference, "of_data", lambda data: SHARED.reference)
     with quickly():
         yield
 
@@ -456,7 +461,8 @@ def test_weights_that_are_gone_and_a_classifier_that_is_another(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (run_path(folder, "plain") / "weights.safetensors").unlink()
-    monkeypatch.setattr(weights, "classifiers", lambda data: (SHARED.reference.nets, 0.7, "another"))
+    another = changed(SHARED.reference, digest="another")
+    monkeypatch.setattr(Reference, "of_data", lambda data: another)
     findings = verify(folder, deep=True)
     assert len(findings.differences) == 2
     assert findings.differences[1].startswith(f"{run_id('plain')}: cannot be measured again: cannot read ")

@@ -91,7 +91,8 @@ class FeatureNet(nn.Module):
 
     @torch.no_grad()
     def features(self, grey: Tensor) -> Features:
-        """Give the features [N, F] of grey images [N, D], in chunks."""
+        """Give the features [N, F] of grey images [N, D], in chunks, on the images' device."""
+        self.to(grey.device)
         return torch.cat([self._hidden(x) for x in grey.split(ROWS)]).cpu().double().numpy()
 
     def _hidden(self, grey: Tensor) -> Tensor:
@@ -108,26 +109,6 @@ class FeatureNet(nn.Module):
             for x, y in zip(images.split(ROWS), labels.split(ROWS), strict=True)
         )
         return hits / len(images)
-
-
-def classifiers(data: Dataset, cache: Path | None = None) -> tuple[tuple[FeatureNet, ...], float, str] | None:
-    """Give the data set's classifiers, their mean test accuracy and the digest of their weights.
-
-    They are trained on the CPU unless they ship with bench or are in the cache. None without labels to train
-    them on.
-    """
-    if data.train_labels is None or data.test_labels is None:
-        return None
-    nets = tuple(_classifier(data, seed, cache or cache_dir()) for seed in range(NETWORKS))
-    test = data.test_images.flatten(1)
-    accuracy = sum(net.accuracy(test, data.test_labels) for net in nets) / NETWORKS
-    return nets, accuracy, digest_of(nets)
-
-
-def digest_of(nets: Sequence[nn.Module]) -> str:
-    """Give the digest of networks' weights, which names the yardstick that they are."""
-    weights = b"".join(value.numpy().tobytes() for net in nets for value in net.state_dict().values())
-    return hashlib.sha256(weights).hexdigest()[:16]
 
 
 def _classifier(data: Dataset, seed: int, cache: Path) -> FeatureNet:
@@ -171,7 +152,7 @@ def _pooled(side: int) -> int:
 def _train(data: Dataset, seed: int = 0) -> FeatureNet:
     """Train by Adam with the one-cycle schedule (Smith 2018), for at least 400 steps and three epochs."""
     images, labels = data.train_images.flatten(1), data.train_labels
-    assert labels is not None  # noqa: S101  `classifiers` has asked
+    assert labels is not None  # noqa: S101  `Reference.of_data` has asked
     epochs, steps = _lengths(len(images))
     with initialised(seed):
         net = FeatureNet(data.shape, data.classes)
@@ -194,24 +175,33 @@ class Reference:
     nets: tuple[FeatureNet, ...]
     features: tuple[Features, ...]  # [N, F] in each network
     radii: tuple[NDArray[np.float64], ...]  # [N'], to the fifth neighbour, of the first NEIGHBOURHOOD images
+    digest: str  # of the networks' weights, taken before they follow images to another device
 
-    @property
-    def digest(self) -> str:
-        """Name the networks."""
-        return digest_of(self.nets)
+    @classmethod
+    def of_data(cls, data: Dataset, cache: Path | None = None) -> Reference | None:
+        """Make the yardstick of a data set, on the CPU; None without labels to train classifiers on.
+
+        These are trained unless they ship with bench or are in the cache.
+        """
+        if data.train_labels is None or data.test_labels is None:
+            return None
+        nets = [_classifier(data, seed, cache or cache_dir()) for seed in range(NETWORKS)]
+        return cls.of(nets, data.test_images.flatten(1).float() / 255)
 
     @classmethod
     def of(cls, nets: Sequence[FeatureNet], grey: Tensor) -> Reference:
         """Search the neighbourhoods of grey images [N, D] in each classifier's features."""
+        weights = b"".join(value.numpy().tobytes() for net in nets for value in net.state_dict().values())
         features = tuple(net.features(grey) for net in nets)
         # An image is its own nearest
         radii = tuple(_nearest(f[:NEIGHBOURHOOD], NEIGHBOURS + 1) for f in features)
-        return cls(tuple(nets), features, radii)
+        return cls(tuple(nets), features, radii, hashlib.sha256(weights).hexdigest()[:16])
 
-    @classmethod
-    def of_data(cls, data: Dataset, nets: Sequence[FeatureNet]) -> Reference:
-        """Search those of a data set's test images."""
-        return cls.of(nets, data.test_images.flatten(1).float() / 255)
+    def accuracy(self, data: Dataset) -> float:
+        """Give the classifiers' mean accuracy on the test images of a data set with labels."""
+        assert data.test_labels is not None  # noqa: S101  `of_data` has asked
+        test = data.test_images.flatten(1)
+        return sum(net.accuracy(test, data.test_labels) for net in self.nets) / len(self.nets)
 
     def score(self, grey: Tensor) -> SampleScores:
         """Score generated grey images [M, D] against these."""

@@ -324,6 +324,4 @@ def _unpack(parcel: Any) -> SharedContext:
         tensors: dict[str, Any] = {name: torch.from_numpy(array) for name, array in images.items()}
     # Ray shows a task its own GPUs only, counted from 0
     device = torch.device("cuda:0") if shared.device.type == "cuda" else shared.device
-    for net in shared.reference.nets if shared.reference else ():
-        net.to(device)
     return replace(shared, data=replace(shared.data, **tensors), device=device)

@@ -27,7 +27,7 @@ from bench.engine.images import data_of, divide
 from bench.errors import BenchError, printable
 from bench.evaluation.measure import Measured
 from bench.evaluation.metrics import YARDSTICK
-from bench.evaluation.samples import Reference, classifiers
+from bench.evaluation.samples import Reference
 from bench.parts.files import keep, part_class, raised
 from bench.parts.laws import Fault
 from bench.parts.likelihoods import Bernoulli
@@ -235,9 +235,8 @@ def _runs(
 
 
 def _shared(data: Dataset, device: str) -> SharedContext:
-    place, found = pick(device), classifiers(data)
+    place, reference = pick(device), Reference.of_data(data)
     one_thread(place)
-    reference = found and Reference.of_data(data, found[0])
     return SharedContext(data, place, reference)
 
 

@@ -17,7 +17,7 @@ import torch
 from bench.engine.device import one_thread
 from bench.errors import BenchError
 from bench.evaluation.baselines import baselines
-from bench.evaluation.samples import Reference, classifiers, yardstick
+from bench.evaluation.samples import Reference, yardstick
 from bench.report import write_report
 from bench.runs import sync
 from bench.runs.budget import Budget, OutOfTimeError
@@ -96,19 +96,18 @@ def shared_context(plan: Plan, display: Display) -> SharedContext:
     display.say(
         f"yardstick: the feature networks of {data.name}, trained where none are kept, and the baselines"
     )
-    found = classifiers(data)
-    reference = found and Reference.of_data(data, found[0])
+    reference = Reference.of_data(data)
     latents = sorted({variant.latent for variant in plan.experiment.variants.values()})
-    key = {"data": data.digest, "classifier": found and found[2], "latents": latents}
+    key = {"data": data.digest, "classifier": reference and reference.digest, "latents": latents}
     known: dict[str, Any] = {}
     with contextlib.suppress(BenchError):  # damaged: it is made again
         known = ExperimentFolder(plan.folder).baselines()
     if known.get("of") != key:
         content = baselines(data, latents) | {"of": key}
-        if found and reference:
-            nets, accuracy, digest = found
+        if reference:
             content["samples"] = {name: asdict(s) for name, s in yardstick(data, reference).items()}
-            content["classifier"] = {"accuracy": accuracy, "digest": digest, "networks": len(nets)}
+            named = {"digest": reference.digest, "networks": len(reference.nets)}
+            content["classifier"] = {"accuracy": reference.accuracy(data), **named}
         write_json_atomic(plan.folder / BASELINES, content)
     return SharedContext(data, plan.device, reference)
 

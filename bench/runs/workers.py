@@ -147,10 +147,6 @@ def _work(connection: Connection, shared: SharedContext, core: int | None) -> No
     one_thread(shared.device)
     if shared.device.type == "cpu" and core is not None:
         pin(core)
-    for net in (
-        shared.reference.nets if shared.reference else ()
-    ):  # they look at what models on the device make
-        net.to(shared.device)
 
     def emit(run_id: str, kind: str, data: dict[str, Any]) -> None:
         try:

@@ -23,7 +23,7 @@ from bench.errors import BenchError
 from bench.evaluation.baselines import baselines
 from bench.evaluation.measure import Measured
 from bench.evaluation.metrics import METRICS
-from bench.evaluation.samples import Reference, classifiers, yardstick
+from bench.evaluation.samples import Reference, yardstick
 from bench.parts.vae import likelihood_class
 from bench.saved import Saved, model_of, read_saved
 from bench.store.experiments import JUDGED, ExperimentFolder
@@ -67,16 +67,15 @@ def measure_again(
     own = {each.run.dataset: each.run.own_data for each in saved.values()}
     for dataset, part in own.items():
         data = data_of(dataset, part, data_dir)
-        found_nets = classifiers(data)
-        reference = found_nets and Reference.of_data(data, found_nets[0])
+        reference = Reference.of_data(data)
         table = home.baselines()
-        same_net = table.get("classifier", {}).get("digest") == (found_nets and found_nets[2])
+        same_net = table.get("classifier", {}).get("digest") == (reference and reference.digest)
         # The baselines
         due = baselines(data, table.get("of", {}).get("latents", ()))
-        if same_net and found_nets and reference:
+        if same_net and reference:
             scores = {name: asdict(score) for name, score in yardstick(data, reference).items()}
-            due |= {"samples": scores, "classifier": {"accuracy": found_nets[1]}}
-        elif found_nets:
+            due |= {"samples": scores, "classifier": {"accuracy": reference.accuracy(data)}}
+        elif reference:
             findings.unchecked.append("sample metrics: the classifier here is another one than the report's")
         _hold(findings, "baselines.json", table, due, "the data give")
         # The runs
