@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import forked
@@ -17,14 +18,15 @@ from hypothesis import strategies as st
 from synthetic import settings
 
 import bench
+from bench.cli.outlook import times
 from bench.errors import BenchError
 from bench.report import write_report
 from bench.report.results import load
 from bench.report.undecided import undecided
-from bench.runs.budget import Budget, OutOfTimeError, rounds_within
+from bench.runs.budget import Budget, StopMatrixError
 from bench.runs.execute import Job
 from bench.runs.groups import TaskGroup, Waiting
-from bench.runs.predict import Prediction
+from bench.runs.order import Prediction
 
 
 @dataclass
@@ -103,7 +105,7 @@ def test_the_report_has_its_time():
 
 
 def test_the_first_round_is_begun_whatever_it_takes_and_stopped_when_time_is_over():
-    with pytest.raises(OutOfTimeError):
+    with pytest.raises(StopMatrixError):
         done_within(15, lambda _: 10, 3)
 
 
@@ -148,8 +150,12 @@ def test_what_is_tried_again_needs_no_leave():
 
 
 def test_a_plan_says_which_rounds_fit():
-    assert rounds_within({3: 10.0, 5: 20.0}, 15.0) == [3]
-    assert rounds_within({3: 10.0, 5: 20.0}, 5.0) == []
+    foreseen = Prediction(rounds={3: 10.0, 5: 20.0}, report=4.0, total=24.0)
+    run = SimpleNamespace(patience=0)
+    for seconds, told in ((25, "everything fits"), (20, "seeds 3 fit"), (10, "not one round of seeds fits")):
+        request = SimpleNamespace(hours=seconds / 3600)
+        plan: Any = SimpleNamespace(todo=[SimpleNamespace(run=run)], request=request)
+        assert told in [*times(plan, foreseen)][-1]
 
 
 # What more time would decide

@@ -25,8 +25,9 @@ from bench.evaluation.posteriors import encode
 from bench.parts.vae import VAE
 from bench.runs import predict as prediction
 from bench.runs.forecast import PATIENCE, TIMED, Pace, _apart, bf16_shares, forecast, setting
+from bench.runs.order import Prediction
 from bench.runs.plan import Plan, make_plan
-from bench.runs.predict import Prediction, predict
+from bench.runs.predict import predict
 from bench.runs.request import Request
 from bench.spec.experiment import Run
 from bench.spec.resolve import load

@@ -51,7 +51,7 @@ def begin_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import bench.doctor
     import bench.runs.matrix
     import bench.tracking  # noqa: F401  imported before they are patched
-    from bench.runs.predict import Prediction
+    from bench.runs.order import Prediction
 
     for name, content in FILES.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)

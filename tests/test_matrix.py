@@ -74,7 +74,7 @@ def test_the_first_failure_stops_the_matrix_where_that_was_asked_for(
 ) -> None:
     made.starting(job("a", tmp_path))
     made.starting(job("b", tmp_path))
-    with pytest.raises(matrix._StopMatrixError):
+    with pytest.raises(matrix.StopMatrixError):
         made.ended(job("a", tmp_path), failed("a", status))
     made.ended(job("b", tmp_path), failed("b", "interrupted"))  # as the executor stops what goes on
     made.close()

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from bench.errors import printable
 
 if TYPE_CHECKING:
+    from bench.runs.order import Prediction
     from bench.runs.plan import Plan
-    from bench.runs.predict import Prediction
 
 FASTER, SLOWER = 0.8, 1.2  # of fp32's time: what bf16 is offered for, and warned of
 
@@ -47,7 +47,6 @@ def print_plan(plan: Plan, foreseen: Prediction, *, every_run: bool, quiet: bool
 
 def times(plan: Plan, foreseen: Prediction) -> Iterator[str]:
     """Say how long it should take, and where there are several rounds of seeds, when the first will stand."""
-    from bench.runs.budget import rounds_within
     from bench.store.times import duration
 
     if not plan.todo:
@@ -60,7 +59,8 @@ def times(plan: Plan, foreseen: Prediction) -> Iterator[str]:
         line += f"; every variant has seed {seed} after {duration(end)}"
     yield line
     if hours := plan.request.hours:
-        within = rounds_within(foreseen.rounds, 3600 * hours - foreseen.report)
+        seconds = 3600 * hours - foreseen.report
+        within = [seed for seed, end in foreseen.rounds.items() if end <= seconds]
         fit = f"seeds {', '.join(map(str, within))} fit" if within else "not one round of seeds fits"
         fit = "everything fits" if len(within) == len(foreseen.rounds) else fit
         yield f"budget   {hours:g} h: {fit}" + (

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from bench.runs.execute import Job
-from bench.runs.order import ends
-from bench.runs.predict import Prediction
+from bench.runs.order import Prediction, ends
 
 MOMENT = 1e-8  # seconds before the end by which a round must end, so that rounding cannot stop its last run
 
 
-class OutOfTimeError(Exception):
-    """The budget is over."""
+class StopMatrixError(Exception):
+    """Nothing more is to be done: a run failed, or the time is over."""
 
 
 @dataclass
@@ -66,14 +65,9 @@ class Budget:
         return not self.refused
 
     def check(self) -> None:
-        """Raise OutOfTimeError once the budget is over but for the report."""
+        """Raise StopMatrixError once the budget is over but for the report."""
         if self.clock() >= self.over:
-            raise OutOfTimeError
+            raise StopMatrixError
 
     def _foreseen(self, run_id: str) -> float:
         return self.foreseen.seconds.get(run_id, 0.0)
-
-
-def rounds_within(rounds: Mapping[int, float], seconds: float) -> list[int]:
-    """List the seeds whose rounds should end within so many seconds."""
-    return [seed for seed, end in rounds.items() if end <= seconds]

@@ -29,8 +29,9 @@ import torch
 
 from bench.engine.device import deterministic, one_thread
 from bench.errors import BenchError, redacted
+from bench.runs.budget import Budget
 from bench.runs.execute import Job, SharedContext, execute_all
-from bench.runs.groups import Budget, Listener, TaskGroup, Waiting, broken, groups
+from bench.runs.groups import Listener, TaskGroup, Waiting, broken, groups
 from bench.store.records import CHECKPOINT, DONE, Record, RunFolder
 from bench.store.whole import replacing
 from bench.tracking import resolve_uri

@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import shutil
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any, Protocol
 
 import torch
 
 from bench.engine.checkpoint import epoch_kept
+from bench.runs.budget import Budget
 from bench.runs.execute import Job
 from bench.store.records import DONE, Record, RunFolder
 
@@ -29,16 +30,6 @@ class Listener(Protocol):
 
     def ended(self, job: Job, record: Record) -> None:
         """Take in the run's record."""
-
-
-class Budget(Protocol):
-    """What allows rounds of runs, and ends them."""
-
-    def fits(self, jobs: Sequence[Job]) -> bool:
-        """Say whether a round of runs may begin."""
-
-    def check(self) -> None:
-        """Raise once time is over."""
 
 
 class TaskGroup:

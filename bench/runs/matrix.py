@@ -20,13 +20,13 @@ from bench.evaluation.baselines import baselines
 from bench.evaluation.samples import Reference, yardstick
 from bench.report import write_report
 from bench.runs import sync
-from bench.runs.budget import Budget, OutOfTimeError
+from bench.runs.budget import Budget, StopMatrixError
 from bench.runs.execute import Job, SharedContext
 from bench.runs.executor import executor_of, worker_count
 from bench.runs.groups import broken, recorded
-from bench.runs.order import in_order
+from bench.runs.order import Prediction, in_order
 from bench.runs.plan import Plan, Planned, make_plan
-from bench.runs.predict import Prediction, predict
+from bench.runs.predict import predict
 from bench.runs.progress import Display
 from bench.runs.request import Request
 from bench.store.experiments import BASELINES, ExperimentFolder
@@ -36,10 +36,6 @@ from bench.tracking import Tracker, Writer
 
 HERE = Path(__file__).resolve().parent
 REPORT_SHARE = 0.05  # of the time since the last report that writing one may take, while runs go on
-
-
-class _StopMatrixError(Exception):
-    """A run failed, and nothing was to be done after that."""
 
 
 def run_matrix(plan: Plan, foreseen: Prediction, *, quiet: bool, fail_fast: bool = False) -> Matrix:
@@ -71,7 +67,7 @@ def run_matrix(plan: Plan, foreseen: Prediction, *, quiet: bool, fail_fast: bool
                 if plan.todo:
                     jobs = matrix.jobs(foreseen.seconds)
                     executor_of(plan).run_all(jobs, shared, workers, matrix, budget)
-            except (_StopMatrixError, OutOfTimeError):
+            except StopMatrixError:
                 pass
             finally:
                 matrix.close()
@@ -238,7 +234,7 @@ class Matrix:
             return
         if self._fail_fast and record["status"] in ("failed", "diverged"):
             self.stopped = f"{_title(job)} {record['status']}: {record['reason']}"
-            raise _StopMatrixError
+            raise StopMatrixError
         if time.monotonic() - self._last_report > self._report_cost / REPORT_SHARE:
             self._report(html=False)  # that compresses every picture: once, at the end
 

@@ -4,8 +4,20 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from bench.runs.plan import Planned
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a plan should take, seconds from the start of the command."""
+
+    seconds: Mapping[str, float] = field(default_factory=dict)  # of each run to do on its worker, by id
+    start: float = 0.0  # until the first run begins
+    rounds: Mapping[int, float] = field(default_factory=dict)  # when all runs up to a seed have ended
+    report: float = 0.0  # that is written at the end, of `total` seconds
+    total: float = 0.0
 
 
 def in_order(runs: Iterable[Planned], seconds: Mapping[str, float]) -> list[Planned]:

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from datetime import datetime
 
 from bench.engine.device import describe, one_thread
 from bench.evaluation.cost import Common
 from bench.runs.executor import worker_count
 from bench.runs.forecast import forecast, setting, tsne_seconds
-from bench.runs.order import ends, in_order
+from bench.runs.order import Prediction, ends, in_order
 from bench.runs.plan import Plan
 from bench.store.experiments import BASELINES
 from bench.store.records import RunFolder
@@ -22,17 +20,6 @@ BASELINES_SCORED = 4  # times the sample metrics of a run: three sets are scored
 SAME = ("device", "device_name", "threads", "torch")  # of a machine like this one
 RESUMED = {"resumed", "retried"}  # whose times hold a pause
 REPORT, REPORT_VARIANT = 4.0, 0.35  # seconds that the last report takes, and each of its variants adds
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """What a plan should take, seconds from the start of the command."""
-
-    seconds: Mapping[str, float] = field(default_factory=dict)  # of each run to do on its worker, by id
-    start: float = 0.0  # until the first run begins
-    rounds: Mapping[int, float] = field(default_factory=dict)  # when all runs up to a seed have ended
-    report: float = 0.0  # that is written at the end, of `total` seconds
-    total: float = 0.0
 
 
 def predict(plan: Plan) -> Prediction:

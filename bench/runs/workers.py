@@ -19,8 +19,9 @@ import torch
 import torch.multiprocessing as mp
 
 from bench.engine.device import available_cores, deterministic, one_thread, pin
+from bench.runs.budget import Budget
 from bench.runs.execute import Job, SharedContext, execute_all
-from bench.runs.groups import Budget, Listener, TaskGroup, Waiting, groups
+from bench.runs.groups import Listener, TaskGroup, Waiting, groups
 
 ATTEMPTS = 2  # at a run that ends by no fault of its own
 # What every run needs; torch._dynamo is imported by the first optimizer that is made
