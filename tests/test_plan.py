@@ -78,7 +78,7 @@ def test_what_changed_is_told(tmp_path: Path) -> None:
     )
     assert [p.why for p in changed.runs[:2]] == [
         "finished",
-        "changed: batch_size 64 → 32, optimizer.options.lr 0.001 → 0.5",
+        "changed: batch_size: 64 → 32, optimizer.lr: 0.001 → 0.5",
     ]
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -23,6 +23,7 @@ from bench.report.frame import PLACE, TIMES
 from bench.report.pairs import near_twins, parts
 from bench.report.results import Results, Variant, load
 from bench.report.statistics import LEVEL, average, one_sided
+from bench.store.changes import changes
 
 TITLES = {
     "own": "own terms",
@@ -98,10 +99,10 @@ def _data(variant: Variant) -> tuple[str, str]:
 
 def _pair(a: Variant, b: Variant, margin: float) -> Comparison:
     """The rows that two variants may be compared in, not tested yet."""
-    changes = _changes(parts(a), parts(b))
+    differ = changes(parts(a), parts(b))
     if a.judged or b.judged:  # nothing is known of how
-        changes = ["where they were trained"]
-    metrics, notes = _comparable(a, b, objective=any(c.startswith("objective") for c in changes))
+        differ = ["where they were trained"]
+    metrics, notes = _comparable(a, b, objective=any(c.startswith("objective") for c in differ))
     notes.insert(0, f"Measured on {_data(a)[0]}.")
     rows = [_row(a, b, metric) for metric in metrics if a.values(metric.name) and b.values(metric.name)]
     notes.append(f"Tested by {TESTS['paired by seed' if near_twins(a, b) else 'Welch']}.")
@@ -111,7 +112,7 @@ def _pair(a: Variant, b: Variant, margin: float) -> Comparison:
     elif near_twins(a, b) and seeds[0] != seeds[1]:
         alone = ", ".join(map(str, sorted(seeds[0] ^ seeds[1])))
         notes.append(f"Differences are over shared seeds; only one of the two has finished seed {alone}.")
-    return Comparison(a, b, rows, changes, notes, margin)
+    return Comparison(a, b, rows, differ, notes, margin)
 
 
 def _comparable(a: Variant, b: Variant, *, objective: bool) -> tuple[list[Metric], list[str]]:
@@ -154,25 +155,6 @@ def _tested(pairs: Iterable[Comparison]) -> list[Comparison]:
     found = [*pairs]
     rows = iter(holm_tested(row for pair in found for row in pair.rows))
     return [replace(pair, rows=[*itertools.islice(rows, len(pair.rows))]) for pair in found]
-
-
-def _changes(a: Mapping[str, object], b: Mapping[str, object], prefix: str = "") -> list[str]:
-    """The settings that differ, options named after their part."""
-    found = []
-    for key in sorted({*a, *b}):
-        old, new = a.get(key), b.get(key)
-        if isinstance(old, Mapping) and isinstance(new, Mapping):
-            here = prefix if key == "options" else f"{prefix}{key}."
-            found += _changes(old, new, here)
-        elif old != new:
-            found.append(f"{prefix}{key}: {_shown(old)} → {_shown(new)}".replace(".name:", ":"))
-    return found
-
-
-def _shown(value: object) -> str:
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    return "–" if value is None else str(value)
 
 
 # A gate for continuous integration: is one variant not worse than another by more than a margin?

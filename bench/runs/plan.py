@@ -21,6 +21,7 @@ from bench.evaluation.metrics import METRICS
 from bench.runs.memory import check_memory
 from bench.runs.request import Request
 from bench.spec.experiment import Experiment, Run
+from bench.store.changes import changes
 from bench.store.experiments import RUNS, SPEC, ExperimentFolder
 from bench.store.records import DONE, RunFolder, now, write_json_atomic
 
@@ -181,28 +182,16 @@ def _state(request: Request, run: Run, folder: RunFolder, home: ExperimentFolder
         return False, how + made
     if record:
         return True, f"{record['status']} before: {record.get('reason')}"
-    changes: set[str] = set()
+    differ: set[str] = set()
     twins = []
     for plan in (home.planned if home.exists else {}).values():
         if (plan["variant"], plan["seed"]) == (run.variant, run.seed):
             twins += [twin] if (twin := RunFolder(home.runs / plan["run"]).read()) else []
     for twin in twins:
-        changes.update(_changes(twin.get("run") or {}, run.model_dump(mode="json")))
-    if changes:
-        return True, f"changed: {', '.join(sorted(changes)[:3])}"
+        differ.update(changes(twin.get("run") or {}, run.model_dump(mode="json")))
+    if differ:
+        return True, f"changed: {', '.join(sorted(differ)[:3])}"
     return True, "another version of the data or of bench ran before" if twins else "never run"
-
-
-def _changes(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
-    """The settings that differ, as `optimizer.options.lr 0.001 → 0.002`."""
-    changes = []
-    for key in sorted(set(old) | set(new)):
-        a, b = old.get(key), new.get(key)
-        if isinstance(a, dict) and isinstance(b, dict):
-            changes += _changes(a, b, f"{prefix}{key}.")
-        elif a != b:
-            changes.append(f"{prefix}{key} {a} → {b}")
-    return changes
 
 
 def _shortened(experiment: Experiment, request: Request) -> Experiment:
