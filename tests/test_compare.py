@@ -199,6 +199,19 @@ def test_the_command_prints_a_table(command: Callable[..., tuple[int, str, str]]
     assert "Holm's correction for the 1 that" in out
 
 
+def test_an_experiment_is_found_by_its_name_and_by_its_file(
+    tmp_path: Path, command: Callable[..., tuple[int, str, str]]
+) -> None:
+    write(
+        tmp_path / "reports" / "mine",
+        {"a": {"mse": 1.0}, "b": {"mse": 2.0}},
+        {"a": settings(), "b": settings(latent=3)},
+    )
+    found = [command("a", "b", "--report", named, "--reports", "reports") for named in ("mine", "mine.yaml")]
+    assert found[0] == found[1] == command("a", "b", "--report", "reports/mine")
+    assert found[0][0] == 0
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [
@@ -208,7 +221,7 @@ def test_the_command_prints_a_table(command: Callable[..., tuple[int, str, str]]
         ("a report", "not two reports' folders"),
         ("a no/such/folder", "not two reports' folders"),
         ("report other", "share no variant"),
-        ("a b --report nowhere", "does not exist"),
+        ("a b --report nowhere", "nowhere holds no experiment.json"),
         ("a", "Missing argument 'b'; see bench compare --help"),
         ("a b --gate mse", "is not of the form 'METRIC >= NUMBER'"),
         ("a b --gate msee<=1", "--gate msee: no such row here"),

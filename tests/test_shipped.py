@@ -42,8 +42,10 @@ def test_a_file_extends_a_shipped_experiment(tmp_path: Path) -> None:
 def test_a_report_is_found_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     reports = Path("reports")
-    assert named(Path("all"), reports) == Path("all")
-    for folder in (reports / "all", Path("here"), reports / "here"):
+    for absent in ("all", "all.yaml", "x/all"):
+        with pytest.raises(BenchError, match=r"all holds no experiment\.json; give a folder"):
+            named(Path(absent), reports)
+    for folder in (reports / "all", Path("here"), reports / "here", Path("x/all")):
         folder.mkdir(parents=True)
         (folder / "experiment.json").touch()
     assert named(Path("all"), reports) == named(Path("all.yaml"), reports) == reports / "all"

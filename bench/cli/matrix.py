@@ -30,7 +30,6 @@ from bench.cli.options import (
     Spec,
     Uri,
     Workers,
-    report_folder,
     request_of,
 )
 from bench.errors import BenchError
@@ -118,12 +117,12 @@ def report(
     """Write an experiment's report again, from its records alone: report.md and report.html."""
     from bench.report import write_report
     from bench.spec.source import given_text
-    from bench.store.experiments import ExperimentFolder
+    from bench.store.experiments import ExperimentFolder, named
     from bench.store.lock import LOCK, held
 
     if tables not in (None, "latex"):
         raise BenchError(f"--tables {given_text(tables)}; give latex")
-    folder = report_folder(folder, reports, "experiment.json")
+    folder = named(folder, reports)
     home = ExperimentFolder(folder)
     if (folder / "report.md").exists() and not any(home.run(run_id).path.is_dir() for run_id in home.planned):
         what = f"{home.runs} holds none of the runs of {folder}, whose report would be emptied"
@@ -181,10 +180,10 @@ def verify(
     data_dir: DataDir = None,
 ) -> None:
     """Recompute every number of a report from its records, and check these and the files they list."""
+    from bench.store.experiments import named
     from bench.verify import verify as check
 
-    folder = report_folder(folder, reports, "experiment.json")
-    findings = check(folder, deep=deep, data_dir=data_dir)
+    findings = check(named(folder, reports), deep=deep, data_dir=data_dir)
     for line in findings.lines():
         print(line)
     if findings.differences:
@@ -195,9 +194,10 @@ def verify(
 def compare(
     a: Annotated[str, typer.Argument(help="A variant, or a report's folder.", show_default=False)],
     b: Annotated[str, typer.Argument(help="Another one.", show_default=False)],
-    report: Annotated[Path, typer.Option(help="The report's folder that holds both variants.")] = Path(
+    report: Annotated[Path, typer.Option(help="The experiment of both: a folder, YAML file or name.")] = Path(
         "reports/all"
     ),
+    reports: Reports = Path("reports"),
     gate: Annotated[
         str | None,
         typer.Option(metavar="RULE", help="Fail unless A less B keeps it, as 'log_px_bernoulli >= -0.5'."),
@@ -210,7 +210,7 @@ def compare(
     from bench.report.compare import compare as comparisons
 
     rule = parse(gate) if gate else None
-    found = comparisons(a, b, report)
+    found = comparisons(a, b, report, reports)
     state, why = rule.judge(found) if rule else ("", "")
     if as_json:
         print(comparison_json(found, gate, state, why))

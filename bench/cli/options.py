@@ -100,18 +100,6 @@ def check_executor(executor: str, address: str | None) -> None:
         require_ray()
 
 
-def report_folder(given: Path, reports: Path, *holds: str) -> Path:
-    """Find a report's folder as `named` does; raises BenchError unless it holds one of `holds`."""
-    from bench.store.experiments import named
-
-    folder = named(given, reports)
-    if not any((folder / name).is_file() for name in holds):
-        raise BenchError(
-            f"{folder} holds no {' or '.join(holds)}; give a folder that bench run has written: reports/all"
-        )
-    return folder
-
-
 def seeds_of(text: str | None) -> tuple[int, ...] | None:
     """`3` is the seeds 0, 1 and 2; `0,4,7` is those; `4,` is one."""
     if text is None:

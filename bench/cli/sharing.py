@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from bench.cli.app import app
-from bench.cli.options import Report, Reports, report_folder
+from bench.cli.options import Report, Reports
 from bench.errors import printable
 
 
@@ -21,9 +21,10 @@ def publish(
     reports: Reports = Path("reports"),
 ) -> None:
     """Write an experiment's report and records to a folder that others can read, and say its size."""
+    from bench.store.experiments import named
     from bench.verify.publish import publish as write
 
-    sizes = write(report_folder(folder, reports, "experiment.json"), out, weights=weights, by=by)
+    sizes = write(named(folder, reports), out, weights=weights, by=by)
     whole = sizes.pop("all")
     for kind, size in sizes.items():
         print(f"{kind:<8} {size / 1000:10,.0f} kB")
@@ -38,9 +39,10 @@ def join(
     reports: Reports = Path("reports"),
 ) -> None:
     """Add runs that others published to an experiment, checked first and marked with their origin."""
+    from bench.store.experiments import named
     from bench.verify.join import join as add
 
-    folder = report_folder(folder, reports, "experiment.json")
+    folder = named(folder, reports)
     told = add(folder, published, name)
     for run, why in told.refused.items():
         print(f"refused {printable(run)}: {why}")

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from bench.cli.app import app
-from bench.cli.options import DataDir, Device, Reports, Uri, report_folder
+from bench.cli.options import DataDir, Device, Reports, Uri
 from bench.errors import BenchError, did_you_mean, printable
 
 
@@ -140,8 +140,9 @@ def judge(
     """Measure a model that was trained elsewhere, as a row of a report; runs the adapter with your rights."""
     from bench.runs.judge import judge as measure
     from bench.runs.judge import read_adapter
+    from bench.store.experiments import named
 
-    folder = report_folder(report, reports, "experiment.json")
+    folder = named(report, reports)
     measured = measure(read_adapter(adapter, part), weights, name, folder, data_dir, device)
     told = f"{measured} measured" if measured else "measured before"
     print(f"{name}: {told}, by {printable(str(adapter))}, run with your rights")

@@ -24,6 +24,7 @@ from bench.report.pairs import near_twins, parts
 from bench.report.results import Results, Variant, load
 from bench.report.statistics import LEVEL, average, one_sided
 from bench.store.changes import changes
+from bench.store.experiments import named
 
 TITLES = {
     "own": "own terms",
@@ -48,23 +49,24 @@ class Comparison:
     margin: float  # nats within which they are called equal
 
 
-def compare(a: str, b: str, report: Path) -> list[Comparison]:
+def compare(a: str, b: str, report: Path, reports: Path = Path("reports")) -> list[Comparison]:
     """Compare two variants of `report`, or two reports' folders in all variants that both have.
 
-    Raises BenchError for names that are neither, a report without them, reports without a shared variant or
-    on different data, and variants of which nothing has finished.
+    `report` is a folder, or in `reports` by its YAML file or name. Raises BenchError for names that are
+    neither, a report without them, reports without a shared variant or on different data, and variants of
+    which nothing has finished.
     """
     folders = [Path(a), Path(b)]
-    reports = [(folder / "experiment.json").is_file() for folder in folders]
-    if all(reports):
+    are_reports = [(folder / "experiment.json").is_file() for folder in folders]
+    if all(are_reports):
         ours, theirs = (load(path) for path in folders)
         return _of_reports(ours, theirs)
-    for folder, other, found in zip(folders, reversed(folders), reversed(reports), strict=True):
+    for folder, other, found in zip(folders, reversed(folders), reversed(are_reports), strict=True):
         if found or len(folder.parts) > 1:
             raise BenchError(
                 f"{folder} and {other} are not two reports' folders; give two of those, or two variants"
             )
-    results = load(report)
+    results = load(named(report, reports))
     return _tested([_pair(_variant(results, a), _variant(results, b), results.margin)])
 
 

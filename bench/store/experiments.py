@@ -136,11 +136,17 @@ class ExperimentFolder:
 
 
 def named(given: Path, reports: Path) -> Path:
-    """Find an experiment's folder as given, under `reports` by its YAML file, or there by its name."""
-    if given.suffix in (".yaml", ".yml"):
-        return reports / given.stem
-    by_name = len(given.parts) == 1 and not (given / SPEC).is_file() and (reports / given / SPEC).is_file()
-    return reports / given if by_name else given
+    """Find an experiment's folder as given, under `reports` by its YAML file, or there by its name.
+
+    Raises BenchError where there is none.
+    """
+    by_file, by_name = given.suffix in (".yaml", ".yml"), len(given.parts) == 1
+    places = [reports / given.stem] if by_file else [given, *([reports / given] if by_name else [])]
+    for folder in places:
+        if (folder / SPEC).is_file():
+            return folder
+    what = f"{places[0]} holds no {SPEC}"
+    raise BenchError(f"{what}; give a folder that bench run has written: reports/all")
 
 
 def experiments(reports: Path) -> list[ExperimentFolder]:
