@@ -69,7 +69,6 @@ def test_a_run_is_followed_while_it_goes_on(store: Fake, writes: Writer, tmp_pat
     until(lambda: (made["id"], "begun", "1", "0") in store.taken)
     writes.image(made["id"], tmp_path / "x.png", "samples", 1)
     until(lambda: (made["id"], "begun", "1", "1") in store.taken)
-    writes.epoch(made["id"], curve(1))  # a worker that goes on from a checkpoint tells the epochs before
     writes.epoch(made["id"], curve(2))
     until(lambda: (made["id"], "begun", "2", "1") in store.taken)
 
@@ -160,18 +159,6 @@ def test_an_interrupted_run_that_the_store_never_saw_is_not_sent(
     writes.finish(record(status="interrupted"), tmp_path)
     end(writes)
     assert (store.taken, writes.left) == ([], 0)
-
-
-def test_a_run_that_begins_again_is_another_attempt(store: Fake, writes: Writer, tmp_path: Path) -> None:
-    made = record()
-    attempts = []
-    for resume in (False, True, False):  # begun, gone on with in this process, begun again
-        writes.start(known(made), tmp_path, resume=resume)
-        attempts.append(writes._runs[made["id"]][1])
-    assert attempts[0] is attempts[1] is not attempts[2]
-    writes.finish({**made, "status": "failed"}, tmp_path)
-    writes.start(known(made), tmp_path, resume=True)  # once more, after it failed
-    assert writes._runs[made["id"]][1].resume
 
 
 def test_ctrl_c_at_the_end_leaves_the_rest(store: Fake, writes: Writer, tmp_path: Path) -> None:

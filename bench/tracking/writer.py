@@ -21,7 +21,8 @@ Task = Callable[[Tracker], Any]
 class Writer:
     """Sends runs to an MLflow store from a background thread; every method but `close` returns at once.
 
-    What the store does not take is tried again. `say` shows a line to the user.
+    A TaskGroup tells it each thing once. What the store does not take is tried again. `say` shows a line to
+    the user.
     """
 
     def __init__(self, tracker: Tracker, say: Callable[[str], None]) -> None:
@@ -49,18 +50,14 @@ class Writer:
 
     def start(self, known: Record, folder: Path, *, resume: bool = False) -> None:
         """Note that a run begins, or goes on; `known` is its record so far, `folder` where it is written."""
-        record, attempt = self._runs.get(known["id"], ({}, None))
-        if attempt is None or not resume or "status" in record:
-            record, attempt = {**known, "curves": []}, Attempt(folder, resume)
-        self._put_run(record, attempt)
+        self._put_run({**known, "curves": []}, Attempt(folder, resume))
 
     def epoch(self, run_id: str, row: Record) -> None:
-        """Note an epoch; one told before is ignored."""
+        """Note an epoch."""
         if run_id in self._runs:
             record, attempt = self._runs[run_id]
-            if row["epoch"] > len(record["curves"]):
-                record["curves"].append(row)
-                self._put_run(record, attempt)
+            record["curves"].append(row)
+            self._put_run(record, attempt)
 
     def image(self, run_id: str, path: Path, key: str, step: int) -> None:
         """Note a picture that was drawn."""
