@@ -13,7 +13,7 @@ import socket
 import sqlite3
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, closing, nullcontext
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -21,7 +21,6 @@ from urllib.parse import urlsplit
 from filelock import FileLock
 
 from bench.errors import BenchError, redacted
-from bench.store.lock import held
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -184,15 +183,3 @@ def search(
         yield from page
         if not (token := page.token):
             return
-
-
-def claimed(uri: str, experiment_id: str, name: str) -> AbstractContextManager[None]:
-    """Keep other processes from writing this experiment: a lock beside an sqlite file, nothing elsewhere.
-
-    Different experiments share a store. Raises BenchError where another process holds the lock.
-    """
-    file = database_file(uri)
-    if file is None:
-        return nullcontext()
-    lock = file.with_name(f"{file.name}.experiment-{experiment_id}.lock")
-    return held(lock, f"the MLflow experiment {name!r} in {uri}", "give another --tracking-uri")

@@ -6,7 +6,7 @@ import json
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from itertools import accumulate
@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, Any
 from bench.errors import redacted
 from bench.store.files import PICTURE, is_own
 from bench.store.files import WEIGHTS as WEIGHTS_SIZE
+from bench.store.lock import held
 from bench.store.records import RECORD, Record, RunFolder
 from bench.store.shapes import FORMAT
 from bench.tracking import entries, images, owner, views
-from bench.tracking.store import claimed, connect, experiment_id, is_server, reason, resolve_uri, search
+from bench.tracking.store import connect, database_file, experiment_id, is_server, reason, resolve_uri, search
 from bench.tracking.ui import links
 
 if TYPE_CHECKING:
@@ -72,8 +73,17 @@ class Tracker:
         return links(redacted(base).replace("***@", ""), self.experiment_id)["experiment"]
 
     def claimed(self) -> AbstractContextManager[None]:
-        """Keep other processes from writing this experiment, in an sqlite store; BenchError if one does."""
-        return claimed(self.uri, self.experiment_id, self.experiment)
+        """Keep other processes from writing this experiment: a lock beside an sqlite file, nothing elsewhere.
+
+        Different experiments share a store. Raises BenchError where another process holds the lock.
+        """
+        file = database_file(self.uri)
+        if file is None:
+            return nullcontext()
+        lock = file.with_name(f"{file.name}.experiment-{self.experiment_id}.lock")
+        return held(
+            lock, f"the MLflow experiment {self.experiment!r} in {self.uri}", "give another --tracking-uri"
+        )
 
     def deliver(self, record: Record, attempt: Attempt) -> str:
         """Send what the store lacks of a run; close it if its record has a status. Give its MLflow id.
