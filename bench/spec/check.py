@@ -195,6 +195,13 @@ def mapping_of(node: Node, what: str, example: str, known: Iterable[str] | None 
     return node
 
 
+def list_of(node: Node | None, what: str, example: str, kind: str = "a list") -> Iterable[Node]:
+    """Take what a list holds, nothing where none is written. Raises BenchError."""
+    if not isinstance(node, Sequence | None):
+        raise node.error(f"{what} is {given(node)}; allowed: {kind}; write `{example}`")
+    return node or ()
+
+
 def refuse_unknown_keys(node: Mapping, known: Iterable[str], what: str) -> None:
     """Raise BenchError at the first key that is not known."""
     names = tuple(known)

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from bench.errors import did_you_mean
+from bench.spec.check import list_of
 from bench.spec.experiment import MAX_VARIANTS, PARTS, SETTINGS
 from bench.spec.source import Leaf, Mapping, Node, Place, Sequence, given, given_text
 
@@ -64,12 +65,7 @@ def _axis(name: str, node: Node, place: Place) -> Sequence:
 
 
 def _excludes(node: Node | None, axes: dict[str, Sequence]) -> Iterator[Mapping]:
-    if node is None:
-        return
-    if not isinstance(node, Sequence):
-        what = f"exclude is {given(node)}; allowed: a list of {{axis: value}}"
-        raise node.error(f"{what}; write `exclude: [{{axis: value}}]`")
-    for item in node:
+    for item in list_of(node, "exclude", "exclude: [{axis: value}]", "a list of {axis: value}"):
         if not isinstance(item, Mapping) or not item:
             raise item.error(f"an exclude is {given(item)}; allowed: {{axis: value}}; name the axes to match")
         for axis, place in item.places.items():

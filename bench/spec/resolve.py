@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from bench.errors import BenchError, printable
 from bench.spec import registry
-from bench.spec.check import check, mapping_of, refuse_unknown_keys, text_of, word_of
+from bench.spec.check import check, list_of, mapping_of, refuse_unknown_keys, text_of, word_of
 from bench.spec.experiment import (
     FILE_STEM,
     PARTS,
@@ -95,12 +95,8 @@ def load(path: Path, *, code: bool = True) -> Experiment:
 def _claims(node: Node | None, variants: Iterable[str]) -> tuple[Claim, ...]:
     """Read the claims; each names two variants of the experiment."""
     example = "{name: ..., better: A, than: B, on: elbo_bernoulli, by: 0.5}"
-    if node is None:
-        return ()
-    if not isinstance(node, Sequence):
-        raise node.error(f"claims is {given(node)}; allowed: a list; write `claims: [{example}]`")
     claims: list[Claim] = []
-    for item in node:
+    for item in list_of(node, "claims", f"claims: [{example}]"):
         said = mapping_of(item, "a claim", example, Claim.model_fields)
         claim = check(Claim, said, "a claim")
         pairs = [("better", "than"), ("equal", "to")]
@@ -170,10 +166,8 @@ class _Resolver:
     def _metrics(self, node: Node | None) -> list[OwnMetric]:
         """Read the metrics of the user's own."""
         example = "{file: mine.py, name: Mine}"
-        if not isinstance(node, Sequence | None):
-            raise node.error(f"metrics is {given(node)}; allowed: a list; write `metrics: [{example}]`")
         found: dict[str, OwnMetric] = {}
-        for item in node or ():
+        for item in list_of(node, "metrics", f"metrics: [{example}]"):
             block = mapping_of(item, "a metric", example)
             part = self.part("metric", block, "the experiment", None)
             try:
@@ -290,13 +284,9 @@ def _refuse_misfits(title: str, values: dict[str, Any], options: Mapping) -> Non
 
 
 def _published(node: Node | None, what: str) -> tuple[Published, ...]:
-    if node is None:
-        return ()
-    if not isinstance(node, Sequence):
-        allowed = "allowed: a list of rows; write `published: [{value: 106.66, ...}]`"
-        raise node.error(f"{what}: published is {given(node)}; {allowed}")
+    found = list_of(node, f"{what}: published", "published: [{value: 106.66, ...}]", "a list of rows")
     example = "{value: 106.66, metric: test_loss, source: ...}"
-    rows = [mapping_of(item, f"{what}: a row of published", example) for item in node]
+    rows = [mapping_of(item, f"{what}: a row of published", example) for item in found]
     for row in rows:
         if "metric" in row:
             word_of(row["metric"], "metric", (*LOSSES, *registry.metrics()))
