@@ -17,6 +17,7 @@ from typing import Any, TypeAlias
 
 import yaml
 from yaml.constructor import SafeConstructor
+from yaml.resolver import Resolver
 
 from bench.errors import BenchError, printable
 
@@ -25,6 +26,7 @@ MAX_DEPTH = 32
 MAX_DIGITS = 30
 
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_RESOLVER: Any = Resolver()  # of the types of YAML 1.1
 # What YAML 1.1 allows in a stream, one line's control characters excepted
 _UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _DECIMAL = re.compile(r"[-+]?(0|[1-9][0-9_]*)")
@@ -227,9 +229,7 @@ def _leaf(text: str, place: Place, *, plain: bool) -> Leaf:
         raise place.error(f"character {unprintable!a} in text; allowed: printable text; remove it")
     if not plain:
         return Leaf(text, text, place, plain=False)
-    resolvers: Any = yaml.SafeLoader.yaml_implicit_resolvers
-    tags = (tag for tag, pattern in resolvers.get(text[:1], ()) if pattern.match(text))
-    tag = next(tags, "tag:yaml.org,2002:str")
+    tag: str = _RESOLVER.resolve(yaml.ScalarNode, text, (True, False))
     kind = tag.rpartition(":")[2]
     if kind in ("int", "float", "bool"):
         if kind != "bool" and len(text) > MAX_DIGITS:
