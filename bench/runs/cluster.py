@@ -196,8 +196,7 @@ def left_of(group: TaskGroup) -> dict[str, dict[str, bytes]]:
     left = {}
     for job in group.jobs.values():
         if job.resume:
-            files = (p for p in job.folder.rglob("*") if p.is_file() and not p.name.startswith("."))
-            left[job.id] = {p.relative_to(job.folder).as_posix(): p.read_bytes() for p in files}
+            left[job.id] = {f: (job.folder / f).read_bytes() for f in RunFolder(job.folder).files()}
     return left
 
 
