@@ -69,7 +69,8 @@ def run(
 
     plan = make_plan(request, download=not dry_run)
     foreseen = predict(plan)
-    print_plan(plan, foreseen, every_run=dry_run, quiet=quiet and not dry_run)
+    if dry_run or not quiet:
+        print_plan(plan, foreseen, every_run=dry_run)
     if dry_run:
         return
     from bench.cli.closing import print_end
@@ -104,7 +105,7 @@ def plan(
     from bench.runs.predict import predict
 
     made = make_plan(request, download=False)
-    print_plan(made, predict(made), every_run=True, quiet=False)
+    print_plan(made, predict(made), every_run=True)
 
 
 @app.command(epilog="Example: bench report reports/all")

@@ -15,13 +15,11 @@ if TYPE_CHECKING:
 FASTER, SLOWER = 0.8, 1.2  # of fp32's time: what bf16 is offered for, and warned of
 
 
-def print_plan(plan: Plan, foreseen: Prediction, *, every_run: bool, quiet: bool) -> None:
+def print_plan(plan: Plan, foreseen: Prediction, *, every_run: bool) -> None:
     """Print the plan: on stdout with every run where it is the result, else a summary on stderr."""
     from bench.runs.executor import worker_count
     from bench.store.times import duration
 
-    if quiet:
-        return
     stream = sys.stdout if every_run else sys.stderr
     for warning in plan.warnings:
         print(f"\n*** {printable(warning)} ***\n", file=sys.stderr)
