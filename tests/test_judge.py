@@ -7,7 +7,7 @@ import re
 import shutil
 import zipfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -150,6 +150,24 @@ def test_its_numbers_are_those_of_the_same_weights_in_a_vae_of_bench(place: Work
         record["metrics"]["elbo_bernoulli"]
         > results_of(place.report).variants[0].estimate("elbo_bernoulli").mean
     )
+
+
+def test_its_record_says_of_the_data_what_that_of_a_run_does(
+    place: Workplace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(place.folder / "reports", tmp_path / "reports")
+    home = ExperimentFolder(tmp_path / "reports" / place.report.name)
+    ours, theirs = (record["data"] for record in home.records().values())
+    assert ours == theirs
+    bare = replace(place.plan.data, train_labels=None, test_labels=None, split="every fifth")
+    monkeypatch.setattr(judging, "data_of", lambda *_: bare)
+    monkeypatch.setattr(Reference, "of_data", lambda data: None)
+    weights = {name: value / 2 for name, value in read_weights(place.folder / "theirs.pt").items()}
+    save_file(weights, tmp_path / "half.pt")
+    adapter = read_adapter(place.folder / "adapter.py", None)
+    assert judging.judge(adapter, [tmp_path / "half.pt"], "half", home.path, None, "cpu") == 1
+    (half,) = (r for r in ExperimentFolder(home.path).records().values() if r["variant"] == "half")
+    assert half["data"] == theirs | {"unlabelled": True, "split": "every fifth"}
 
 
 def test_it_is_a_row_that_says_so_and_has_no_cost(place: Workplace) -> None:

@@ -67,6 +67,20 @@ def environment(shared: SharedContext) -> dict[str, Any]:
     return describe(shared.device) | networks
 
 
+def divided_data(data: Dataset, images: Images, labels: Labels | None) -> dict[str, Any]:
+    """Describe the data and how they are divided, as a record does."""
+    return {
+        "name": data.name,
+        "digest": data.digest,
+        "shape": [*data.shape],
+        "train": len(images.train),
+        "validation": 0 if images.validation is None else len(images.validation),
+        "test": len(images.test),
+        **({} if labels else {"unlabelled": True}),
+        **({"split": data.split} if data.split else {}),
+    }
+
+
 def execute_all(jobs: Sequence[Job], shared: SharedContext, emit: GroupEmit) -> Iterator[Record]:
     """Do the runs of a group as the device wants it: one by one on a CPU, together on an accelerator."""
     if shared.device.type != "cpu":
@@ -261,21 +275,12 @@ class _Attempt:
 
     def _known(self) -> dict[str, Any]:
         """Describe what holds however training ends."""
-        data, images, objective = self.shared.data, self.images, objective_of(self.run)
+        images, objective = self.images, objective_of(self.run)
         sizes = (self.run.batch_size, images.train.shape[1], self.run.latent)
         return {
             "beta_eff": objective.beta_eff(*sizes) if isinstance(objective, TwoTermObjective) else None,
             "likelihood_class": likelihood_class(self.model),
-            "data": {
-                "name": data.name,
-                "digest": data.digest,
-                "shape": [*data.shape],
-                "train": len(images.train),
-                "validation": 0 if images.validation is None else len(images.validation),
-                "test": len(images.test),
-                **({} if self.labels else {"unlabelled": True}),
-                **({"split": data.split} if data.split else {}),
-            },
+            "data": divided_data(self.shared.data, images, self.labels),
         }
 
     def _environment(self, training: Training | None = None) -> dict[str, Any]:

@@ -36,7 +36,7 @@ from bench.parts.pixels import Grey
 from bench.parts.vae import WholeModel
 from bench.pictures.album import Album
 from bench.report import write_report
-from bench.runs.execute import SharedContext, environment
+from bench.runs.execute import SharedContext, divided_data, environment
 from bench.runs.matrix import git_state
 from bench.spec.experiment import SLUG, Judged, Part, names_folder
 from bench.spec.registry import read_module
@@ -260,7 +260,6 @@ def _measure(
     test, classes = images.test.unflatten(1, data.shape), labels.test if labels else None
     album = Album(run, test, classes, folder, lambda *_: None, full=run.seed == 0)
     album.close(measured.model, measured.q, run.epochs)
-    sizes = {"train": len(images.train), "validation": 0, "test": len(images.test)}
     folder.write_record(
         {
             "id": run.identity(data.digest),
@@ -280,7 +279,7 @@ def _measure(
             "calibration": vars(measured.calibration),
             "evaluation_seconds": measured.seconds | {"pictures": album.seconds},
             "environment": environment(shared),
-            "data": {"name": data.name, "digest": data.digest, "shape": [*data.shape], **sizes},
+            "data": divided_data(data, images, labels),
             "started": started,
             "finished": now(),
             "artifacts": folder.artifacts(),
