@@ -2,7 +2,8 @@
 
 Results go to stdout, progress to stderr; heavy imports wait until a command needs them.
 
-Exit codes: 0 all finished, 1 some runs failed or diverged, 2 bad input, 130 interrupted.
+Exit codes: 0 all finished, 1 some runs failed or diverged, 2 bad input, 3 undecided, 4 seeds are left by
+--hours, 130 interrupted.
 """
 
 from __future__ import annotations
