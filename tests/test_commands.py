@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 import typer
+from typer.testing import CliRunner
 
 from bench.cli import app, main
+from bench.spec.registry import REGISTRIES, entries
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "docs/commands.md").read_text(encoding="utf-8")
@@ -93,6 +95,20 @@ def test_an_interrupt_says_how_to_go_on(
         main()
     assert end.value.code == 130
     assert "goes on with the rest" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", [*REGISTRIES])
+def test_of_one_kind_each_option_stands_with_what_it_allows(kind: str) -> None:
+    lines = CliRunner().invoke(app, ["parts", kind]).stdout.splitlines()
+    said = [line.strip().partition(": ") for line in lines if line.startswith("    ")]
+    assert [name for name, _, _ in said] == [
+        o.partition("=")[0] for e in entries(kind).values() for o in e.options
+    ]
+    assert all(allowed for _, _, allowed in said)
+    assert kind != "prior" or lines[2:4] == [
+        "  mixture(components=10): A learned mixture of diagonal Gaussians: weights, means and scales.",
+        "    components: a whole number of at least 1",
+    ]
 
 
 def test_a_bug_of_ours_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -76,11 +76,12 @@ def new(
 def parts(
     kind: Annotated[str | None, typer.Argument(help="One kind only.", show_default=False)] = None,
 ) -> None:
-    """List every part that a YAML file can name, with its options.
+    """List every part that a YAML file can name, with its options, and of one kind what each allows.
 
     Networks, likelihoods, metrics and the rest.
     """
     from bench.evaluation.metrics import METRICS
+    from bench.spec.check import annotated, describe
     from bench.spec.registry import REGISTRIES, entries
     from bench.spec.source import given_text
 
@@ -92,6 +93,8 @@ def parts(
         for entry in entries(each).values() if each in REGISTRIES else ():
             options = f"({', '.join(entry.options)})" if entry.options else ""
             print(f"  {entry.name}{options}: {entry.summary}")
+            for name, field in entry.model.model_fields.items() if each == kind else ():
+                print(f"    {name}: {describe(annotated(field))}")
         for metric in METRICS if each == "metric" else ():
             print(f"  {metric.name}: {metric.description or metric.title}")
 

@@ -9,6 +9,7 @@ from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 
 from bench.errors import did_you_mean
 from bench.spec.options import Says
@@ -49,6 +50,11 @@ def describe(annotation: Any, *, plural: bool = False) -> str:
     return noun + "".join(f" {_BOUNDS[k]} {v}" for k, v in limits.items() if k in _BOUNDS)
 
 
+def annotated(field: FieldInfo) -> Any:
+    """Put a field's annotation and its limits together again, for `describe`."""
+    return Annotated[field.annotation, *field.metadata] if field.metadata else field.annotation
+
+
 def _bare(annotation: Any) -> tuple[Any, dict[str, Any]]:
     """Split an annotation into its type and the limits that `Field` sets."""
     if get_origin(annotation) is not Annotated:
@@ -77,7 +83,7 @@ def check(model: type[M], node: Mapping, what: str, ratio: Fraction | None = Non
         problems = error.errors(include_url=False, include_context=False)
     first = str(problems[0]["loc"][0])
     field = model.model_fields[first]
-    annotation = Annotated[field.annotation, *field.metadata] if field.metadata else field.annotation
+    annotation = annotated(field)
     allowed = describe(annotation)
     if problems[0]["type"] == "missing":
         raise node.error(f"{what} has no {first}; allowed: {allowed}; add `{first}: ...`")
