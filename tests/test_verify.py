@@ -24,7 +24,7 @@ from bench.cli import main
 from bench.cli.matrix import report
 from bench.errors import BenchError
 from bench.evaluation.baselines import baselines
-from bench.evaluation.samples import yardstick
+from bench.evaluation.samples import Reference, yardstick
 from bench.report import figures, write_report
 from bench.runs.execute import Job, execute
 from bench.saved import read_saved
