@@ -18,8 +18,14 @@ from synthetic import settings
 from bench.report import curves, figures, labels
 from bench.report.results import Results, load
 
-PUBLISHED = Path(__file__).parents[1] / "reports/mnist"
-EXPERIMENTS = ("all", "documents", "likelihood", "stability")  # between them every kind of figure
+PUBLISHED = Path(__file__).parents[1] / "reports"
+EXPERIMENTS = (
+    "mnist/all",
+    "mnist/documents",
+    "mnist/likelihood",
+    "mnist-2/stability",
+    "mnist-2/rate",
+)  # every kind
 PAGE = 1000  # screen pixels
 
 
@@ -206,5 +212,5 @@ def test_a_matrix_is_general_over_its_axes(tmp_path: Path) -> None:
 
 
 def test_the_picture_of_the_readme_is_the_sheet_of_the_documents() -> None:
-    sheet = PUBLISHED / "documents/figures/contact-systems.png"
-    assert (PUBLISHED.parents[1] / "docs/images/samples.png").read_bytes() == sheet.read_bytes()
+    sheet = PUBLISHED / "mnist/documents/figures/contact-systems.png"
+    assert (PUBLISHED.parent / "docs/images/samples.png").read_bytes() == sheet.read_bytes()
