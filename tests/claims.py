@@ -147,16 +147,21 @@ class Report:
         return bool(kept[0]) and kept[0] == kept[1]
 
 
-Roots = tuple[Path, ...]  # folders with a report's folder for each name that comments use; the first counts
+Roots = tuple[Path, ...]  # folders of reports: the first counts that has all runs of the one that is named
 
 
 @lru_cache
 def report(roots: Roots, name: str) -> Report:
     """Read the report of a name; LookupError where no root has it."""
-    folder = next((root / name for root in roots if (root / name).is_dir()), None)
+    folder = next((root / name for root in roots if _whole(root / name / "results.csv")), None)
     if folder is None:
         raise LookupError(f"no report {name}")
     return Report(folder)
+
+
+def _whole(results: Path) -> bool:
+    """Whether a report is there, and lacks no run."""
+    return results.is_file() and ",missing," not in results.read_text(encoding="utf-8")
 
 
 def faults(page: str, *reports: Path) -> Iterator[str]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
-from claims import faults
+from claims import faults, report
 
 ROOT = Path(__file__).parents[1]
 REPORTS = (ROOT / "reports/mnist-2", ROOT / "reports/mnist")  # by the second yardstick, by the first
@@ -129,3 +130,16 @@ def test_a_right_number_passes(text: str, reports: Path) -> None:
 )  # fmt: skip
 def test_a_wrong_number_is_told(text: str, reports: Path) -> None:
     assert [*faults(text, reports)]
+
+
+def test_a_report_that_lacks_runs_is_not_quoted_while_an_older_one_has_all(reports: Path) -> None:
+    newer = reports.parent / "newer/all"
+    shutil.copytree(reports / "all", newer)
+    text = "`a` has −100.3 in its own terms. <!-- all: a elbo -->"
+    summary = newer / "summary.csv"
+    summary.write_text(summary.read_text().replace("-100.26", "-90.0"))
+    assert [*faults(text, newer.parent, reports)]  # the first counts
+    with (newer / "results.csv").open("a") as rows:
+        rows.write("\nb,3,missing,,")
+    report.cache_clear()
+    assert not [*faults(text, newer.parent, reports)]
