@@ -109,6 +109,15 @@ def test_what_interpolation_misses_is_told_of_the_compared_rates(tmp_path: Path)
     assert bent.left_out == pytest.approx(2, abs=0.3)
 
 
+def test_collapsed_variants_whose_kl_is_nearly_nothing_are_points_too(tmp_path: Path) -> None:
+    rates = {"collapsed": (0.0002, 0.0008, 3.0, 20.0), "below": (-0.3, -0.2, 3.0, 20.0)}
+    for name, kl in rates.items():
+        pair = the_pair(results(tmp_path / name / "x"))
+        curves = dataclasses.replace(pair.a, variants=pair.a.variants[: len(kl)])
+        curves.__dict__["rates"] = {0: dict(zip([v.name for v in curves.variants], kl, strict=True))}
+        assert np.isfinite(curves.at("elbo_bernoulli", [3.0, 10.0])).all()
+
+
 def test_the_order_of_variants_changes_nothing(tmp_path: Path) -> None:
     one, other = (results(tmp_path / str(s) / "x", lambda kl: kl / 9, shuffled=s) for s in (False, True))
     a, b = the_pair(one), the_pair(other)

@@ -74,6 +74,7 @@ class Curves:
             value = None if v.outdated(metric) else v.values(metric).get(seed)
             if rate is not None and value is not None and not (metric in RATIOS and value <= 0):
                 value = math.log(value) if metric in RATIOS else -value - rate
+                rate = max(rate, 0.0)  # a sampled KL of a collapsed model may fall below
                 found.setdefault(round(rate, SAME), []).append((rate, value))
         points = np.array([np.mean(found[r], 0) for r in sorted(found)]).reshape(-1, 2)
         return points[:, 0], points[:, 1]
@@ -205,6 +206,6 @@ def _interpolated(x: np.ndarray, y: np.ndarray, rates: Rates, logarithmic: bool)
     # Equal rates are one point, at their mean: the ends of a span are still inside
     inside = np.clip(rates, x[0], x[-1])
     beyond = np.abs(inside - np.asarray(rates)) > 10.0**-SAME
-    if logarithmic:
-        x, inside = (np.log(np.maximum(of, 10.0**-SAME)) for of in (x, inside))
+    if logarithmic:  # from a floor on that lies below all points but one
+        x, inside = (np.log(np.maximum(of, 0.1 * 10.0**-SAME)) for of in (x, inside))
     return np.asarray(np.where(beyond, np.nan, PchipInterpolator(x, y)(inside)))
