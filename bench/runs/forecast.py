@@ -109,7 +109,8 @@ def _costs(
     for few in (True, False):
         group = {kind: run for kind, run in firsts.items() if (run.latent <= MOST_LATENTS) == few}
         for kind, (timed, cost) in _standing(group, partial(_cost, data=data, device=device)).items():
-            costs[kind] = cost.times(paces[kind].judged / paces[timed].judged)
+            of_timed = paces[timed].judged  # nothing, to a coarse clock
+            costs[kind] = cost.times(paces[kind].judged / of_timed) if of_timed else cost
     return costs
 
 
