@@ -19,13 +19,8 @@ from bench.report import curves, figures, labels
 from bench.report.results import Results, load
 
 PUBLISHED = Path(__file__).parents[1] / "reports"
-EXPERIMENTS = (
-    "mnist/all",
-    "mnist/documents",
-    "mnist/likelihood",
-    "mnist-2/stability",
-    "mnist-2/rate",
-)  # every kind
+# Between them every kind of figure
+EXPERIMENTS = ("mnist/all", "mnist/documents", "mnist/likelihood", "mnist-2/stability", "mnist-2/rate")
 PAGE = 1000  # screen pixels
 
 
