@@ -73,8 +73,7 @@ def ui(
     tracker = Tracker(f"sqlite:///{shutil.copy(empty_store, root)}", "all")
     runs = {(v, s): delivered(tracker, v, s, reports) for v in VARIANTS for s in SEEDS}
     picture(reports / "figures" / "contact-sheet.png", 0, 1.0)
-    (reports / "report.md").write_text("# Which documented VAE is best?\n")
-    runs["report", 0] = tracker.summary(reports)
+    runs["report", 0] = tracker.summary(reports, {"report.md": "# Which documented VAE is best?\n"})
     tracker.save_views(SETTINGS, epochs=EPOCHS)
     tracker.describe("**Which documented VAE is best on one footing?**")
     assert tracker.warnings == []

@@ -155,10 +155,7 @@ def test_a_damaged_picture_is_told(report: Path, tmp_path: Path):
 @pytest.fixture
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """No figure is drawn, which takes seconds."""
-    write = bench.report._write_figures
-    monkeypatch.setattr(
-        bench.report, "_write_figures", lambda folder, results, draw: write(folder, results, draw=False)
-    )
+    monkeypatch.setattr(bench.report, "_draw", lambda *_: None)
 
 
 @pytest.mark.usefixtures("undrawn")

@@ -150,9 +150,16 @@ def test_no_field_of_a_stranger_is_more_than_text_in_a_report(stranger: tuple[Pa
 def test_no_field_of_a_stranger_is_more_than_text_in_mlflow(stranger: tuple[Path, set[str]]) -> None:
     folder, _ = stranger
     told: list[str] = []
-    store: Any = SimpleNamespace(describe=told.append, summary=lambda _: None)
-    (folder / "report.md").write_text("## Answer\n<img src=http://evil.example/report>")
+    sent: dict[str, str] = {}
+    store: Any = SimpleNamespace(describe=told.append, summary=lambda _, texts: sent.update(texts))
+    write_report(folder, figures=False)
+    due = {
+        file.name: file.read_text() for file in folder.glob("*.*") if file.suffix in (".md", ".html", ".csv")
+    }
+    for name in ("report.md", "report.html", "results.csv"):
+        (folder / name).write_text("## Answer\n<img src=http://evil.example/report><script>1</script>")
     describe(store, folder)
+    assert sent == due
     runs = [records.read(path) or {} for path in synthetic.runs_of(folder).values()]
     told += [entries.tags(run, "odd", folder)["mlflow.note.content"] for run in runs]
     for text in told:

@@ -337,12 +337,9 @@ def test_a_clock_that_is_put_back_ends_no_run_before_it_began(tracker: Tracker, 
 def test_the_summary_run_is_one_and_holds_the_report(tracker: Tracker, tmp_path: Path) -> None:
     report = tmp_path / "reports"
     (report / "figures").mkdir(parents=True)
-    (report / "report.md").write_text("# first")
-    (report / "results.csv").write_text("a,b\n")
     Image.fromarray(np.zeros((300, 300), np.uint8)).save(report / "figures" / "contact-sheet.png")
-    run = tracker.summary(report)
-    (report / "report.md").write_text("# second")
-    assert tracker.summary(report) == run
+    run = tracker.summary(report, {"report.md": "# first", "results.csv": "a,b\n"})
+    assert tracker.summary(report, {"report.md": "# second"}) == run
     assert status(tracker, run) == "FINISHED"
     assert artifacts(tracker, run) == ["figures", "images", "report.md", "results.csv"]
     assert len(artifacts(tracker, run, "images")) == 2, "a sheet replaces the one before"

@@ -17,7 +17,7 @@ import pytest
 from tracked import assert_whole_once, attempts, record, run_folder
 
 from bench.errors import BenchError
-from bench.report import answer_of
+from bench.report import texts
 from bench.runs.sync import describe, experiment_name, folders, sync, views
 from bench.store.files import PICTURE
 from bench.store.lock import LOCK, held
@@ -45,14 +45,16 @@ def test_a_store_gets_what_it_lacks_once(uri: str, folder: Path) -> None:
     assert (first.sent, first.there) == (2, 0)
     tracker = Tracker(uri, first.experiment)
     tags = tracker._client.get_experiment(tracker.experiment_id).tags
+    answer = texts(folder)["report.md"].split("## Answer")[1].split("\n## ")[0].strip()
     assert tags["mlflow.note.content"] == (
         "**digits stands in for mnist: these numbers say nothing about mnist.**\n\n"
-        f"Which is best?\n\n{answer_of(folder)}\n\n```\nbench run x.yaml\n```"
+        f"Which is best?\n\n{answer}\n\n```\nbench run x.yaml\n```"
     )
-    assert "No run has finished yet" in answer_of(folder)  # that it has not planned
+    assert "No run has finished yet" in answer  # that it has not planned
     assert any(key.startswith("mlflow.sharedViewState.") for key in tags)
     (report,) = tracker._client.search_runs([tracker.experiment_id], "tags.`bench.summary` = 'report'")
-    assert [f.path for f in tracker._client.list_artifacts(report.info.run_id)] == ["report.md"]
+    sent = [f.path for f in tracker._client.list_artifacts(report.info.run_id)]
+    assert sent == ["report.md", "results.csv", "summary.csv"]
     again = {**record(1), "finished": "2026-01-02T00:00:00+00:00"}  # by --fresh
     run_folder(folder, again)
     failed = {**record(3, "failed"), "reason": "out of memory", "metrics": {}}
@@ -76,9 +78,9 @@ def test_a_run_that_was_joined_says_whose_it_is(uri: str, folder: Path) -> None:
     assert whose == [None, None, "A. Lab"]
 
 
-def test_what_is_too_large_for_a_report_is_not_sent(uri: str, folder: Path) -> None:
+def test_what_is_too_large_for_a_report_or_no_picture_is_not_sent(uri: str, folder: Path) -> None:
     (folder / "figures").mkdir()
-    for name, size in (("a.png", PICTURE), ("b.png", PICTURE + 1)):
+    for name, size in (("a.png", PICTURE), ("b.png", PICTURE + 1), ("c.html", 9)):
         (folder / "figures" / name).write_bytes(b"")
         os.truncate(folder / "figures" / name, size)
     (done,) = sync([folder], folder, uri)

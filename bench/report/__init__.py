@@ -6,13 +6,14 @@ from pathlib import Path
 
 from bench.errors import BenchError
 from bench.report import contact, copies, effects, published, render
+from bench.report.copies import Gallery
 from bench.report.frame import csv, results_csv
 from bench.report.latex import render as tables_in_latex
 from bench.report.results import Results, load, summary_csv
 from bench.store.files import PICTURE, is_own, no_link, read_regular
 from bench.store.whole import replacing
 
-__all__ = ["answer_of", "write_report"]
+__all__ = ["texts", "write_report"]
 
 
 def write_report(folder: Path, figures: bool = True, *, html: bool = True, latex: bool = False) -> Path:
@@ -30,22 +31,14 @@ def write_report(folder: Path, figures: bool = True, *, html: bool = True, latex
     results = load(folder)
     try:
         no_link(folder / "figures", folder / copies.COPIES)
-        figured = _write_figures(folder, results, draw=figures)
-        captions = {file: sheet.caption for file, sheet in contact.sheets(results).items()}
-        pictures = copies.collect(results, captions)
+        if figures:
+            _draw(folder, results)
+        pictures = _pictures(results)
         for copy, source in pictures.copies.items():
             _replace(folder / copy, read_regular(source, PICTURE, under=3))
-        _replace(folder / "results.csv", results_csv(results.table))
-        _replace(folder / "summary.csv", summary_csv(results))
-        context = render.context(results, figured, pictures)
-        rows = context["rows"]
-        _optional(folder / "effects.csv", csv(effects.frame(rows, results.margin)) if rows else None)
-        _optional(folder / "published.csv", published.published_csv(context["comparisons"]))
-        report = folder / "report.md"
-        if latex or (folder / "tables.tex").exists():
-            _replace(folder / "tables.tex", tables_in_latex(context).encode())
-        _optional(folder / "report.html", render.html(context).encode() if html else None)
-        _replace(report, render.markdown(context).encode())
+        latex = latex or (folder / "tables.tex").exists()
+        for name, content in _texts(results, pictures, html=html, latex=latex).items():
+            _optional(folder / name, content)
         for path in (folder / copies.COPIES).glob("*.*"):  # no longer shown, and the run has its own
             if path.relative_to(folder).as_posix() not in pictures.copies and not copies.stands_for_its_run(
                 folder, path
@@ -55,34 +48,54 @@ def write_report(folder: Path, figures: bool = True, *, html: bool = True, latex
         raise BenchError(
             f"cannot write the report in {folder}: {error.strerror}; choose another --reports DIR"
         ) from error
-    return report
+    return folder / "report.md"
 
 
-def answer_of(folder: Path) -> str:
-    """Give the answer of an experiment's report in Markdown, from its records; raises BenchError as that."""
+def texts(folder: Path, *, html: bool = True) -> dict[str, str]:
+    """Give what `write_report` would write, but for figures, by file name; raises BenchError as that."""
     results = load(folder)
-    text = render.markdown(render.context(results, {}, copies.collect(results, {})))
-    return text.partition("## Answer")[2].partition("\n## ")[0].strip()
+    made = _texts(results, _pictures(results), html=html, latex=False)
+    return {name: content.decode() for name, content in made.items() if content is not None}
 
 
-def _write_figures(folder: Path, results: Results, *, draw: bool) -> dict[str, str]:
-    """Draw what there is data for, drop what there is none for; relative path -> caption of what is there.
+def _texts(results: Results, pictures: Gallery, *, html: bool, latex: bool) -> dict[str, bytes | None]:
+    """Render every file that is no picture, the report last; None for one that there is nothing for."""
+    from bench.report import figures  # matplotlib, only where it is used
+
+    there = ((f"figures/{file}", caption) for file, (caption, _) in figures.FIGURES.items())
+    figured = {path: caption for path, caption in there if (results.folder / path).exists()}
+    context = render.context(results, figured, pictures)
+    rows = context["rows"]
+    return {
+        "results.csv": results_csv(results.table),
+        "summary.csv": summary_csv(results),
+        "effects.csv": csv(effects.frame(rows, results.margin)) if rows else None,
+        "published.csv": published.published_csv(context["comparisons"]),
+        "tables.tex": tables_in_latex(context).encode() if latex else None,
+        "report.html": render.html(context).encode() if html else None,
+        "report.md": render.markdown(context).encode(),
+    }
+
+
+def _pictures(results: Results) -> Gallery:
+    return copies.collect(results, {file: sheet.caption for file, sheet in contact.sheets(results).items()})
+
+
+def _draw(folder: Path, results: Results) -> None:
+    """Draw what there is data for, and drop figures that there is none for.
 
     A contact sheet that pictures are lacking for stays as it is.
     """
-    from bench.report import figures  # matplotlib, only where it is used
+    from bench.report import figures
 
-    if draw:
-        drawn = {file: content for file, (_, content) in figures.draw(results).items()}
-        sheets = contact.draw(results)
-        for file, content in (drawn | sheets).items():
-            if content:
-                _replace(folder / "figures" / file, content)
-        for path in (folder / "figures").glob("*.png"):
-            if path.name not in drawn | sheets and (path.name in figures.FIGURES or contact.is_sheet(path)):
-                path.unlink()
-    there = ((f"figures/{file}", caption) for file, (caption, _) in figures.FIGURES.items())
-    return {path: caption for path, caption in there if (folder / path).exists()}
+    drawn = {file: content for file, (_, content) in figures.draw(results).items()}
+    sheets = contact.draw(results)
+    for file, content in (drawn | sheets).items():
+        if content:
+            _replace(folder / "figures" / file, content)
+    for path in (folder / "figures").glob("*.png"):
+        if path.name not in drawn | sheets and (path.name in figures.FIGURES or contact.is_sheet(path)):
+            path.unlink()
 
 
 def _optional(path: Path, content: bytes | None) -> None:

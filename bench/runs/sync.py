@@ -8,7 +8,7 @@ from pathlib import Path
 
 from bench.errors import BenchError
 from bench.pictures.shown import epochs_shown
-from bench.report import answer_of, cells
+from bench.report import cells, texts
 from bench.store.experiments import SPEC, ExperimentFolder, named
 from bench.store.files import is_own
 from bench.store.lock import LOCK, held
@@ -85,19 +85,23 @@ def lacking(tracker: Tracker, folder: Path) -> tuple[list[Record], int]:
 
 
 def describe(tracker: Tracker, folder: Path) -> None:
-    """Put an experiment's question and its answer into the store, from its records, and its report."""
+    """Put an experiment's question, its answer and its report into the store, from its records alone.
+
+    What lies in the folder of a report's text may be a stranger's, and is not sent.
+    """
     written = is_own(folder / "report.md")
+    report = texts(folder, html=is_own(folder / "report.html")) if written else {}
     spec = ExperimentFolder(folder).spec
     banner = ""
     if spec.get("fallback"):
         asked, used = cells.text(spec.get("declared_dataset")), cells.text(spec["dataset"])
         banner = f"**{used} stands in for {asked}: these numbers say nothing about {asked}.**"
     question = cells.paragraph(spec.get("question") or "")
-    answer = answer_of(folder) if written else ""
+    answer = report.get("report.md", "").partition("## Answer")[2].partition("\n## ")[0].strip()
     command = cells.block(spec["command"]) if spec.get("command") else ""
     tracker.describe("\n\n".join(filter(None, (banner, question, answer, command))))
-    if written:
-        tracker.summary(folder)
+    if report:
+        tracker.summary(folder, report)
 
 
 def views(tracker: Tracker, folder: Path) -> None:

@@ -11,6 +11,7 @@ from PIL import Image
 from bench.store.files import picture as open_picture
 
 WIDTH = 256  # pixels; the UI enlarges narrower pictures by blurring them
+SUFFIXES = (".png", ".gif")  # of what bench draws
 EPOCH_PICTURE = re.compile(r"(?P<key>.+)-epoch-(?P<step>\d+)")  # samples-epoch-020.png
 
 Picture = tuple[Path, str, int]  # file, key, step

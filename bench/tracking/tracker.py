@@ -162,8 +162,8 @@ class Tracker:
         except Exception as error:
             self.warnings.append(f"saved views were not written to MLflow: {redacted(str(error))}")
 
-    def summary(self, folder: Path) -> str:
-        """Put a folder's report, tables and figures into the run that holds them; give its MLflow id.
+    def summary(self, folder: Path, texts: Mapping[str, str]) -> str:
+        """Put a report's texts and its folder's figures into the run that holds them; give its MLflow id.
 
         What was there is replaced. Figures named `contact….png` also go into the image grid.
         """
@@ -175,12 +175,13 @@ class Tracker:
             mlflow_id = str(run.info.run_id)
             if run.info.status == "RUNNING":  # new, or its process died at once
                 self._client.set_terminated(mlflow_id)
-            for file in [*folder.glob("report.*"), *folder.glob("*.csv"), *folder.glob("figures/**/[!.]*.*")]:
+            for name, text in texts.items():
+                self._client.log_text(mlflow_id, text, name)
+            for file in sorted(folder.glob("figures/**/[!.]*.*")):
                 inside = file.parent.relative_to(folder)
-                if is_own(file, under=len(inside.parts) + 1, most=PICTURE):
-                    self._client.log_artifact(
-                        mlflow_id, str(file), inside.as_posix() if inside.parts else None
-                    )
+                whole = is_own(file, under=len(inside.parts) + 1, most=PICTURE)
+                if whole and file.suffix in images.SUFFIXES:
+                    self._client.log_artifact(mlflow_id, str(file), inside.as_posix())
             self._log_images(mlflow_id, [(f, f.stem, 1) for f in folder.glob("figures/**/contact*.png")])
         return mlflow_id
 
