@@ -233,6 +233,16 @@ def test_a_small_beta_whose_effect_turns_with_the_setting_is_mixed(tmp_path: Pat
     assert "| Turns with the setting: Fréchet distance at `β = 0.0408`. |" in said(tmp_path)
 
 
+def test_a_small_beta_of_normalised_pixels_is_another_one(tmp_path: Path) -> None:
+    variants = {
+        f"{target}-{beta}": settings(likelihood="gaussian", beta=beta) | {"target": {"name": target}}
+        for target in ("grey", "normalised")
+        for beta in (1.0, SMALL)
+    }
+    rows = found(tmp_path, variants, lambda *_: {"frechet_distance": 20.0})["small_beta"].data["rows"]
+    assert [kind for kind, *_ in rows] == ["Gaussian, grey target", "Gaussian, grey target, normalised"]
+
+
 def test_where_a_small_beta_shows_nothing_is_told_once_for_all(tmp_path: Path) -> None:
     variants = {f"b{beta}": settings(beta=beta) for beta in (0.25, 0.5, 1.0)}
 

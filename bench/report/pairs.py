@@ -45,7 +45,8 @@ def same_but_beta(variant: Variant, *less: str) -> str:
 def beta_pairs(variants: Iterable[Variant]) -> dict[tuple[str, str], Levels]:
     """Find pairs that differ in β alone, each β < 1 against 1, by likelihood class and β as written.
 
-    Their levels are that β and "1".
+    Their levels are that β and "1". Normalised pixels are apart: under squared error their β is the variance
+    in another unit.
     """
     groups: dict[str, dict[float, Variant]] = {}
     for variant in variants:
@@ -54,7 +55,7 @@ def beta_pairs(variants: Iterable[Variant]) -> dict[tuple[str, str], Levels]:
     found: dict[tuple[str, float], tuple[dict[Hashable, Variant], dict[Hashable, Variant]]] = {}
     for key, by_beta in groups.items():
         for beta in sorted(b for b in by_beta if b < 1 and 1.0 in by_beta):
-            small, one = found.setdefault((by_beta[beta].likelihood_class, beta), ({}, {}))
+            small, one = found.setdefault((_class(by_beta[beta]), beta), ({}, {}))
             small[key], one[key] = by_beta[beta], by_beta[1.0]
     named: dict[tuple[str, str], Levels] = {}
     for (kind, _), (small, one) in found.items():
@@ -62,6 +63,11 @@ def beta_pairs(variants: Iterable[Variant]) -> dict[tuple[str, str], Levels]:
         written = next((t for t in texts if "/" in t), texts[0])
         named[kind, written] = {written: small, "1": one}
     return named
+
+
+def _class(variant: Variant) -> str:
+    normalised = variant.part("target")[0] == "normalised"
+    return variant.likelihood_class + (", normalised" if normalised else "")
 
 
 def linear_pairs(variants: Iterable[Variant]) -> dict[int, Levels]:
