@@ -72,7 +72,7 @@ def _forest(results: Results) -> Figure | None:
     figure = Figure(figsize=(WIDTH, height))
     panels = figure.subplots(1, len(metrics), sharey=True, squeeze=False)[0]
     left = 0.02 + 0.0075 * max(map(len, names))
-    figure.subplots_adjust(left=left, right=0.98, bottom=0.26 / height, top=1 - 0.62 / height, wspace=0.1)
+    figure.subplots_adjust(left=left, right=0.98, bottom=0.26 / height, top=1 - 0.62 / height, wspace=0.16)
     for axes, metric in zip(panels, metrics, strict=True):
         _intervals(axes, looks, metric, rows)
         axes.set_title(f"{fit(metric.title, 250)}{ARROWS[metric.direction]}\n{metric.unit}", fontsize=SMALL)
