@@ -13,7 +13,7 @@ from bench.report.results import Results, load, summary_csv
 from bench.store.files import PICTURE, is_own, no_link, read_regular
 from bench.store.whole import replacing
 
-__all__ = ["texts", "write_report"]
+__all__ = ["answer_in", "texts", "write_report"]
 
 
 def write_report(folder: Path, figures: bool = True, *, html: bool = True, latex: bool = False) -> Path:
@@ -56,6 +56,11 @@ def texts(folder: Path, *, html: bool = True) -> dict[str, str]:
     results = load(folder)
     made = _texts(results, _pictures(results), html=html, latex=False)
     return {name: content.decode() for name, content in made.items() if content is not None}
+
+
+def answer_in(text: str) -> str:
+    """Cut the answer out of a report.md; empty where there is none."""
+    return text.partition("## Answer")[2].partition("\n## ")[0].strip()
 
 
 def _texts(results: Results, pictures: Gallery, *, html: bool, latex: bool) -> dict[str, bytes | None]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from bench.errors import BenchError
 from bench.pictures.shown import epochs_shown
-from bench.report import cells, texts
+from bench.report import answer_in, cells, texts
 from bench.store.experiments import SPEC, ExperimentFolder, named
 from bench.store.files import is_own
 from bench.store.lock import LOCK, held
@@ -89,15 +89,15 @@ def describe(tracker: Tracker, folder: Path) -> None:
 
     What lies in the folder of a report's text may be a stranger's, and is not sent.
     """
-    written = is_own(folder / "report.md")
-    report = texts(folder, html=is_own(folder / "report.html")) if written else {}
+    page = folder / "report.html"
+    report = texts(folder, html=is_own(page)) if is_own(folder / "report.md") else {}
     spec = ExperimentFolder(folder).spec
     banner = ""
     if spec.get("fallback"):
         asked, used = cells.text(spec.get("declared_dataset")), cells.text(spec["dataset"])
         banner = f"**{used} stands in for {asked}: these numbers say nothing about {asked}.**"
     question = cells.paragraph(spec.get("question") or "")
-    answer = report.get("report.md", "").partition("## Answer")[2].partition("\n## ")[0].strip()
+    answer = answer_in(report.get("report.md", ""))
     command = cells.block(spec["command"]) if spec.get("command") else ""
     tracker.describe("\n\n".join(filter(None, (banner, question, answer, command))))
     if report:
