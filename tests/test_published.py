@@ -96,6 +96,27 @@ def test_a_copy_that_is_not_shown_goes_only_where_the_run_has_the_picture(comple
     assert not any(path.exists() for path in others)
 
 
+def test_pictures_are_found_beside_another_report_of_the_same_run(folder: Path) -> None:
+    """Whatever the variant is called here, and only as the run's record has them."""
+    shown = {path.name: path.read_bytes() for path in (folder / "figures/runs").iterdir()}
+    stale = next((folder / "figures/runs").glob(f"{run_id('plain')}-samples.png"))
+    stale.write_bytes(b"of another run")
+    other = folder.parent / "other"
+    shutil.copytree(folder, other, ignore=shutil.ignore_patterns("figures"))
+    told = json.loads((other / "experiment.json").read_text())
+    told["variants"] = {name.replace("plain", "simple"): v for name, v in told["variants"].items()}
+    planned = {name.replace("plain-", "simple-"): run for name, run in told["planned"].items()}
+    for run in planned.values():
+        run["variant"] = run["variant"].replace("plain", "simple")
+    told["planned"] = planned
+    (other / "experiment.json").write_text(json.dumps(told))
+    write_report(other)
+    found = {path.name: path.read_bytes() for path in (other / "figures/runs").iterdir()}
+    del shown[stale.name]
+    assert found == {name.replace("plain-", "simple-"): content for name, content in shown.items()}
+    assert verify(other).differences == []
+
+
 def test_a_sheet_is_drawn_where_its_pictures_are_here_and_else_left(folder: Path) -> None:
     # The variant that diverged before it drew anything lacks nothing; epoch 1 of the others does
     assert contact.draw(load(folder)) == {"contact-variants.png": None}

@@ -199,6 +199,23 @@ def test_times_of_two_machines_are_never_pooled(tmp_path: Path) -> None:
     assert found.variants[0].estimate("mse").n == 5
 
 
+def test_a_report_adds_up_what_all_its_runs_took(tmp_path: Path) -> None:
+    """Two variants of five seeds, each an hour in 20 epochs and 6 minutes of evaluation; one failed."""
+    results(tmp_path, {name: {"train_seconds": 3600.0} for name in "ab"})
+    for name, run in synthetic.runs_of(tmp_path, "*").items():
+        record = json.loads((run / "record.json").read_text())
+        record["curves"] = [row | {"train_seconds": 180.0} for row in record["curves"]]
+        record["evaluation_seconds"] = {"elbo": 300.0, "mse": 60.0}
+        if name.startswith("a-s4"):
+            record = {k: v for k, v in record.items() if k != "evaluation_seconds"} | {"status": "failed"}
+            record["curves"] = record["curves"][:10]
+        synthetic.save(run / "record.json", record)
+    found = load(tmp_path)
+    assert tables.spent(found) == (10, pytest.approx(9.5 * 3600), pytest.approx(9 * 360))
+    report = write_report(tmp_path, figures=False).read_text()
+    assert "All runs together (10) took 9.5 h of training and 54 min of evaluation" in report
+
+
 def test_runs_scored_by_other_networks_are_told(tmp_path: Path) -> None:
     results(tmp_path, {"a": {"frechet_distance": 10.0}, "b": {"frechet_distance": 20.0}})
     known = synthetic.baselines()

@@ -1,10 +1,11 @@
-"""Where the pictures of a run lie: in its folder, or, where that was published without, beside report.md.
+"""Where the pictures of a run lie: in its folder, or, where that was published without, beside a report.
 
 The report copies the last picture of each kind of the runs that it shows, so that its folder stands alone.
 """
 
 from __future__ import annotations
 
+import hashlib
 import math
 import re
 from collections.abc import Mapping
@@ -15,7 +16,7 @@ from typing import Any
 from bench.errors import BenchError
 from bench.report.results import Results, Variant
 from bench.store.experiments import ExperimentFolder
-from bench.store.files import is_own
+from bench.store.files import PICTURE, is_own, read_regular
 
 COPIES = "figures/runs"
 MANY = 12  # variants, above which a page of all their pictures is one that nobody looks through
@@ -38,7 +39,7 @@ def pictures(folder: Path, run_id: str, record: Mapping[str, Any]) -> list[Pictu
     """List the pictures that a run's folder holds or its record lists, the last of each kind last.
 
     Those of epochs after the one that was measured are left out. The last one's source is its copy beside the
-    report, where the run's own is not here.
+    report, where the run's own is not here, or else beside the report of another experiment that has the run.
     """
     run = ExperimentFolder(folder).run(run_id)
     own = {f"pictures/{path.name}" for path in run.pictures.glob("*.*") if is_own(path, under=3)}
@@ -47,15 +48,29 @@ def pictures(folder: Path, run_id: str, record: Mapping[str, Any]) -> list[Pictu
     found = sorted((match["kind"], int(match["epoch"] or -1), match[0]) for match in matches)
     found = [each for each in found if each[1] <= chosen]
     last = {kind: name for kind, _, name in found}
-    made = []
+    made, elsewhere = [], None
     for kind, epoch, name in found:
         source = run.path / name
         copy = f"{COPIES}/{run_id}-{kind}{source.suffix}"
         if not is_own(source, under=3) and name == last[kind]:
             source = folder / copy
+            if not is_own(source, under=3):
+                elsewhere = _elsewhere(folder, run_id) if elsewhere is None else elsewhere
+                source = elsewhere.get(str((record.get("artifacts") or {}).get(name)), source)
         here = source if is_own(source, under=3) else None
         made.append(Picture(kind, None if epoch < 0 else epoch, name, here, copy))
     return made
+
+
+def _elsewhere(folder: Path, run_id: str) -> dict[str, Path]:
+    """Find the copies of a run's pictures beside other reports, by the SHA-256 of their content.
+
+    There the variant may have another name; seed and key end the run's id in every experiment.
+    """
+    tail = "-".join(run_id.split("-")[-2:])
+    found = sorted(folder.absolute().parent.glob(f"*/{COPIES}/*-{tail}-*"), reverse=True)
+    own = (path for path in found if is_own(path, under=4, most=PICTURE))
+    return {hashlib.sha256(read_regular(path, PICTURE, under=4)).hexdigest(): path for path in own}
 
 
 def stands_for_its_run(folder: Path, copy: Path) -> bool:

@@ -129,6 +129,12 @@ def numbers(value: object) -> dict[str, float]:
     return {str(k): n for k, v in value.items() if (n := number(v)) is not None}
 
 
+def seconds_spent(record: Mapping[str, Any]) -> tuple[float, float]:
+    """Add up what a run took to train and to evaluate, in seconds."""
+    epochs = (number(row.get("train_seconds")) or 0.0 for row in record.get("curves") or ())
+    return math.fsum(epochs), math.fsum(numbers(record.get("evaluation_seconds")).values())
+
+
 def label(value: object) -> str:
     """Write a setting as text: a part by its name, a number without a tail of zeros."""
     if isinstance(value, Mapping):

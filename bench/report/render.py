@@ -77,6 +77,7 @@ def context(results: Results, figures: Mapping[str, str], gallery: Gallery) -> d
         "saturated": [v for v in results.variants if v.saturated],
         "meanings": [answers.weights(results), answers.variances(results), answers.unlike(results)],
         "cost": tables.cost(results), "evaluation": tables.evaluation(results),
+        "spent": tables.spent(results),
         "machines": tables.machines(results), "speed_spread": tables.speed_spread(results),
         "failures": [run for run in results.runs if run.status not in ("finished", "missing")],
         "missing": Counter(run.variant for run in results.runs if run.status == "missing").most_common(),

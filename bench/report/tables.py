@@ -6,6 +6,7 @@ Nothing here is Markdown, HTML or LaTeX: `render` writes a table as any of them.
 from __future__ import annotations
 
 import itertools
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,7 +16,7 @@ from markupsafe import Markup
 
 from bench.evaluation.metrics import Metric
 from bench.report.cells import NOTHING, exact, plain, spread
-from bench.report.frame import number, numbers
+from bench.report.frame import number, numbers, seconds_spent
 from bench.report.inference import Ranking
 from bench.report.results import Results, Variant, ordered
 from bench.report.statistics import Estimate, estimate
@@ -304,6 +305,12 @@ def speed_spread(results: Results) -> float:
     timed = results.done[results.done.images_per_second > 0]
     speeds = timed.groupby(["variant", "machine"]).images_per_second
     return float((speeds.max() / speeds.min()).max())
+
+
+def spent(results: Results) -> tuple[int, float, float]:
+    """Add up what all runs that began took: how many they are, seconds of training, seconds of evaluation."""
+    each = [seconds_spent(run.record) for run in results.runs if run.record]
+    return len(each), math.fsum(a for a, _ in each), math.fsum(b for _, b in each)
 
 
 def evaluation(results: Results) -> Table:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from bench.evaluation.metrics import Metric
 from bench.report.claims import Verdict
-from bench.report.frame import number, numbers
+from bench.report.frame import number, seconds_spent
 from bench.report.pairs import near_twins
 from bench.report.results import Results, Variant
 from bench.report.statistics import LEVEL, MIN_SEEDS, Effect, average, equivalence, seeds_needed
@@ -96,11 +96,7 @@ def undecided(results: Results, claims: Sequence[Verdict]) -> Undecided | None:
 
 def seed_seconds(variant: Variant) -> float:
     """Average what a finished seed took to train and to evaluate; 0 where none has."""
-    spent = [
-        math.fsum(number(row.get("train_seconds")) or 0.0 for row in run.record.get("curves") or ())
-        + math.fsum(numbers(run.record.get("evaluation_seconds")).values())
-        for run in variant.finished
-    ]
+    spent = [sum(seconds_spent(run.record)) for run in variant.finished]
     return math.fsum(spent) / len(spent) if spent else 0.0
 
 
