@@ -74,6 +74,7 @@ MISTAKES = {
     LIKELIHOOD.format(0, "output"): "log_prob() is not normalised: one pixel adds up to",
     LIKELIHOOD.format(CONSTANT, "output + 1"): "mean() is -0.7 where the pixel's mean by log_prob() is -1.7",
     LIKELIHOOD.format(CONSTANT, "output.sum(-1)"): "mean() has the shape [2, 5]; due is [2, 5, 784]",
+    LIKELIHOOD.format(CONSTANT, "output + 0 / (1 + output.exp())"): "100, and its gradient is not",
     PIXELS.format(1.0, "mean / 2"): "scale is 1; one unit of its pixels is 0.5 grey levels",
     PIXELS.format(0.5, "mean"): "to_grey() gives 0.02",
     Q.format(NORMAL, "self.scale.log()"): "log_prob() is not normalised: its density adds up to 15",

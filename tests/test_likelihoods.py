@@ -130,6 +130,8 @@ def test_the_continuous_bernoulli_differentiates_everywhere() -> None:
     assert extreme.grad is not None
     assert value.isfinite()
     assert extreme.grad.isfinite().all()
+    (slope,) = torch.autograd.grad(likelihood.mean(extreme).sum(), extreme)
+    torch.testing.assert_close(slope, torch.tensor([1 / 9e8, 1 / 9e8, 1 / 12], dtype=torch.float32))
 
 
 def test_a_learned_variance_settles_at_the_mean_squared_error() -> None:

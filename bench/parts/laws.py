@@ -217,6 +217,11 @@ def likelihood(make: Make, outputs: int = 1) -> None:
     target = (torch.rand(IMAGES, PIXELS) > 0.5).float()
     checked(part.log_prob(output, target), "log_prob()", (SAMPLES, IMAGES), slope=True)
     checked(part.mean(output), "mean()", (SAMPLES, IMAGES, PIXELS), slope=True)
+    far = torch.linspace(-100, 100, outputs * PIXELS).expand(1, 1, -1).requires_grad_()
+    grey = part.mean(far)
+    (slope,) = torch.autograd.grad(grey.sum(), far)
+    if grey.isfinite().all() and not slope.isfinite().all():  # ln p(x) climbs along it
+        raise Fault("mean() is finite for outputs from -100 to 100, and its gradient is not")
     if hasattr(part, "reconstruction_loss"):
         loss = part.reconstruction_loss(output, target)
         checked(loss, "reconstruction_loss()", (SAMPLES, IMAGES), slope=True)

@@ -108,10 +108,13 @@ class ContinuousBernoulli(nn.Module):
         return (target * output - softplus(output) + _log_normaliser(output)).sum(-1)
 
     def mean(self, output: Tensor) -> Tensor:
-        """Compute E[x|z] = 1/(1 − e^−o) − 1/o, [..., D] (same paper and section)."""
+        """Compute E[x|z] = 1/(1 − e^−o) − 1/o, [..., D] (same paper and section).
+
+        By 1/(1 − e^−o) = (1 + coth(o/2))/2, whose gradient does not overflow where o is below −88.
+        """
         near = output.abs() < 0.1
         o = torch.where(near, torch.ones_like(output), output)
-        far = 1 / -torch.expm1(-o) - 1 / o
+        far = 0.5 + 0.5 / torch.tanh(0.5 * o) - 1 / o
         return torch.where(near, 0.5 + output / 12 - output**3 / 720, far)
 
 
