@@ -48,7 +48,7 @@ PUBLISHED = {"published": "published", "nats": "nats", "measured": "measured_mea
 # What a text says beside a number of a metric: in the sentence, at the head of the column, above the table
 WORDS = {
     "elbo_bernoulli": "ELBO", "elbo": "own terms", "iwae_bernoulli": "bound", "mse": "MSE|squared error",
-    "log_px_bernoulli": r"ln p\(x\)",
+    "log_px_bernoulli": r"ln p\(x\)", "log_px_threshold": r"thresholded.* ln p\(x\)",
     "frechet_distance": "Fréchet|samples", "recall": "recall", "coverage": "coverage", "kl": "KL",
     "gaussian_bits_per_dim": "code", "active_units": "active|uses|used", "beta": "weigh", "beta_eff": "weigh",
     "aggregate_kl": "drift", "mutual_information": "image", "knn_accuracy": "neighbours",
