@@ -75,6 +75,21 @@ def test_where_lower_is_better_the_winner_is_the_lower_and_the_effect_a_factor(t
     assert effects.by(row.effect, row.metric).startswith("a factor of 2.000")
 
 
+def test_which_value_fits_is_said_by_ln_p_x_where_it_is_measured(tmp_path: Path) -> None:
+    """A poor encoder lowers the ELBO of a better decoder: the table of answers asks for the model."""
+    variants, _ = two_by_two()
+
+    def measure(name: str, _: Settings, seed: int) -> dict[str, float]:
+        good = "gaussian" in name
+        fit = {"elbo_bernoulli": -110.0 - 3 * good, "log_px_bernoulli": -100.0 + 2 * good}
+        return {metric: value + NOISE[seed] for metric, value in fit.items()}
+
+    told = found(tmp_path, variants, measure)["axislikelihood"].data
+    assert (told["first"].metric.name, told["first"].better) == ("log_px_bernoulli", "gaussian")
+    [row] = told["rest"]
+    assert (row.metric.name, row.better) == ("elbo_bernoulli", "bernoulli")
+
+
 def test_near_twins_alone_are_paired(tmp_path: Path) -> None:
     """Two precisions share every draw; two likelihoods have the seed in common, and are not paired."""
     twins = {p: settings(axes={"precision": p}, precision=p) for p in ("fp32", "bf16")}

@@ -95,14 +95,16 @@ def _published(results: Results) -> Iterator[Answer]:
 
 
 def _axis(results: Results, axis: str) -> Iterator[Answer]:
-    """Which value of an axis is better; of several values the best on the average, and how often it is."""
+    """Which value of an axis fits better; of several values the best on the average, and how often it is."""
     rows = effects.of_axis(results, axis)
     if not rows:
         return
-    first, *rest = [row for row in rows if not row.where]
+    whole = [row for row in rows if not row.where]
+    first = next((row for name in FIT for row in whole if row.metric.name == name), whole[0])
     said = first.verdict(results.margin)  # the same of another metric is no exception
-    rest = [row for row in rest if row.sure or row.turns or row.verdict(results.margin) != said]
-    c = effects.contrasts(results, axis)[0]
+    others = (row for row in whole if row is not first)
+    rest = [row for row in others if row.sure or row.turns or row.verdict(results.margin) != said]
+    c = next(c for c in effects.contrasts(results, axis) if c.metric == first.metric)
     data: dict[str, Any] = {
         "axis": axis, "first": first, "rest": rest, "n": c.n, "margin": results.margin,
         "apart": [row for row in rows if row.where and row.metric == first.metric],
