@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from io import BytesIO
 from pathlib import Path
@@ -86,6 +87,26 @@ def test_a_variant_is_a_row_and_an_epoch_a_column(tmp_path: Path):
     [(y, x)] = places(image, cell(SHADE["a"] + 20))  # test images, above the reconstructions
     assert y < rows[0]
     assert x == columns[0][-1]
+
+
+def test_without_the_pictures_of_epochs_a_new_sheet_has_the_last_columns(tmp_path: Path):
+    """One run's are not here, as published: the others' are not shown beside nothing. One of before stays."""
+    experiment(tmp_path, four())
+    run = next(iter(synthetic.runs_of(tmp_path, "b-s0*").values()))
+    record = json.loads((run / "record.json").read_text())
+    listed = {f"pictures/{path.name}": "" for path in (run / "pictures").iterdir()}
+    synthetic.save(run / "record.json", record | {"artifacts": listed})
+    for path in run.glob("pictures/*-epoch-00*.png"):
+        path.unlink()
+    results = load(tmp_path)
+    image = sheet(results, "contact-documents.png")
+    for shade in SHADE.values():
+        (last,), (reconstructed,) = places(image, cell(shade + 20 % 7)), places(image, cell(shade + 30))
+        assert last[1] < reconstructed[1]
+        assert not places(image, cell(shade + 1))
+    (tmp_path / "figures").mkdir()
+    (tmp_path / "figures/contact-documents.png").write_bytes(b"of before")
+    assert contact.draw(results)["contact-documents.png"] is None
 
 
 def test_the_sheet_of_systems_has_real_digits_above_one_variant_of_each_document(tmp_path: Path):

@@ -1,7 +1,7 @@
 """Contact sheets: pages of variants side by side, cut from the pictures that their runs left behind.
 
 Pixels are as they were drawn. A run that diverged keeps its row, and says so. A sheet that would show
-pictures which are not here is not drawn.
+pictures which are not here is not drawn; where there is none of before, it has its last columns alone.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ NAMES = 250  # screen pixels for a variant's name beside its pictures
 EPOCHS = (1, 5)  # and the last
 LAST: Mapping[str, Sequence[int]] = {"samples": (), "reconstructions": ()}
 ABOUT = (
-    "samples from the prior (decoder means) as training goes on, the same z in all of one latent size."
+    "samples from the prior (decoder means), the same z in all of one latent size."
     " On the right are test images and their reconstructions."
 )
 ROWS, PLANES = 12, 4  # a page, so that it is no longer than a screen or two
@@ -106,9 +106,13 @@ class Sheet:
 def draw(results: Results) -> dict[str, bytes | None]:
     """Draw every sheet that there are pictures for, as PNG by file name; equal pictures give equal bytes.
 
-    None for a sheet of which a picture is not here, or cannot be read.
+    None for a sheet of which a picture is not here, or cannot be read. Published runs keep no pictures of
+    epochs: what lacks these alone, and was not drawn before, is drawn without.
     """
     drawn = {file: sheet.drawn() for file, sheet in sheets(results).items()}
+    for file, sheet in sheets(results, epochs=()).items():
+        if drawn[file] is None and not (results.folder / "figures" / file).exists():
+            drawn[file] = sheet.drawn()
     return {file: content for file, content in drawn.items() if content != b""}
 
 
@@ -117,8 +121,11 @@ def is_sheet(path: Path) -> bool:
     return path.name.startswith("contact-") and path.suffix == ".png"
 
 
-def sheets(results: Results) -> dict[str, Sheet]:
-    """Give by file name the sheets of systems, of architectures in pages, and of planes of two latents."""
+def sheets(results: Results, epochs: Sequence[int] = EPOCHS) -> dict[str, Sheet]:
+    """Give by file name the sheets of systems, of architectures in pages, and of planes of two latents.
+
+    Those of architectures show samples after `epochs` and after the last.
+    """
     shown, found = list(_shown(results)), dict[str, Sheet]()
     seed = min((run.seed for run in results.runs), default=0)
 
@@ -142,7 +149,8 @@ def sheets(results: Results) -> dict[str, Sheet]:
         groups.setdefault(axes.get("architecture") or next(iter(axes.values()), rest), []).append(each)
     for name, group in groups.items():
         for k in range(0, len(group), ROWS):
-            add(name, f"{name}: {ABOUT}", group[k : k + ROWS], _variants, {**LAST, "samples": EPOCHS})
+            bands = partial(_variants, epochs)
+            add(name, f"{name}: {ABOUT}", group[k : k + ROWS], bands, {**LAST, "samples": epochs})
     planes = [each for each in shown if each.variant.latent == 2]
     about = "Manifolds: decoder means over the plane of two latents, in steps of equal prior probability."
     for k in range(0, len(planes), PLANES):
@@ -165,15 +173,15 @@ def _systems(real: str, shown: Sequence[Shown], seed: int) -> list[Image.Image]:
     return bands
 
 
-def _variants(shown: Sequence[Shown], seed: int) -> list[Image.Image]:
+def _variants(epochs: Sequence[int], shown: Sequence[Shown], seed: int) -> list[Image.Image]:
     """A variant a row: samples by epoch, and reconstructions under the test images."""
-    lefts = [MARGIN + NAMES + k * (CELL + GAP) for k in range(len(EPOCHS) + 2)]
+    lefts = [MARGIN + NAMES + k * (CELL + GAP) for k in range(len(epochs) + 2)]
     width = lefts[-1] + CELL + MARGIN
     heads, tests = page(width, 30), page(width, 2 * TILE + GAP)
     lasts = {each.last for each in shown}
     last = f"after the last, {max(lasts)}" if len(lasts) == 1 else "after the last"
-    told = [f"after epoch {k}" for k in EPOCHS]
-    for left, words in zip(lefts, [f"samples {told[0]}", *told[1:], last, "reconstructions"], strict=True):
+    first, *others = [*(f"after epoch {k}" for k in epochs), last]
+    for left, words in zip(lefts, [f"samples {first}", *others, "reconstructions"], strict=True):
         write(heads, left, 6, words, 17, bold=True)
     write(tests, lefts[-2] + 150, TILE - 10, "test images:", 17)
     reconstructed = (path for each in shown if (path := each.after_the_last("reconstructions")))
@@ -182,7 +190,7 @@ def _variants(shown: Sequence[Shown], seed: int) -> list[Image.Image]:
     for each in shown:
         band = page(width, 2 * TILE + GAP)
         _name(band, each, seed, [f"{each.last} epochs"] if len(lasts) > 1 else [])
-        cells = [each.samples.get(epoch) if epoch < each.last else None for epoch in EPOCHS]
+        cells = [each.samples.get(epoch) if epoch < each.last else None for epoch in epochs]
         for left, path in zip(lefts, [*cells, each.samples.get(each.last)], strict=False):
             band.paste(_cell(path, 0), (left, 0))
         band.paste(_cell(each.after_the_last("reconstructions"), 1), (lefts[-1], 0))

@@ -94,7 +94,8 @@ def _axes(grid: Any, shared: dict[str, list[Any]], height: float, *, beside: boo
     for alike in shared.values():
         ends = [axes.get_ylim() for axes in alike]
         low, high = min(e[0] for e in ends), max(e[1] for e in ends)
-        names = 0 if beside else max(len(axes.lines) for axes in alike) - 1
+        lines = max(len(axes.lines) for axes in alike)
+        names = 0 if beside or lines == 1 else lines
         share = min(0.6, 0.08 + 22 * names / height)
         for axes in alike:
             axes.set_ylim(low, low + (high - low) / (1 - share))
