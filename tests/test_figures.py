@@ -20,7 +20,7 @@ from bench.report.results import Results, load
 
 PUBLISHED = Path(__file__).parents[1] / "reports"
 # Between them every kind of figure
-EXPERIMENTS = ("mnist/all", "mnist-2/documents", "mnist-2/likelihood", "mnist-2/stability", "mnist-2/rate")
+EXPERIMENTS = ("mnist-2/all", "mnist-2/documents", "mnist-2/likelihood", "mnist-2/stability", "mnist-2/rate")
 PAGE = 1000  # screen pixels
 
 
