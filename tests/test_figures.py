@@ -201,8 +201,11 @@ def test_a_matrix_is_general_over_its_axes(tmp_path: Path) -> None:
     made = {f"v{k}": settings(axes=place, latent=place["latent"]) for k, place in enumerate(places)}
     results = load(synthetic.write(tmp_path, made, (0, 1)))
     (figure,) = (figure for file, figure in figures.made(results) if file == "matrix.png")
-    assert [axes.get_title(loc="left") for axes in figure.axes] == ["p", "q", "", ""]
-    assert [tick.get_text() for tick in figure.axes[2].get_xticklabels()] == ["2", "8", "32"]
+    assert [axes.get_title(loc="left") for axes in figure.axes] == ["p", "q", "", "", "", ""]
+    assert [axes.get_ylabel().partition("\n")[0] for axes in figure.axes[::2]] == [
+        "ELBO, binarised ↑", "ln p(x), binarised ↑", "Fréchet distance ↓"
+    ]  # fmt: skip
+    assert [tick.get_text() for tick in figure.axes[4].get_xticklabels()] == ["2", "8", "32"]
     assert {text.get_text() for text in figure.texts} == {"a", "b", "latent"}
 
 

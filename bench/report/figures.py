@@ -37,8 +37,7 @@ STYLE = {
     "lines.linewidth": 1.2,
     "text.parse_math": False,  # names are text, whatever they contain
 }
-FOREST = ("elbo_bernoulli", "log_px_bernoulli", "frechet_distance")
-MATRIX = ("elbo_bernoulli", "frechet_distance")
+SHOWN = ("elbo_bernoulli", "log_px_bernoulli", "frechet_distance")
 ROW = 0.19  # inches
 ACROSS = 5  # panels
 
@@ -58,7 +57,7 @@ def made(results: Results) -> Iterator[tuple[str, Figure]]:
 
 
 def _forest(results: Results) -> Figure | None:
-    metrics = [metric for name in FOREST if (metric := results.metric(name))]
+    metrics = [metric for name in SHOWN if (metric := results.metric(name))]
     variants = [v for v in results.variants if v.finished]
     if not metrics or not variants:
         return None
@@ -137,7 +136,7 @@ def _drift(results: Results) -> Figure | None:
 
 def _matrix(results: Results) -> Figure | None:
     looks = Looks(results)
-    metrics = [metric for name in MATRIX if (metric := results.metric(name))]
+    metrics = [metric for name in SHOWN if (metric := results.metric(name))]
     lines = [group for group in looks.lines() if looks.along in group[0].axes and len(group) > 1]
     families: dict[str, list[list[Variant]]] = {}
     for group in lines if looks.along else ():
