@@ -9,7 +9,9 @@ import hashlib
 import math
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from glob import escape
 from pathlib import Path
 from typing import Any
 
@@ -67,10 +69,13 @@ def _elsewhere(folder: Path, run_id: str) -> dict[str, Path]:
 
     There the variant may have another name; seed and key end the run's id in every experiment.
     """
-    tail = "-".join(run_id.split("-")[-2:])
-    found = sorted(folder.absolute().parent.glob(f"*/{COPIES}/*-{tail}-*"), reverse=True)
-    own = (path for path in found if is_own(path, under=4, most=PICTURE))
-    return {hashlib.sha256(read_regular(path, PICTURE, under=4)).hexdigest(): path for path in own}
+    tail = escape("-".join(run_id.split("-")[-2:]))
+    found: dict[str, Path] = {}
+    for path in sorted(folder.absolute().parent.glob(f"*/{COPIES}/*-{tail}-*"), reverse=True):
+        if is_own(path, under=4, most=PICTURE):
+            with suppress(OSError):  # what cannot be read is not here
+                found[hashlib.sha256(read_regular(path, PICTURE, under=4)).hexdigest()] = path
+    return found
 
 
 def stands_for_its_run(folder: Path, copy: Path) -> bool:
