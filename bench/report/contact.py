@@ -110,9 +110,10 @@ def draw(results: Results) -> dict[str, bytes | None]:
     epochs: what lacks these alone, and was not drawn before, is drawn without.
     """
     drawn = {file: sheet.drawn() for file, sheet in sheets(results).items()}
-    for file, sheet in sheets(results, epochs=()).items():
-        if drawn[file] is None and not (results.folder / "figures" / file).exists():
-            drawn[file] = sheet.drawn()
+    figures = results.folder / "figures"
+    if new := [file for file, content in drawn.items() if content is None and not (figures / file).exists()]:
+        without = sheets(results, epochs=())
+        drawn |= {file: without[file].drawn() for file in new}
     return {file: content for file, content in drawn.items() if content != b""}
 
 
