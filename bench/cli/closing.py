@@ -71,9 +71,9 @@ def left(matrix: Matrix) -> str:
 
 
 def table(results: Results, width: int) -> Iterator[Text]:
-    """Lines of the best variants by the first metric that compares all, with as many metrics as fit."""
+    """Lines of the best variants by ln p(x), or what else compares all, with as many metrics as fit."""
     variants = [variant for variant in results.variants if variant.finished]
-    metrics = results.measured("common", "samples")
+    metrics = ranked_by(results)
     if not variants or not metrics:
         return
     ordered = best_first(variants, metrics[0])
@@ -103,9 +103,15 @@ def _rows(results: Results, variants: list[Variant], metrics: list[Metric]) -> I
         yield [printable(variant.name), *(f"{shown.text}{shown.mark}" for shown in cells), finished(variant)]
 
 
+def ranked_by(results: Results) -> list[Metric]:
+    """Metrics that compare all variants; first the one by which the report says which fits best."""
+    first = [results.fit] if results.fit else []
+    return [*first, *(m for m in results.measured("common", "samples") if m not in first)]
+
+
 def best(results: Results) -> dict[str, str]:
-    """Say which variant is best by the first metric that compares all, as sure as the report's ranking is."""
-    metric = next((m for m in results.measured("common") if results.rankings[m.name].leader), None)
+    """Say which variant is best by what the report answers by, as sure as its ranking is."""
+    metric = next((m for m in ranked_by(results) if results.rankings[m.name].leader), None)
     if metric is None:
         return {}
     return {"best": verdict(results.rankings[metric.name], metric)}

@@ -15,12 +15,11 @@ from bench.report.effects import EffectRow
 from bench.report.frame import number, numbers
 from bench.report.inference import Ranking
 from bench.report.published import COMPATIBLE, compare, final_values
-from bench.report.results import Results, Variant
+from bench.report.results import FIT, Results, Variant
 from bench.report.statistics import average, estimate
 from bench.report.tables import SAMPLES, Cell, Column, Table, amount, baseline_rows, interval, shown
 
 MOST = 8  # answers on top; what is beyond stands below
-FIT = ("log_px_bernoulli", "elbo_bernoulli")  # the first that is measured says which model fits best
 
 
 @dataclass(frozen=True)
@@ -36,10 +35,9 @@ def answers(results: Results) -> list[Answer]:
     """Answer what the records can answer, the most important first; nothing before a run has finished."""
     if not results.finished:
         return []
-    fit = next((m for name in FIT if (m := results.metric(name))), None)
     return [
         *_trouble(results),
-        *_best(results, fit),
+        *_best(results, results.fit),
         *_best(results, results.metric(SAMPLES)),
         *_published(results),
         *(each for axis in results.axes for each in _axis(results, axis)),

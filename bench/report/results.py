@@ -24,6 +24,7 @@ from bench.report.statistics import MARGIN, MIN_SEEDS, Estimate, Values, estimat
 from bench.store.experiments import JUDGED, ExperimentFolder
 
 BY_NAME = {metric.name: metric for metric in METRICS}
+FIT = ("log_px_bernoulli", "elbo_bernoulli")  # the first that is measured says which model fits best
 SATURATED = 0.7  # nats from ln N, about ln 2: z is mostly its own image's, N images tell no I(x; z)
 DIGITS = ("mnist", "digits", "QMNIST", "SVHN", "USPS", "EMNIST-digits", "EMNIST-mnist")
 
@@ -256,6 +257,11 @@ class Results:
     def metric(self, name: str) -> Metric | None:
         """One row of the metric table, if it has a value."""
         return next((m for m in self.measured() if m.name == name), None)
+
+    @cached_property
+    def fit(self) -> Metric | None:
+        """The metric that says which model fits best: ln p(x) where it is measured, else its bound."""
+        return next((metric for name in FIT if (metric := self.metric(name))), None)
 
 
 def ordered(variants: Iterable[Variant], metric: Metric) -> Ranking:
