@@ -14,9 +14,9 @@ def load(*folders: str | Path) -> pd.DataFrame:
     """Load the runs of experiments as one tidy table: see `bench.report.results.read`.
 
     >>> import bench
-    >>> runs = bench.load("reports/mnist/beta")
+    >>> runs = bench.load("reports/mnist-2/beta")
     >>> f"{runs.elbo_bernoulli[runs.beta == 1].mean():.2f}"
-    '-102.92'
+    '-103.03'
     """
     from bench.report.results import read  # pandas takes a while to import
 
