@@ -248,6 +248,26 @@ def test_a_small_beta_whose_effect_turns_with_the_setting_is_mixed(tmp_path: Pat
     assert "| Turns with the setting: Fréchet distance at `β = 0.0408`. |" in said(tmp_path)
 
 
+def test_small_betas_are_told_together_where_they_say_the_same(tmp_path: Path) -> None:
+    variants = {f"beta-{b}": settings(beta=b) for b in (1.0, 0.5, 0.25, 0.125)}
+    far = {"beta-1.0": 20.0, "beta-0.5": 20.0, "beta-0.25": 30.0, "beta-0.125": 40.0}
+    found(tmp_path, variants, lambda name, _, seed: {"frechet_distance": far[name] + NOISE[seed]})
+    assert "| Worse at β = `0.125` and `0.25`; undecided at β = `0.5`. |" in said(tmp_path)
+
+
+def test_the_best_of_several_values_is_told_once_and_what_other_metrics_say_beside_it(tmp_path: Path) -> None:
+    variants = {a: settings(axes={"architecture": a}) for a in ("x", "y", "z")}
+    fit = {"x": -90.0, "y": -95.0, "z": -99.0}
+
+    def measure(name: str, _: Settings, seed: int) -> dict[str, float]:
+        same = {metric: fit[name] + NOISE[seed] for metric in ("log_px_bernoulli", "elbo_bernoulli")}
+        return same | {"mse": {"x": 0.03, "y": 0.02, "z": 0.01}[name] + NOISE[seed] / 1e5}
+
+    found(tmp_path, variants, measure)
+    [row] = [line for line in said(tmp_path).splitlines() if "Which architecture?" in line]
+    assert row.endswith("| `z` has the best mean by *MSE*. |")
+
+
 def test_a_small_beta_of_normalised_pixels_is_another_one(tmp_path: Path) -> None:
     variants = {
         f"{target}-{beta}": settings(likelihood="gaussian", beta=beta) | {"target": {"name": target}}

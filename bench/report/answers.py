@@ -117,7 +117,17 @@ def _axis(results: Results, axis: str) -> Iterator[Answer]:
     }
     firsts = Counter(max(c.cells, key=lambda level: sign * means[level][s]) for s in c.settings)
     worst = min(order.members, key=lambda level: sign * order.members[level].value)
-    levels = {"order": order, "firsts": firsts.most_common(), "settings": len(c.settings), "worst": worst}
+    otherwise: dict[str, list[str]] = {}  # what is best by other metrics, and by which
+    for name, row in {row.metric.title: row for row in whole}.items():
+        if row.a != order.leader:
+            otherwise.setdefault(row.a, []).append(name)
+    levels = {
+        "order": order,
+        "firsts": firsts.most_common(),
+        "settings": len(c.settings),
+        "worst": worst,
+        "otherwise": otherwise,
+    }
     yield Answer("levels", "effects", data | levels)
 
 
@@ -134,6 +144,7 @@ def _small_beta(results: Results) -> Iterator[Answer]:
         if row.aside is None and not row.sure:
             unsure.setdefault((row.turns, row.metric.title), []).append((row.where, row.a))
     told = []
+    verdicts: dict[str, dict[str, list[str]]] = {}
     for (kind, beta), rows in groups.items():
         pair = pairs.beta_pairs(results.variants)[kind, beta]
         better = set()
@@ -142,14 +153,16 @@ def _small_beta(results: Results) -> Iterator[Answer]:
                 c = effects.contrast(pair, row.metric) if row.turns else None
                 better |= {one.better for one in (effects.apart(row, c) if c else [row]) if one.sure}
         verdict = "undecided" if not better else "worse" if better == {"1"} else "better"
-        told.append((kind, beta, rows, "mixed" if len(better) > 1 else verdict))
-    several = len({kind for kind, _ in groups}) > 1
+        verdict = "mixed" if len(better) > 1 else verdict
+        told.append((kind, beta, rows, verdict))
+        verdicts.setdefault(kind, {}).setdefault(verdict, []).append(beta)
+    several = len(verdicts) > 1
     open_: dict[bool, dict[tuple[str, ...], list[str]]] = {}
     for (turns, metric), places in unsure.items():
         where = tuple(f"{kind}, β = {beta}" if several else f"β = {beta}" for kind, beta in places)
         open_.setdefault(turns, {}).setdefault(where, []).append(metric)
     if told:
-        yield Answer("small_beta", "effects", {"rows": told, "open": open_})
+        yield Answer("small_beta", "effects", {"rows": told, "verdicts": verdicts, "open": open_})
 
 
 def _baselines(results: Results) -> Iterator[Answer]:
