@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 
@@ -90,8 +91,11 @@ def test_a_variant_is_a_row_and_an_epoch_a_column(tmp_path: Path):
 
 
 def test_without_the_pictures_of_epochs_a_new_sheet_has_the_last_columns(tmp_path: Path):
-    """One run's are not here, as published: the others' are not shown beside nothing. One of before stays."""
-    experiment(tmp_path, four())
+    """One run's are not here, as published: the others' are not shown beside nothing. One of before stays.
+
+    Unless it shows other runs, as one that was drawn when some were still to come.
+    """
+    whole = contact.draw(experiment(tmp_path, four()))["contact-documents.png"]
     run = next(iter(synthetic.runs_of(tmp_path, "b-s0*").values()))
     record = json.loads((run / "record.json").read_text())
     listed = {f"pictures/{path.name}": "" for path in (run / "pictures").iterdir()}
@@ -104,9 +108,18 @@ def test_without_the_pictures_of_epochs_a_new_sheet_has_the_last_columns(tmp_pat
         (last,), (reconstructed,) = places(image, cell(shade + 20 % 7)), places(image, cell(shade + 30))
         assert last[1] < reconstructed[1]
         assert not places(image, cell(shade + 1))
-    (tmp_path / "figures").mkdir()
-    (tmp_path / "figures/contact-documents.png").write_bytes(b"of before")
-    assert contact.draw(results)["contact-documents.png"] is None
+    before = tmp_path / "figures/contact-documents.png"
+    before.parent.mkdir()
+    fewer = replace(results, variants=results.variants[:1] + results.variants[2:])
+    for there, stays in (
+        (whole, True),
+        (contact.draw(results)["contact-documents.png"], True),
+        (contact.draw(fewer)["contact-documents.png"], False),
+        (b"no picture", False),
+    ):
+        assert there
+        before.write_bytes(there)
+        assert (contact.draw(results)["contact-documents.png"] is None) == stays
 
 
 def test_the_sheet_of_systems_has_real_digits_above_one_variant_of_each_document(tmp_path: Path):

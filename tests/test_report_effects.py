@@ -260,7 +260,7 @@ def test_the_best_of_several_values_is_told_once_and_what_other_metrics_say_besi
     fit = {"x": -90.0, "y": -95.0, "z": -99.0}
 
     def measure(name: str, _: Settings, seed: int) -> dict[str, float]:
-        same = {metric: fit[name] + NOISE[seed] for metric in ("log_px_bernoulli", "elbo_bernoulli")}
+        same = dict.fromkeys(("log_px_bernoulli", "elbo_bernoulli"), fit[name] + NOISE[seed])
         return same | {"mse": {"x": 0.03, "y": 0.02, "z": 0.01}[name] + NOISE[seed] / 1e5}
 
     found(tmp_path, variants, measure)

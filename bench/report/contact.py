@@ -1,7 +1,7 @@
 """Contact sheets: pages of variants side by side, cut from the pictures that their runs left behind.
 
 Pixels are as they were drawn. A run that diverged keeps its row, and says so. A sheet that would show
-pictures which are not here is not drawn; where there is none of before, it has its last columns alone.
+pictures which are not here is not drawn; where there is none of these runs, it has its last columns alone.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 from textwrap import wrap
 from typing import Any
 
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from bench.report import copies
 from bench.report.cells import plain
@@ -36,6 +36,7 @@ ABOUT = (
     " On the right are test images and their reconstructions."
 )
 ROWS, PLANES = 12, 4  # a page, so that it is no longer than a screen or two
+RUNS = "runs"  # the key of a PNG's text
 LARGE = 84  # screen pixels of a tile on the sheet of systems
 
 
@@ -91,6 +92,19 @@ class Sheet:
     bands: Callable[[], list[Image.Image]]
     takes: Mapping[str, Sequence[int]]  # kinds of pictures, and at which epochs besides the last
 
+    @property
+    def runs(self) -> str:
+        """What its PNG says of itself: the runs that it shows."""
+        return " ".join(each.run.id for each in self.shown)
+
+    def stands(self, path: Path) -> bool:
+        """Tell whether a sheet is there and shows these runs; one that does not say so is taken to."""
+        try:
+            with picture(path) as there:
+                return str(there.info.get(RUNS, self.runs)) == self.runs
+        except (OSError, SyntaxError, ValueError):
+            return False
+
     def drawn(self) -> bytes | None:
         """Its PNG; None where a picture is not here or cannot be read, nothing where none was made."""
         if any(each.lost(*take) for each in self.shown for take in self.takes.items()):
@@ -98,7 +112,7 @@ class Sheet:
         if not any(each.after_the_last(kind) for each in self.shown for kind in self.takes):
             return b""
         try:
-            return _png(self.bands())
+            return _png(self.bands(), self.runs)
         except (OSError, SyntaxError):  # Pillow's words for a damaged PNG
             return None
 
@@ -107,11 +121,11 @@ def draw(results: Results) -> dict[str, bytes | None]:
     """Draw every sheet that there are pictures for, as PNG by file name; equal pictures give equal bytes.
 
     None for a sheet of which a picture is not here, or cannot be read. Published runs keep no pictures of
-    epochs: what lacks these alone, and was not drawn before, is drawn without.
+    epochs: what lacks these alone, and was not drawn of these runs before, is drawn without.
     """
-    drawn = {file: sheet.drawn() for file, sheet in sheets(results).items()}
-    figures = results.folder / "figures"
-    if new := [file for file, content in drawn.items() if content is None and not (figures / file).exists()]:
+    due, figures = sheets(results), results.folder / "figures"
+    drawn = {file: sheet.drawn() for file, sheet in due.items()}
+    if new := [file for file, made in drawn.items() if made is None and not due[file].stands(figures / file)]:
         without = sheets(results, epochs=())
         drawn |= {file: without[file].drawn() for file in new}
     return {file: content for file, content in drawn.items() if content != b""}
@@ -250,13 +264,15 @@ def _cell(path: Path | None, row: int) -> Image.Image:
     return cell
 
 
-def _png(bands: Sequence[Image.Image]) -> bytes:
-    """The bands one below the other."""
+def _png(bands: Sequence[Image.Image], runs: str) -> bytes:
+    """The bands one below the other, with a word on the runs that they show."""
     whole = page(bands[0].width, sum(band.height for band in bands) + MARGIN)
     y = 0
     for band in bands:
         whole.paste(band, (0, y))
         y += band.height
     out = io.BytesIO()
-    without_colour(whole).save(out, "PNG", compress_level=9)
+    about = PngImagePlugin.PngInfo()
+    about.add_text(RUNS, runs)
+    without_colour(whole).save(out, "PNG", compress_level=9, pnginfo=about)
     return out.getvalue()
