@@ -182,7 +182,6 @@ def over_folders(rng: random.Random, runs: list[str]) -> list[str]:
                     ["a", "b", "--report", ODD, "--gate", "elbo_bernoulli >= -0.5"]],
         "plan": [["odd.yaml", "--seeds", "1"]],
         "generate": [[run, *picture], ["a", *picture], ["b", "--experiment", "odd", *picture]],
-        "migrate": [["reports"]],
         "sync": [[ODD, *store]],
         "publish": [[ODD, "shared"]],
         "join": [["reports/other", ODD], ["reports/new", ODD]],

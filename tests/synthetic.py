@@ -175,7 +175,7 @@ def record(
         "beta_eff": 4.9 if variant["objective"]["options"].get("kl") == "mean" else beta,
         "likelihood_class": f"{kind}, grey target",
         "metrics": dict(metrics), "monte_carlo_error": {"iwae_bernoulli": 0.05}, "curves": curves,
-        "calibration": {"epsilon": 0.001 + 0.0001 * seed, "variance": 0.01},
+        "calibration": {"temperature": 1.1 + 0.01 * seed, "variance": 0.01},
         "evaluation_seconds": {"log_px": 3.0, "samples": 1.5},
         "environment": {"device": "cpu", "device_name": "Example CPU", "threads": 1, "precision": "fp32",
                         "engine": "reference", "torch": "2.15.0", "platform": "Linux"},

@@ -27,7 +27,7 @@ FILES = {
     "reports/all/experiment.json": "[]",
     "reports/cut/experiment.json": '{"variants": {"a',
     "reports/odd/experiment.json": '{"variants": {"a": 1}, "planned": {"x": []}}',
-    "reports/runs/0123456789abcdef-s0/record.json": '{"format": 1, "id": "a-s0-0", "status": "finished"}',
+    "reports/runs/0123456789abcdef-s0/record.json": '{"format": 2, "id": "a-s0-0", "status": "finished"}',
 }
 WORDS = [
     *FILES, *(word for word in NASTY if "\0" not in word), ".", "..", "reports", "reports/all",

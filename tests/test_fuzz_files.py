@@ -247,8 +247,8 @@ def test_a_record_of_wrong_types_is_refused_or_serves(
 @pytest.mark.parametrize(
     "content",
     [b"", b"{", b"[]", b"null", b"\xff\xfe", b"[" * 200_000, b'{"a":' * 200_000, b"NaN", b"9" * 10_000,
-     b'{"format": 1, "id": "x", "status": "finished", "metrics": {"elbo": NaN}}',
-     b'{"format": 1, "id": "x", "status": "finished", "artifacts": {"weights.safetensors": 1}}'],
+     b'{"format": 2, "id": "x", "status": "finished", "metrics": {"elbo": NaN}}',
+     b'{"format": 2, "id": "x", "status": "finished", "artifacts": {"weights.safetensors": 1}}'],
     ids=lambda content: content[:12].decode("latin-1"),
 )  # fmt: skip
 def test_a_record_that_is_none_is_refused(folder: RunFolder, content: bytes) -> None:

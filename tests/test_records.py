@@ -30,18 +30,13 @@ def test_a_record_reads_back_as_it_was_written(tmp_path: Path) -> None:
     assert os.listdir(folder.path) == ["record.json"], "no temporary file stays behind"
 
 
-def test_a_record_of_format_1_has_the_metrics_names_of_today(tmp_path: Path) -> None:
-    old = {"elbo_gaussian": 2.5, "log_px_gaussian": 2.4, "log_px_bernoulli": -95.0, "mse": 0.01}
-    errors = {"log_px_bernoulli": 0.1}
-    path = tmp_path / "record.json"
-    path.write_text(json.dumps({**RECORD, "format": 1, "metrics": old, "monte_carlo_error": errors}))
-    record = records.read(path)
-    assert record is not None
-    assert record["metrics"] == {"gaussian_bits_per_dim": 2.5, "iwae_bernoulli": -95.0, "mse": 0.01}
-    assert record["monte_carlo_error"] == {"iwae_bernoulli": 0.1}
-    assert record["yardstick"] == 1
-    exact = records.renamed({"name": "probabilistic PCA", "log_px_gaussian": 3.2})
-    assert exact == {"name": "probabilistic PCA", "gaussian_bits_per_dim": 3.2}
+def test_a_record_of_another_format_is_refused_with_a_way_out(tmp_path: Path) -> None:
+    for other in (1, 3):
+        (tmp_path / "record.json").write_text(json.dumps({**RECORD, "format": other}))
+        with pytest.raises(
+            BenchError, match=r"not a bench record: format: .* 2; remove its folder .* run again"
+        ):
+            records.read(tmp_path)
 
 
 @given(st.floats(-1e60, 1e60))
@@ -95,13 +90,13 @@ def test_an_unwritable_folder_is_bad_input(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "content",
     [
-        b'{"format": 1, "id": "mlp',
+        b'{"format": 2, "id": "mlp',
         b"",
         b"\xff\xfe\x00junk",
         b"[1, 2]",
         b'{"format": 3, "id": "a", "status": "finished"}',
-        b'{"format": 1, "status": "finished"}',
-        b'{"format": 1, "id": "a", "status": "done"}',
+        b'{"format": 2, "status": "finished"}',
+        b'{"format": 2, "id": "a", "status": "done"}',
     ],
 )
 def test_a_damaged_or_foreign_record_names_the_file_and_the_way_out(tmp_path: Path, content: bytes) -> None:

@@ -1,9 +1,8 @@
-"""Runs stored once: named by each experiment, claimed by one process, moved from the first edition."""
+"""Runs stored once: named by each experiment, claimed by one process."""
 
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +14,6 @@ from factory import a_run
 from bench.errors import BenchError
 from bench.store.experiments import ExperimentFolder, experiments
 from bench.store.lock import claimed
-from bench.store.migrate import migrate
 from bench.store.records import RunFolder
 
 DIGEST = "0123456789abcdef" * 2
@@ -122,92 +120,3 @@ def test_a_run_is_done_by_one_process_at_a_time(tmp_path: Path) -> None:
     with claimed(tmp_path, ["b"]):  # its claim ended with it
         assert len([*tmp_path.glob(".claim-*")]) == 1
     assert not [*tmp_path.glob(".claim-*")]
-
-
-# The first edition
-
-
-def first_edition(reports: Path) -> dict[str, dict[str, Any]]:
-    """Two experiments with one run in common, as the first edition left them; returns their records by id."""
-    left = {}
-    for name, variant in (("one", "small"), ("two", "other")):
-        planned = {}
-        for seed in (0, 1):
-            record = made(variant, seed) | {"axes": {}}
-            if name == "two" and seed == 0:
-                record["trained_as"] = made("small", 0)["id"]
-            if name == "two" and seed == 1:
-                record |= {"status": "interrupted"}
-            folder = RunFolder(reports / name / "records" / record["id"])
-            folder.path.mkdir(parents=True)
-            folder.weights.write_bytes(b"weights")
-            folder.write_record(record | {"artifacts": folder.artifacts()})
-            planned[record["id"]] = {"variant": variant, "seed": seed}
-            left[record["id"]] = record
-        settings = a_run().model_dump(mode="json", exclude={"variant", "seed"})
-        variants = {variant: settings | {"name": variant, "label": variant, "axes": {}, "published": []}}
-        (reports / name / "experiment.json").write_text(
-            json.dumps({"variants": variants, "planned": planned})
-        )
-        (reports / name / "baselines.json").write_text(json.dumps({"of": {"data": DIGEST}}))
-    return left
-
-
-def test_runs_of_the_first_edition_move_into_the_store(tmp_path: Path) -> None:
-    left = first_edition(tmp_path)
-    with pytest.raises(BenchError, match=f"is of the first edition; bench migrate {tmp_path} brings"):
-        _ = ExperimentFolder(tmp_path / "one").spec
-    assert [*migrate(tmp_path)] == [
-        f"{tmp_path}/one: 2 runs moved",
-        f"{tmp_path}/two: 1 runs moved, 1 unfinished left in {tmp_path}/two/records",
-    ]
-    one, two = ExperimentFolder(tmp_path / "one"), ExperimentFolder(tmp_path / "two")
-    assert sorted(path.name for path in (tmp_path / "runs").glob("[!.]*")) == sorted(
-        a_run(seed=seed).key(DIGEST) for seed in (0, 1)
-    )
-    for home in (one, two):
-        for run_id, record in home.records().items():
-            if run_id in left and record["status"] == "finished":
-                assert record["metrics"] == left[run_id]["metrics"]
-                assert record["id"] == run_id
-                assert home.run(run_id).weights.exists()
-    assert "trained_as" not in next(iter(one.records().values()))
-    assert not (tmp_path / "one/records").exists()
-
-
-def test_two_results_of_one_run_are_not_merged(tmp_path: Path) -> None:
-    first_edition(tmp_path)
-    file = RunFolder(tmp_path / "two/records" / made("other", 0)["id"]).record
-    file.write_text(file.read_text().replace("-100.0", "-99.0"))
-    with pytest.raises(BenchError, match="are the same run with other results"):
-        list(migrate(tmp_path))
-    assert file.exists()
-
-
-def test_moving_goes_on_where_it_was_cut(tmp_path: Path) -> None:
-    first_edition(tmp_path)
-    whole = shutil.copytree(tmp_path, tmp_path.parent / "whole")
-    key = a_run(seed=1).key(DIGEST)
-    (tmp_path / "runs").mkdir()
-    (tmp_path / "one/records" / made("small", 1)["id"]).replace(tmp_path / "runs" / key)
-    for folder in (tmp_path, whole):
-        list(migrate(folder))
-    assert ExperimentFolder(tmp_path / "one").records() == ExperimentFolder(whole / "one").records()
-
-
-@pytest.mark.parametrize(
-    ("file", "content"),
-    [
-        ("experiment.json", "{"),
-        ("experiment.json", "[]"),
-        ("experiment.json", '{"variants": {}, "planned": {"a": {}}}'),
-        ("baselines.json", "{"),
-    ],
-)
-def test_nothing_is_moved_where_the_experiment_is_damaged(tmp_path: Path, file: str, content: str) -> None:
-    first_edition(tmp_path)
-    (tmp_path / "one" / file).write_text(content)
-    with pytest.raises(BenchError, match=f"one/{file} is "):
-        list(migrate(tmp_path))
-    assert (tmp_path / "one" / file).read_text() == content
-    assert not (tmp_path / "runs").exists()

@@ -139,17 +139,6 @@ def report(
             print("no browser could be opened: open the file yourself", file=sys.stderr)
 
 
-@app.command(epilog="Example: bench migrate reports")
-def migrate(
-    reports: Annotated[Path, typer.Argument(help="A folder of reports.", show_default=False)],
-) -> None:
-    """Bring reports of the first edition up to date: their runs move into one store, every number stays."""
-    from bench.store.migrate import migrate as move
-
-    for line in move(reports):
-        print(line)
-
-
 @app.command(epilog="Example: bench sync reports/all --tracking-uri http://host:5000")
 def sync(
     folders: Annotated[

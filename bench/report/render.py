@@ -30,8 +30,8 @@ from bench.store.times import duration
 
 TEMPLATES = files("bench.report") / "templates"
 STATES = ("finished", "diverged", "failed", "interrupted", "unreadable", "missing")
-CALIBRATED = {  # what a record says was fitted to training images; ε of the first yardstick alone
-    "epsilon": "ε", "temperature": "temperature", "bias": "bias",
+CALIBRATED = {  # what a record says was fitted to training images
+    "temperature": "temperature", "bias": "bias",
     "temperature_threshold": "temperature of thresholded pixels", "bias_threshold": "their bias",
     "variance": "σ²",
 }  # fmt: skip

@@ -28,7 +28,6 @@ RUNS = "runs"  # the folder of all runs, in the folder of reports
 SPEC = "experiment.json"
 BASELINES = "baselines.json"
 JUDGED = "judged"  # the `origin` of a variant, and of its records, that was trained elsewhere
-OLD_RUNS = "records"  # where the first edition kept the runs of an experiment, in its folder
 
 
 @dataclass(frozen=True)
@@ -66,9 +65,6 @@ class ExperimentFolder:
         except FileNotFoundError:
             pass
         except ValidationError as error:
-            if (self.path / OLD_RUNS).is_dir():
-                what = f"{self.path} is of the first edition"
-                raise BenchError(f"{what}; bench migrate {self.runs.parent} brings it up to date") from None
             why = f"is not a resolved experiment ({records.fault(error)})"
         except (OSError, ValueError) as error:
             why = f"is not a resolved experiment ({error})"
@@ -88,12 +84,8 @@ class ExperimentFolder:
         return variants, {k: plan for k, plan in planned.items() if plan["variant"] in variants}
 
     def baselines(self) -> dict[str, Any]:
-        """Read baselines.json, metrics under their names of today; empty where it is absent.
-
-        Raises BenchError for one that is damaged.
-        """
-        table = self._beside(BASELINES, Baselines, "bench run makes it anew")
-        return table and table | {"rows": [records.renamed(row) for row in table.get("rows", [])]}
+        """Read baselines.json; empty where it is absent. Raises BenchError for one that is damaged."""
+        return self._beside(BASELINES, Baselines, "bench run makes it anew")
 
     def joined(self) -> list[Source]:
         """Read which runs of others were joined to it. Raises BenchError where that cannot be used."""

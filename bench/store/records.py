@@ -20,8 +20,6 @@ from bench.store.files import is_own, opened, read_regular
 from bench.store.shapes import FORMAT, LARGEST, Recorded, Value, shape
 from bench.store.whole import replacing
 
-# What metrics of format 1 are called today; other names are as they were
-RENAMED = {"elbo_gaussian": "gaussian_bits_per_dim", "log_px_bernoulli": "iwae_bernoulli"}
 DONE = ("finished", "diverged")  # a diverged run is a result: the same seed diverges again
 RECORD = "record.json"
 WEIGHTS = "weights.safetensors"
@@ -91,23 +89,7 @@ def read(path: Path | str) -> Record | None:
         raise _untrusted(file, f"is not a bench record: {fault(error)}") from None
     except ValueError:  # broken JSON and broken UTF-8 alike
         raise _untrusted(file, "is truncated or not JSON") from None
-    return _upgraded(record) if record["format"] == 1 else record
-
-
-def renamed(metrics: Mapping[str, Any]) -> dict[str, Any]:
-    """Give metrics of format 1 their names of today.
-
-    `log_px_gaussian` is dropped: it was the encoder's bound on a code length. Only of probabilistic PCA it
-    was exact, and there it is the code length.
-    """
-    exact = {} if "elbo_gaussian" in metrics else {"log_px_gaussian": "gaussian_bits_per_dim"}
-    names = RENAMED | exact
-    return {names.get(k, k): v for k, v in metrics.items() if k != "log_px_gaussian" or k in names}
-
-
-def _upgraded(record: Record) -> Record:
-    tables = {k: renamed(record[k]) for k in ("metrics", "monte_carlo_error") if record.get(k)}
-    return record | tables | {"yardstick": 1}
+    return record
 
 
 def read_json(file: Path, kind: Any, *, under: int = 1) -> Any:

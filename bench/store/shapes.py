@@ -9,7 +9,7 @@ from pydantic import ConfigDict, Field, TypeAdapter
 from typing_extensions import TypeAliasType, TypedDict
 
 KEY = r"^[0-9a-f]{16}-s\d{1,10}$"
-FORMAT = 2  # raised whenever an older record could no longer be read correctly
+FORMAT = 2  # raised whenever an older record can no longer be read correctly
 
 Status = Literal["finished", "diverged", "failed", "interrupted"]
 STATUSES: tuple[str, ...] = get_args(Status)
@@ -68,7 +68,7 @@ class Data(TypedDict, total=False):
 class Recorded(TypedDict, total=False):
     """A record; what is absent, and what is more, is no fault."""
 
-    format: Required[Annotated[int, Field(ge=1, le=FORMAT)]]
+    format: Required[Annotated[int, Field(ge=FORMAT, le=FORMAT)]]
     id: Required[Name]
     status: Required[Status]
     variant: Required[Name]
