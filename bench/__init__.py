@@ -14,7 +14,7 @@ def load(*folders: str | Path) -> pd.DataFrame:
     """Load the runs of experiments as one tidy table: see `bench.report.results.read`.
 
     >>> import bench
-    >>> runs = bench.load("reports/mnist-2/beta")
+    >>> runs = bench.load("reports/mnist/beta")
     >>> f"{runs.elbo_bernoulli[runs.beta == 1].mean():.2f}"
     '-103.03'
     """

@@ -20,7 +20,7 @@ from bench.report.results import Results, load
 
 PUBLISHED = Path(__file__).parents[1] / "reports"
 # Between them every kind of figure
-EXPERIMENTS = ("mnist-2/all", "mnist-2/documents", "mnist-2/likelihood", "mnist-2/stability", "mnist-2/rate")
+EXPERIMENTS = ("mnist/all", "mnist/documents", "mnist/likelihood", "mnist/stability", "mnist/rate")
 PAGE = 1000  # screen pixels
 
 
@@ -210,5 +210,5 @@ def test_a_matrix_is_general_over_its_axes(tmp_path: Path) -> None:
 
 
 def test_the_picture_of_the_readme_is_the_sheet_of_the_documents() -> None:
-    sheet = PUBLISHED / "mnist-2/documents/figures/contact-systems.png"
+    sheet = PUBLISHED / "mnist/documents/figures/contact-systems.png"
     assert (PUBLISHED.parent / "docs/images/samples.png").read_bytes() == sheet.read_bytes()

@@ -129,7 +129,7 @@ def test_an_experiment_may_not_be_called_as_the_store(tmp_path: Path) -> None:
 
 def test_published_runs_count_as_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """README's example: variants beside the published ones, of which the clone holds the records alone."""
-    published = ExperimentFolder(ROOT / "reports/mnist-2/all")
+    published = ExperimentFolder(ROOT / "reports/mnist/all")
     digest = next(iter(published.records().values()))["data"]["digest"]
     data = replace(a_dataset(), name="mnist", digest=digest)
     monkeypatch.setattr("bench.runs.plan.data_of", lambda *_, **__: data)
@@ -139,7 +139,7 @@ def test_published_runs_count_as_done(tmp_path: Path, monkeypatch: pytest.Monkey
     (part,) = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
     (tmp_path / "my_parts.py").write_text(part)
     (tmp_path / "mine.yaml").write_text(example.replace("experiments/", f"{ROOT}/experiments/"))
-    made = make_plan(Request(load(tmp_path / "mine.yaml"), reports=ROOT / "reports/mnist-2"))
+    made = make_plan(Request(load(tmp_path / "mine.yaml"), reports=ROOT / "reports/mnist"))
     assert Counter(p.run.variant for p in made.todo) == {"small": 3, "dropped": 3}
     assert len(made.runs) == 96
     why = {p.why for p in made.runs if not p.todo}
@@ -162,7 +162,7 @@ def test_most_of_a_large_matrix_stands_early_in_its_first_round(tmp_path, monkey
     monkeypatch.setattr("bench.runs.plan.data_of", lambda *_, **__: data)
     monkeypatch.setattr("bench.runs.plan._check_batches", lambda *_: None)  # the stand-in has few images
     least: dict[str, float] = {}
-    for made_before in ExperimentFolder(ROOT / "reports/mnist-2/all").records().values():
+    for made_before in ExperimentFolder(ROOT / "reports/mnist/all").records().values():
         spent = sum(row["train_seconds"] for row in made_before["curves"])
         spent += sum(made_before["evaluation_seconds"].values())
         variant = made_before["variant"]

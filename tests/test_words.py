@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 MOST_NUMBERS, MOST_WORDS = 2, 30
 PAGES = ("README.md", "docs/README.md", "docs/findings.md")  # a page is held to it once it is listed
 TEMPLATES = sorted((ROOT / "bench" / "report" / "templates").glob("*.j2"))
-REPORTS = sorted((ROOT / "reports").glob("mnist*/*/report.md"))
+REPORTS = sorted((ROOT / "reports").glob("mnist/*/report.md"))
 
 
 def hard(text: str) -> Iterator[str]:

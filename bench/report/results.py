@@ -310,7 +310,7 @@ def read(*folders: str | Path) -> pd.DataFrame:
     none). `attrs` has the title and unit of each metric.
 
     >>> import bench
-    >>> runs = bench.load("reports/mnist-2/beta")  # doctest: +SKIP
+    >>> runs = bench.load("reports/mnist/beta")  # doctest: +SKIP
     >>> runs.groupby("beta")["elbo_bernoulli"].mean()  # doctest: +SKIP
 
     Raises:
