@@ -96,6 +96,10 @@ def _intervals(axes: Any, looks: Looks, metric: Metric, rows: Sequence[Variant |
     for y, (v, value) in known.items():
         if ends[0] < value.mean < ends[1]:
             looks.draw(axes, v, value, y)
+            if value.low is not None and value.low < ends[0]:
+                axes.plot(ends[0], y, marker="<", ms=4, color=looks.colour(v), clip_on=False)
+            if value.high is not None and value.high > ends[1]:
+                axes.plot(ends[1], y, marker=">", ms=4, color=looks.colour(v), clip_on=False)
             continue
         right = value.mean > ends[0]
         told = f"{value.mean:.0f} → " if right else f" ← {value.mean:.0f}"
@@ -227,7 +231,7 @@ def _png(figure: Figure) -> bytes:
 FIGURES: dict[str, tuple[str, Callable[[Results], Figure | None]]] = {
     "forest.png": (
         "Means and 95 % intervals, documents apart from the matrix, sorted by the first column; what lies"
-        " far out is written at the edge",
+        " far out is written at the edge, and an arrow there ends an interval that goes on",
         _forest,
     ),
     "matrix.png": ("ELBO and samples along an axis of the matrix, a line a likelihood", _matrix),
