@@ -70,11 +70,15 @@ def test_the_table_fits_and_the_best_come_first(width: int, tmp_path: Path) -> N
 
 
 def a_matrix(path: Path) -> Matrix:
-    plan = SimpleNamespace(warnings=(), runs=(), folder=path)
+    """Two runs that ended, the first under two names, and one that was there under two."""
+    runs = [SimpleNamespace(id=name, todo=todo, key=name[0]) for name, todo in (
+        ("a", True), ("a again", True), ("b", True), ("c", False), ("c again", False)
+    )]  # fmt: skip
+    plan = SimpleNamespace(warnings=(), runs=runs, todo=[runs[0], runs[2]], folder=path)
     tracker = SimpleNamespace(page="http://127.0.0.1:5000/#/experiments/1")
+    outcomes = {"a": "finished", "a again": "finished", "b": "failed"}
     return cast(Matrix, SimpleNamespace(
-        plan=plan, outcomes={"a": "finished", "b": "failed"}, faults=(), stopped="", tracker=tracker,
-        budget=None, left=0,
+        plan=plan, outcomes=outcomes, faults=(), stopped="", tracker=tracker, budget=None, left=0,
     ))  # fmt: skip
 
 
@@ -90,7 +94,7 @@ def test_the_end_says_what_became_which_is_best_and_where_to_look(
     assert [line.split()[0] for line in ends.splitlines() if line[:1] != " "] == [
         "runs", "best", "report", "MLflow"
     ]  # fmt: skip
-    assert "1 finished, 1 failed" in ends
+    assert "1 finished, 1 failed, 1 skipped" in ends
     assert str(tmp_path / "report.md") in ends  # whole, however long
 
 

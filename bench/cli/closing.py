@@ -31,12 +31,12 @@ def print_end(matrix: Matrix) -> int:
     That is 1 where a run failed or diverged, 4 where a budget left runs, 0 where all finished.
     """
     plan = matrix.plan
-    states = [*matrix.outcomes.values()]
+    states = [state for run in plan.todo if (state := matrix.outcomes.get(run.id))]  # two names count once
     for warning in (*plan.warnings, *matrix.faults):
         print(f"*** {printable(warning)} ***", file=sys.stderr)
     if matrix.stopped:
         print(f"stopped by --fail-fast: {printable(matrix.stopped)}", file=sys.stderr)
-    skipped = sum(not planned.todo for planned in plan.runs)
+    skipped = len({planned.key for planned in plan.runs if not planned.todo})
     told = [f"{states.count(s)} {s}" for s in STATUSES if s in states]
     results = load(plan.folder)
     console = Console(highlight=False, soft_wrap=True)
