@@ -172,6 +172,23 @@ def test_an_outlier_is_written_at_the_edge_and_hides_no_interval(tmp_path: Path)
     assert [text.get_text() for text in axes.texts] == [" ← −5000"]
 
 
+def test_an_interval_that_goes_on_beyond_the_edge_ends_in_an_arrow_there(tmp_path: Path) -> None:
+    spread = {"v0": 0.1, "v1": 0.1, "v2": 20.0, "v3": 0.1}  # nats between seeds
+
+    def measure(name: str, variant: dict, seed: int) -> dict[str, float]:
+        return {"elbo_bernoulli": -100.0 - int(name[1]) + spread[name] * (seed - 1)}
+
+    made = {name: settings() for name in spread}
+    results = load(synthetic.write(tmp_path, made, (0, 1, 2), measure=measure))
+    figure = next(figure for file, figure in figures.made(results) if file == "forest.png")
+    (axes,) = figure.axes
+    arrows = {line.get_marker(): line for line in axes.lines if line.get_marker() in ("<", ">")}
+    assert {mark: line.get_xdata()[0] for mark, line in arrows.items()} == dict(
+        zip("<>", axes.get_xlim(), strict=True)
+    )
+    assert {line.get_ydata()[0] for line in arrows.values()} == {2}
+
+
 def test_values_that_are_all_equal_are_drawn_too(tmp_path: Path) -> None:
     places = ((1, "a"), (2, "a"), (1, "b"))
     axes = [{"architecture": "mlp", "beta": beta, "likelihood": kind} for beta, kind in places]
