@@ -36,7 +36,7 @@ def print_end(matrix: Matrix) -> int:
         print(f"*** {printable(warning)} ***", file=sys.stderr)
     if matrix.stopped:
         print(f"stopped by --fail-fast: {printable(matrix.stopped)}", file=sys.stderr)
-    skipped = len({planned.key for planned in plan.runs if not planned.todo})
+    skipped = len({planned.key for planned in plan.runs}) - len(plan.todo)
     told = [f"{states.count(s)} {s}" for s in STATUSES if s in states]
     results = load(plan.folder)
     console = Console(highlight=False, soft_wrap=True)
@@ -73,7 +73,7 @@ def left(matrix: Matrix) -> str:
 def table(results: Results, width: int) -> Iterator[Text]:
     """Lines of the best variants by ln p(x), or what else compares all, with as many metrics as fit."""
     variants = [variant for variant in results.variants if variant.finished]
-    metrics = ranked_by(results)
+    metrics = ranked_by(results, "common", "samples")
     if not variants or not metrics:
         return
     ordered = best_first(variants, metrics[0])
@@ -103,15 +103,14 @@ def _rows(results: Results, variants: list[Variant], metrics: list[Metric]) -> I
         yield [printable(variant.name), *(f"{shown.text}{shown.mark}" for shown in cells), finished(variant)]
 
 
-def ranked_by(results: Results) -> list[Metric]:
-    """Metrics that compare all variants; first the one by which the report says which fits best."""
-    first = [results.fit] if results.fit else []
-    return [*first, *(m for m in results.measured("common", "samples") if m not in first)]
+def ranked_by(results: Results, *footings: str) -> list[Metric]:
+    """Metrics of these footings; first the one by which the report says which fits best."""
+    return sorted(results.measured(*footings), key=lambda metric: metric != results.fit)
 
 
 def best(results: Results) -> dict[str, str]:
     """Say which variant is best by what the report answers by, as sure as its ranking is."""
-    metric = next((m for m in ranked_by(results) if results.rankings[m.name].leader), None)
+    metric = next((m for m in ranked_by(results, "common") if results.rankings[m.name].leader), None)
     if metric is None:
         return {}
     return {"best": verdict(results.rankings[metric.name], metric)}

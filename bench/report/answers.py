@@ -15,7 +15,7 @@ from bench.report.effects import EffectRow
 from bench.report.frame import number, numbers
 from bench.report.inference import Ranking
 from bench.report.published import COMPATIBLE, compare, final_values
-from bench.report.results import FIT, Results, Variant
+from bench.report.results import Results, Variant
 from bench.report.statistics import average, estimate
 from bench.report.tables import SAMPLES, Cell, Column, Table, amount, baseline_rows, interval, shown
 
@@ -98,17 +98,17 @@ def _axis(results: Results, axis: str) -> Iterator[Answer]:
     if not rows:
         return
     whole = [row for row in rows if not row.where]
-    first = next((row for name in FIT for row in whole if row.metric.name == name), whole[0])
-    said = first.verdict(results.margin)  # the same of another metric is no exception
-    others = (row for row in whole if row is not first)
-    rest = [row for row in others if row.sure or row.turns or row.verdict(results.margin) != said]
+    first = next((row for row in whole if row.metric == results.fit), whole[0])
     c = next(c for c in effects.contrasts(results, axis) if c.metric == first.metric)
     data: dict[str, Any] = {
-        "axis": axis, "first": first, "rest": rest, "n": c.n, "margin": results.margin,
+        "axis": axis, "first": first, "n": c.n, "margin": results.margin,
         "apart": [row for row in rows if row.where and row.metric == first.metric],
     }  # fmt: skip
     if len(c.cells) <= 2:
-        yield Answer("axis", "effects", data)
+        said = first.verdict(results.margin)  # the same of another metric is no exception
+        others = (row for row in whole if row is not first)
+        rest = [row for row in others if row.sure or row.turns or row.verdict(results.margin) != said]
+        yield Answer("axis", "effects", data | {"rest": rest})
         return
     order, sign = c.ranking(), 1 if c.metric.direction == "higher" else -1
     means = {
