@@ -77,6 +77,19 @@ def test_of_many_kinds_some_are_timed_and_stand_for_those_most_like_them(timed):
     assert max(abs(s - run.latent) for s, run in zip(seconds, runs, strict=True)) <= 100 / (TIMED // 3)
 
 
+def test_what_is_not_timed_takes_as_long_as_what_has_most_in_common_with_it(timed, monkeypatch):
+    objectives = [part("beta-tcvae", beta=6.0), part("elbo"), part("free-bits", nats=0.5)]
+    slow, fast = part("vamp"), part("standard")
+    runs = [a_run(objective=objective, prior=prior) for objective in objectives for prior in (fast, slow)]
+    monkeypatch.setattr("bench.runs.forecast._apart", lambda count: [2, 4][:count])
+    monkeypatch.setattr(
+        "bench.runs.forecast._pace", lambda run, **_: Pace(1.0 + 9 * (run.prior == slow), 0.0)
+    )
+    seconds = forecast(runs, a_dataset(train=130), CPU, NOTHING, full=9)
+    assert seconds[1::2] == [10 * s for s in seconds[::2]]
+    assert len(set(seconds)) == 2
+
+
 def test_what_the_first_kind_imports_leaves_time_for_the_others(timed, monkeypatch):
     runs, seconds = [a_run(latent=n) for n in range(3, 9)], [100.0]
     monkeypatch.setattr(

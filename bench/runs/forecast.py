@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import operator
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,7 +26,7 @@ from bench.pictures.shown import POINTS, epochs_shown
 from bench.spec.experiment import PARTS, Run
 
 TIMED = 24  # kinds of runs that are timed at most, some seconds in all
-PATIENCE = 2.0  # processor seconds after the first kind, after which no further one is timed
+PATIENCE = 6.0  # processor seconds after the first kind, after which no further one is timed
 STEPS = 4  # of training that are timed
 PICTURE = 0.1  # seconds that the pictures of an epoch take
 LAST_PICTURES = 0.5  # seconds that those at the end take
@@ -34,6 +35,7 @@ FIXED = 0.3  # seconds a run spends on what does not grow with it: its model, it
 
 
 Found = TypeVar("Found")
+Kind = tuple[str, ...]  # the facts that a time depends on, always the same ones
 
 
 @dataclass(frozen=True)
@@ -91,19 +93,20 @@ def setting(run: Run) -> str:
     return run.model_dump_json(exclude={"seed", "variant"})
 
 
-def _kind(run: Run) -> str:
+def _kind(run: Run) -> Kind:
     """What the time of a step and of the evaluation depends on; what is alike begins alike."""
     facts = run.model_dump(include={*PARTS, "latent", "batch_size", "precision", "importance_samples"})
     for kind in ("likelihood", "objective", "optimizer", "schedule"):  # β and the like change no time
         options = facts[kind]["options"].items()
         facts[kind]["options"] = {key: value for key, value in options if not isinstance(value, float)}
     first = ("encoder", "decoder", "model", "latent")
-    return json.dumps({key: facts.get(key) for key in first} | facts)
+    ordered = {key: facts.get(key) for key in first} | facts
+    return tuple(json.dumps(fact) for fact in ordered.values())
 
 
 def _costs(
-    firsts: Mapping[str, Run], paces: Mapping[str, Pace], data: Dataset, device: torch.device
-) -> dict[str, Cost]:
+    firsts: Mapping[Kind, Run], paces: Mapping[Kind, Pace], data: Dataset, device: torch.device
+) -> dict[Kind, Cost]:
     """Time shares of the evaluation: apart for few latents, whose ln p(b) is integrated, and for many."""
     costs = {}
     for few in (True, False):
@@ -114,10 +117,11 @@ def _costs(
     return costs
 
 
-def _standing(kinds: Mapping[str, Run], measure: Callable[[Run], Found]) -> dict[str, tuple[str, Found]]:
+def _standing(kinds: Mapping[Kind, Run], measure: Callable[[Run], Found]) -> dict[Kind, tuple[Kind, Found]]:
     """Measure a run of each kind until enough is known or the time for it is spent.
 
-    Gives for each kind the one that stands for it, itself where it was measured, and what that gave.
+    Gives for each kind the one that stands for it, itself where it was measured, and what that gave: of those
+    with the most facts in common the nearest in order.
     """
     order = sorted(kinds)
     started = math.inf
@@ -127,7 +131,12 @@ def _standing(kinds: Mapping[str, Run], measure: Callable[[Run], Found]) -> dict
             break
         timed[place] = measure(kinds[order[place]])
         started = min(started, time.process_time())  # from here on: the first one imports what all share
-    near = [min(timed, key=lambda place: abs(place - i)) for i in range(len(order))]
+
+    def unlike(place: int, other: int) -> tuple[int, int]:
+        differences = sum(map(operator.ne, order[place], order[other]))
+        return differences, abs(place - other)
+
+    near = [min(timed, key=partial(unlike, other=i)) for i in range(len(order))]
     return {kind: (order[place], timed[place]) for kind, place in zip(order, near, strict=True)}
 
 
@@ -170,7 +179,7 @@ def bf16_shares(runs: Sequence[Run], data: Dataset, device: torch.device) -> dic
     to be as good. On a processor without instructions for it, the share is 10 and more.
     """
     found: dict[str, float] = {}
-    shares: dict[str, float | None] = {}
+    shares: dict[Kind, float | None] = {}
     started = time.process_time()
     variants = {run.variant: run for run in runs}.values()
     for run in variants if device.type == "cpu" else ():
