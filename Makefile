@@ -30,8 +30,8 @@ quick: setup  ## The same, small: minutes instead of hours
 test: setup  ## Run the tests (ARGS="tests/test_data.py -k digits" for some)
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
-faults: setup  ## Run the tests that kill, fill disks and take servers away: 5 minutes
-	$(BIN)/python -m pytest -n 2 --dist load --maxschedchunk 1 -m faults $(ARGS)
+faults: setup  ## Run the slow tests: kills, full disks, lost servers; a wheel, Ray, PostgreSQL, a browser
+	$(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder -m 'faults or around' $(ARGS)
 
 check: setup  ## Format, lint, types, known vulnerabilities of the pinned packages
 	$(BIN)/ruff format --check .

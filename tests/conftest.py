@@ -30,8 +30,8 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 COUNTS = ("injected", "survived", "lost", "doubled")
 # Files that take longest, begun first: at the end, one of them would keep a single process busy
-LONG = ("test_verify", "test_figures", "test_cluster", "test_postgres", "test_browser", "test_cli",
-        "test_wheel", "test_checkpoint")  # fmt: skip
+LONG = ("test_cli", "test_verify", "test_figures", "test_published", "test_checkpoint", "test_budget",
+        "test_wheel", "test_cluster", "test_browser")  # fmt: skip
 BOUND = 1200  # seconds of a test that injects faults: a backstop, what it waits for has bounds of its own
 
 

@@ -25,7 +25,7 @@ from bench.tracking.ui import links
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.around, pytest.mark.xdist_group("browser")]
 
 VARIANTS = ("mlp-512-256-2", "conv-bn-16", "linear-400-20")
 SETTINGS: dict[str, dict[str, Any]] = {variant: {} for variant in VARIANTS}

@@ -35,7 +35,8 @@ from bench.store.records import RunFolder, read
 
 def needs_ray(test: Any) -> Any:
     absent = pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed")
-    return pytest.mark.ray(absent(test))
+    together = pytest.mark.xdist_group("ray")
+    return pytest.mark.ray(pytest.mark.around(together(absent(test))))
 
 
 EPOCHS = 30  # enough for a node to be lost in the midst of them

@@ -32,6 +32,8 @@ ABSENT = [name for name in ("psycopg", "flask_wtf") if find_spec(name) is None]
 ABSENT += [] if INITDB else ["PostgreSQL's initdb (Debian: postgresql)"]
 pytestmark = [
     pytest.mark.postgres,
+    pytest.mark.around,
+    pytest.mark.xdist_group("postgres"),
     pytest.mark.skipif(bool(ABSENT), reason=f"not installed: {', '.join(ABSENT)}"),
 ]
 

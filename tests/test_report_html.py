@@ -220,10 +220,11 @@ def names(page: Page) -> list[str]:
     return page.locator(f"{FOOTING} tbody tr:visible > th").all_inner_texts()
 
 
+@pytest.mark.browser
+@pytest.mark.around
+@pytest.mark.xdist_group("html")
 class TestInTheBrowser:
     """What a reader does."""
-
-    pytestmark = pytest.mark.browser
 
     def test_a_click_sorts_a_second_turns_and_a_third_undoes(self, page: Page):
         values = f"[...document.querySelectorAll('{FOOTING} tbody tr')].map(r => r.cells[1].dataset.value)"

@@ -67,6 +67,7 @@ def call(words: list[str], cwd: Path, **environment: str) -> str:
     return done.stdout
 
 
+@pytest.mark.around
 def test_bench_works_in_an_empty_folder(installed: Path, tmp_path: Path) -> None:
     bench = str(installed / "bench")
     where = call([str(installed / "python"), "-c", LIGHT], tmp_path)
