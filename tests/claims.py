@@ -147,24 +147,16 @@ class Report:
         return bool(kept[0]) and kept[0] == kept[1]
 
 
-Roots = tuple[Path, ...]  # folders of reports: the first counts that has all runs of the one that is named
-
-
 @lru_cache
-def report(roots: Roots, name: str) -> Report:
-    """Read the report of a name; LookupError where no root has it."""
-    folder = next((root / name for root in roots if _whole(root / name / "results.csv")), None)
-    if folder is None:
-        raise LookupError(f"no report {name}")
-    return Report(folder)
+def report(reports: Path, name: str) -> Report:
+    """Read the report of a name; LookupError where it is not there, or lacks a run."""
+    results = reports / name / "results.csv"
+    if not results.is_file() or ",missing," in results.read_text(encoding="utf-8"):
+        raise LookupError(f"no report {name} that is whole")
+    return Report(results.parent)
 
 
-def _whole(results: Path) -> bool:
-    """Whether a report is there, and lacks no run."""
-    return results.is_file() and ",missing," not in results.read_text(encoding="utf-8")
-
-
-def faults(page: str, *reports: Path) -> Iterator[str]:
+def faults(page: str, reports: Path) -> Iterator[str]:
     """Say which numbers of a page no comment accounts for, or whose comment the data do not bear out."""
     text = FENCE.sub("", page)
     for table in TABLE.finditer(text):
@@ -191,7 +183,7 @@ def _quantities(text: str) -> list[re.Match[str]]:
     return [*QUANTITY.finditer(shown.replace("\N{NO-BREAK SPACE}", " "))]
 
 
-def _faults(reports: Roots, piece: str, mark: str) -> Iterator[str]:
+def _faults(reports: Path, piece: str, mark: str) -> Iterator[str]:
     """Hold the numbers of some sentences to the comment behind them."""
     shown, entries = _quantities(piece), mark.split("; ")
     if len(shown) != len(entries):
@@ -222,12 +214,12 @@ def _faults(reports: Roots, piece: str, mark: str) -> Iterator[str]:
         yield f"names {written}, its comment {wanted}"
 
 
-def _names(reports: Roots, entry: str) -> Iterator[str]:
+def _names(reports: Path, entry: str) -> Iterator[str]:
     with suppress(LookupError):
         yield from report(reports, entry.partition(": ")[0]).summary
 
 
-def _looked_up(reports: Roots, entry: str) -> tuple[str, str, Value]:
+def _looked_up(reports: Path, entry: str) -> tuple[str, str, Value]:
     """Look up REPORT: NAME METRIC."""
     found = re.fullmatch(r"([\w-]+): (.+?) ([\w.@]+(?: \+ \w+)?)", entry)
     if not found:
@@ -245,7 +237,7 @@ def _product(text: str) -> float:
 
 
 def _table_faults(
-    reports: Roots, folders: list[str], columns: list[str], table: str, above: str = ""
+    reports: Path, folders: list[str], columns: list[str], table: str, above: str = ""
 ) -> Iterator[str]:
     """Hold the cells of a table to the comment before it."""
     if folders == ["told"]:
@@ -274,7 +266,7 @@ def _column(text: str) -> tuple[str, str]:
     return pattern.replace("−", " − ") or "*", metric
 
 
-def _first(reports: Roots, folders: list[str], name: str, metric: str) -> Iterator[Value]:
+def _first(reports: Path, folders: list[str], name: str, metric: str) -> Iterator[Value]:
     for folder in folders:
         try:
             yield report(reports, folder).value(name, metric)
