@@ -27,6 +27,7 @@ from bench.spec.experiment import PARTS, Run
 
 TIMED = 24  # kinds of runs that are timed at most, some seconds in all
 PATIENCE = 6.0  # processor seconds after the first kind, after which no further one is timed
+BF16_PATIENCE = 2.0  # the same of bf16 beside fp32, which only a hint is for
 STEPS = 4  # of training that are timed
 PICTURE = 0.1  # seconds that the pictures of an epoch take
 LAST_PICTURES = 0.5  # seconds that those at the end take
@@ -184,7 +185,7 @@ def bf16_shares(runs: Sequence[Run], data: Dataset, device: torch.device) -> dic
     variants = {run.variant: run for run in runs}.values()
     for run in variants if device.type == "cpu" else ():
         kind = _kind(run.model_copy(update={"precision": "bf16"}))
-        if kind not in shares and len(shares) < TIMED and time.process_time() - started < PATIENCE:
+        if kind not in shares and len(shares) < TIMED and time.process_time() - started < BF16_PATIENCE:
             shares[kind] = _bf16_share(run, data, device)
         if share := shares.get(kind):
             found[run.variant] = share
